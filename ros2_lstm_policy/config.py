@@ -1,0 +1,170 @@
+"""
+Strict YAML for frozen dataclasses.
+
+A key that is unknown, missing or of another type is an error that names the file and the key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import difflib
+from pathlib import Path
+import types
+from typing import Any, get_args, get_origin, get_type_hints, Literal, TypeVar, Union
+
+import yaml
+
+T = TypeVar('T')
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used, with the file and the key in its message."""
+
+
+def load(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
+    """
+    Read a YAML file into a frozen dataclass.
+
+    :param cls: the dataclass.
+    :param path: the file.
+    :param overrides: `key.subkey=value` strings, values in YAML.
+    :raises ConfigError: for what the file or the overrides have wrong.
+    """
+    values = read_yaml(path)
+    for override in overrides:
+        _override(values, override)
+    return parse(cls, values, str(path))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping; an empty file is an empty mapping."""
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise ConfigError(f'{path}: cannot be read: {error.strerror}') from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f'{path}: is not valid YAML: {error}') from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f'{path}: expected keys and values, found {type(values).__name__}')
+    return values
+
+
+def parse(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """
+    Build a frozen dataclass from plain values.
+
+    :param where: the file or key that the values come from, for errors.
+    :raises ConfigError: for an unknown, missing or mistyped key, or a value the class refuses.
+    """
+    hints = get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, 1)
+            hint = f'; did you mean {near[0]!r}?' if near else f'; known: {", ".join(fields)}'
+            raise ConfigError(f'{where}: unknown key {key!r}{hint}')
+    arguments = {}
+    for name, f in fields.items():
+        if name in values:
+            arguments[name] = _convert(hints[name], values[name], f'{where}: {name}')
+        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            raise ConfigError(f'{where}: missing key {name!r} ({_name(hints[name])})')
+    try:
+        return cls(**arguments)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f'{where}: {error}') from error
+
+
+def dump(value: Any) -> str:
+    """Write a dataclass as the YAML that :func:`load` reads back to an equal one."""
+    return yaml.safe_dump(plain(value), sort_keys=False, allow_unicode=True, width=99)
+
+
+def plain(value: Any) -> Any:
+    """Return dataclasses, tuples and paths as plain YAML values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition('=')
+    if not separator or not key:
+        raise ConfigError(f'{override!r}: an override is written key=value')
+    *parents, last = key.split('.')
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f'{override!r}: {parent!r} is no section')
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f'{override!r}: the value is not valid YAML') from error
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _convert_union(arguments, value, where)
+    if origin is Literal:
+        if value in arguments:
+            return value
+        raise ConfigError(f'{where}: expected one of {", ".join(map(repr, arguments))}, '
+                          f'found {value!r}')
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return parse(hint, value, where)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        return _convert_tuple(arguments, value, where)
+    if origin in (dict, Mapping) and isinstance(value, Mapping):
+        return {_convert(arguments[0], key, where): _convert(arguments[1], item, f'{where}.{key}')
+                for key, item in value.items()}
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if hint is float and isinstance(value, str):
+        return _float_from_text(value, where)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if isinstance(hint, type) and type(value) is hint:
+        return value
+    raise ConfigError(f'{where}: expected {_name(hint)}, found {type(value).__name__} {value!r}')
+
+
+def _convert_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in arguments:
+        return None
+    choices = [a for a in arguments if a is not type(None)]
+    if len(choices) != 1:
+        raise TypeError(f'{where}: only optional unions are supported')
+    return _convert(choices[0], value, where)
+
+
+def _convert_tuple(arguments: tuple[Any, ...], value: Sequence[Any], where: str) -> Any:
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        return tuple(_convert(arguments[0], item, f'{where}[{i}]') for i, item in enumerate(value))
+    if len(value) != len(arguments):
+        raise ConfigError(f'{where}: expected {len(arguments)} values, found {len(value)}')
+    return tuple(_convert(hint, item, f'{where}[{i}]')
+                 for i, (hint, item) in enumerate(zip(arguments, value)))
+
+
+def _float_from_text(value: str, where: str) -> float:
+    """YAML 1.1 reads 1e-4 (without a point) as text; people write it, so it is a number here."""
+    try:
+        return float(value)
+    except ValueError:
+        raise ConfigError(f'{where}: expected float, found str {value!r}') from None
+
+
+def _name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)

@@ -1,0 +1,1 @@
+"""Closed-loop success: rollouts, intervals, reports, pictures."""

@@ -1,0 +1,97 @@
+"""
+The action manifest: what a policy's numbers mean on a robot.
+
+It travels inside the checkpoint as action.yaml, and everything that turns numbers into motion or
+recordings into labels reads it: training, the node, the simulator and the evaluation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ros2_lstm_policy.types import ARM_DIM, CAMERAS
+
+
+@dataclass(frozen=True)
+class CameraSpec:
+    """
+    How one camera's image becomes the model's input.
+
+    :param name: 'static' or 'hand'.
+    :param height: pixels after the resize; the image is resized straight, without a crop.
+    :param interpolation: 'area' (OpenCV), or 'bicubic' (Pillow, as CLIP's preprocessing).
+    :param mean: per channel RGB, of values in [0, 1].
+    """
+
+    name: str
+    height: int
+    width: int
+    interpolation: Literal['area', 'bicubic']
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        """Refuse a camera that no observation can have."""
+        if self.name not in CAMERAS:
+            raise ValueError(f'camera {self.name!r} is unknown; known: {", ".join(CAMERAS)}')
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f'camera {self.name!r}: size {self.height}x{self.width} is empty')
+
+
+@dataclass(frozen=True)
+class ArmNormalisation:
+    """
+    normalised = clip((value - offset) / scale, -1, 1), then mu-law where `mu` is set.
+
+    :param offset: six values, m and rad.
+    :param scale: six positive values, m and rad.
+    :param mu: strength of the mu-law companding (ITU-T G.711 form), None for none.
+    """
+
+    offset: tuple[float, ...]
+    scale: tuple[float, ...]
+    mu: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse statistics that cannot be inverted."""
+        if len(self.offset) != ARM_DIM or len(self.scale) != ARM_DIM:
+            raise ValueError(f'offset and scale need {ARM_DIM} values each, found '
+                             f'{len(self.offset)} and {len(self.scale)}')
+        if min(self.scale) <= 0:
+            raise ValueError(f'every scale must be positive, found {list(self.scale)}')
+
+
+@dataclass(frozen=True)
+class ActionManifest:
+    """
+    What the policy's numbers mean.
+
+    :param frame: axes of the deltas: 'base' for the robot's base, 'tool' for the moving tool.
+    :param rotation: 'rotation_vector' (axis times angle) or 'euler_xyz', both rad.
+    :param control_period_s: time that one action covers.
+    :param arm: normalisation of the six deltas.
+    :param gripper_threshold: the gripper opens where its probability of open is above this.
+    :param cameras: the cameras the policy needs, in the order of its tokens.
+    :param max_arm_delta: the largest |delta| seen in training by axis, m and rad; None if unknown.
+    """
+
+    frame: Literal['base', 'tool']
+    rotation: Literal['rotation_vector', 'euler_xyz']
+    control_period_s: float
+    arm: ArmNormalisation
+    cameras: tuple[CameraSpec, ...]
+    gripper_threshold: float = 0.5
+    max_arm_delta: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a manifest that cannot be acted on."""
+        if not self.control_period_s > 0:
+            raise ValueError(f'control_period_s must be positive, found {self.control_period_s}')
+        names = [camera.name for camera in self.cameras]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f'cameras must be named once each, found {names}')
+
+    def camera(self, name: str) -> CameraSpec:
+        """Return the camera of that name."""
+        return next(camera for camera in self.cameras if camera.name == name)

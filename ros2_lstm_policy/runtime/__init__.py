@@ -1,0 +1,1 @@
+"""Acting without ROS: all state of an episode lives here."""

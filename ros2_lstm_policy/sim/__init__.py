@@ -1,0 +1,1 @@
+"""The simulated robot (LIBERO) and its scripted expert."""

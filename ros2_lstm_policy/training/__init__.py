@@ -1,0 +1,1 @@
+"""The offline half: the same policy trained with the same losses."""
