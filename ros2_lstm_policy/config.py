@@ -122,7 +122,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             return value
         raise ConfigError(f'{where}: expected one of {", ".join(map(repr, arguments))}, '
                           f'found {value!r}')
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return parse(hint, value, where)
     if origin is tuple and isinstance(value, (list, tuple)):
         return _convert_tuple(arguments, value, where)

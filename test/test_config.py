@@ -1,0 +1,82 @@
+"""Strict configuration: what is read is what was written, and errors name file and key."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from ros2_lstm_policy import config
+from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """A small section."""
+
+    lr: float
+    name: Literal['adamw', 'sgd'] = 'adamw'
+
+
+@dataclass(frozen=True)
+class Training:
+    """A small configuration."""
+
+    optimiser: Optimiser
+    steps: int
+    resume: Path | None = None
+
+
+def read(tmp_path: Path, text: str, *overrides: str) -> Training:
+    """Write the text to a file and load it."""
+    path = tmp_path / 'train.yaml'
+    path.write_text(text)
+    return config.load(Training, path, overrides)
+
+
+def test_overrides_replace_single_keys(tmp_path: Path) -> None:
+    """An override reaches into a section and leaves the rest as the file has it."""
+    found = read(tmp_path, 'optimiser: {lr: 1e-4}\nsteps: 3\n', 'optimiser.name=sgd', 'resume=a/b')
+    assert found == Training(Optimiser(1e-4, 'sgd'), 3, Path('a/b'))
+
+
+@pytest.mark.parametrize(('text', 'message'), [
+    ('optimiser: {lr: 1}\nstep: 3', "unknown key 'step'; did you mean 'steps'?"),
+    ('optimiser: {lr: 1}', "missing key 'steps' (int)"),
+    ('optimiser: {lr: high}\nsteps: 3', 'train.yaml: optimiser: lr: expected float, found str'),
+    ('optimiser: {lr: 1}\nsteps: 3.5', 'steps: expected int, found float 3.5'),
+    ('optimiser: {lr: 1}\nsteps: true', 'steps: expected int, found bool True'),
+    ('optimiser: {lr: 1, name: lion}\nsteps: 3', "name: expected one of 'adamw', 'sgd'"),
+    ('optimiser: 3\nsteps: 3', 'optimiser: expected Optimiser, found int 3'),
+    ('- 1', 'expected keys and values, found list'),
+    ('a: [', 'is not valid YAML'),
+])
+def test_a_wrong_key_is_named_with_its_file(tmp_path: Path, text: str, message: str) -> None:
+    """Every mistake names the file, the key, what was found and what was wanted."""
+    with pytest.raises(config.ConfigError) as error:
+        read(tmp_path, text)
+    assert 'train.yaml' in str(error.value)
+    assert message in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """The path is in the message."""
+    with pytest.raises(config.ConfigError, match='nowhere.yaml: cannot be read'):
+        config.load(Training, tmp_path / 'nowhere.yaml')
+
+
+def test_a_manifest_survives_its_file(tmp_path: Path) -> None:
+    """Dump and load give an equal manifest, tuples and optional values included."""
+    camera = CameraSpec('static', 128, 160, 'area', (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    manifest = ActionManifest('base', 'rotation_vector', 0.1,
+                              ArmNormalisation((0.0,) * 6, (0.05,) * 6), (camera,))
+    path = tmp_path / 'action.yaml'
+    path.write_text(config.dump(manifest))
+    assert config.load(ActionManifest, path) == manifest
+
+
+@pytest.mark.parametrize(('scale', 'message'), [
+    ((0.05,) * 5, 'need 6 values each'), ((0.0,) * 6, 'every scale must be positive')])
+def test_statistics_that_cannot_be_inverted_are_refused(scale: tuple, message: str) -> None:
+    """A scale of zero would divide by zero in training and stop the arm on the robot."""
+    with pytest.raises(ValueError, match=message):
+        ArmNormalisation((0.0,) * 6, scale)
