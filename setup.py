@@ -1,0 +1,48 @@
+"""Build and install the package; colcon calls it."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PACKAGE = 'ros2_lstm_policy'
+
+
+def installed(*folders: str) -> list[tuple[str, list[str]]]:
+    """Return every file under the folders with its place in the share directory."""
+    files = sorted(path for folder in folders for path in Path(folder).rglob('*')
+                   if path.is_file() and '__pycache__' not in path.parts)
+    return [(f'share/{PACKAGE}/{path.parent}', [str(path)]) for path in files]
+
+
+setup(
+    name=PACKAGE,
+    version='0.1.0',
+    description='A recurrent vision-language-action policy for ROS 2 robots',
+    license='Apache-2.0',
+    maintainer='maintainers',
+    maintainer_email='maintainers@users.noreply.r-seed-fd6ce1c2.example',
+    python_requires='>=3.10',
+    packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
+        (f'share/{PACKAGE}', ['package.xml', 'LICENSE']),
+        *installed('launch', 'config', 'checkpoints'),
+    ],
+    install_requires=['setuptools'],
+    extras_require={'test': ['pytest']},
+    zip_safe=True,
+    entry_points={
+        'console_scripts': [
+            'policy_node = ros2_lstm_policy.ros.policy_node:main',
+            'sim_robot_node = ros2_lstm_policy.ros.sim_robot_node:main',
+            'recorder_node = ros2_lstm_policy.ros.recorder_node:main',
+            'demo = ros2_lstm_policy.ros.demo:main',
+            'train = ros2_lstm_policy.training.train:main',
+            'dataset = ros2_lstm_policy.data.dataset:main',
+            'collect = ros2_lstm_policy.evaluation.collect:main',
+            'evaluate = ros2_lstm_policy.evaluation.evaluate:main',
+            'import_robovlms = ros2_lstm_policy.model.import_robovlms:main',
+            'init_checkpoint = ros2_lstm_policy.model.init_checkpoint:main',
+        ],
+    },
+)
