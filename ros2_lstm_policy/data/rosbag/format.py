@@ -1,0 +1,118 @@
+"""
+The episode bag: which topics a recorded episode has and what they mean.
+
+The recorder node, the collector of demonstrations and the reader share these names, so a bag from
+any of them is the same thing to training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ros2_lstm_policy.config import parse
+from ros2_lstm_policy.types import HAND_CAMERA, STATIC_CAMERA
+import yaml
+
+IMAGE = 'sensor_msgs/msg/Image'
+COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
+STRING = 'std_msgs/msg/String'
+BOOL = 'std_msgs/msg/Bool'
+TWIST = 'geometry_msgs/msg/TwistStamped'
+GRIPPER = 'std_msgs/msg/Float64MultiArray'
+POSE = 'geometry_msgs/msg/PoseStamped'
+JOINTS = 'sensor_msgs/msg/JointState'
+
+
+@dataclass(frozen=True)
+class TopicNames:
+    """
+    Names of the topics, without a leading slash.
+
+    A bag's topic matches where it is the name or ends with `/` and the name, so that
+    `arm_delta` finds `/policy/arm_delta`.
+
+    :param static: third-person camera; its name and `/compressed` is looked for as well.
+    :param hand: camera at the wrist; likewise.
+    :param arm_delta: TwistStamped, see :class:`BagLayout`.
+    :param gripper_command: Float64MultiArray of one value.
+    """
+
+    static: str = 'rgb'
+    hand: str = 'hand_rgb'
+    instruction: str = 'instruction'
+    arm_delta: str = 'arm_delta'
+    gripper_command: str = 'gripper_command'
+    ee_pose: str = 'ee_pose'
+    joint_states: str = 'joint_states'
+    success: str = 'episode/success'
+    info: str = 'episode/info'
+
+    def camera(self, name: str) -> str:
+        """Return the image topic of that camera, 'static' or 'hand'."""
+        return {STATIC_CAMERA: self.static, HAND_CAMERA: self.hand}[name]
+
+
+@dataclass(frozen=True)
+class BagLayout:
+    """
+    How to read a bag; the defaults are those of the recorder.
+
+    :param arm: 'displacement': a TwistStamped is the motion of one control period in m and rad;
+        'velocity': it is m/s and rad/s (MoveIt Servo's input), held until the next one, and is
+        integrated over each control period.
+    :param stamps: 'observation': an action's stamp is that of the observation it answers, and a
+        step whose observation is missing is left out; 'now': the stamp is the time of sending, and
+        the newest frames before it are its observation. Displacements only.
+    :param gripper_closed: value of the gripper topic that means closed.
+    :param gripper_open: value that means open.
+    :param max_age_s: oldest frame that a step may use, as the node's parameter.
+    :param max_skew_s: largest distance between the cameras' stamps, as the node's parameter.
+    :param instruction: words for bags that have none; None to take them from the bag.
+    """
+
+    topics: TopicNames = field(default_factory=TopicNames)
+    arm: Literal['displacement', 'velocity'] = 'displacement'
+    stamps: Literal['observation', 'now'] = 'observation'
+    gripper_closed: float = 0.0
+    gripper_open: float = 1.0
+    max_age_s: float = 0.25
+    max_skew_s: float = 0.05
+    instruction: str | None = None
+
+
+@dataclass(frozen=True)
+class EpisodeInfo:
+    """
+    What is known about an episode when it begins; the first message of its bag.
+
+    :param name: unique name, the bag's folder.
+    :param actor: who acted.
+    :param frame: axes of the deltas, as in the action manifest.
+    :param rotation: rotation convention, as in the action manifest.
+    :param control_period_s: time that one action covers.
+    :param model: SHA-256 of the checkpoint where a policy acted, else None.
+    :param source: what the robot was, for people ('LIBERO benchmark_a seed 3').
+    """
+
+    name: str
+    actor: Literal['expert', 'policy', 'operator']
+    frame: Literal['base', 'tool']
+    rotation: Literal['rotation_vector', 'euler_xyz']
+    control_period_s: float
+    model: str | None = None
+    source: str = ''
+
+    def __post_init__(self) -> None:
+        """Refuse names that are no folder names, and a policy without its fingerprint."""
+        if not self.name or self.name != Path(self.name).name or self.name.startswith('.'):
+            raise ValueError(f'episode name {self.name!r} cannot be a folder name')
+        if self.actor == 'policy' and not self.model:
+            raise ValueError('an episode in which a policy acted needs the fingerprint of its '
+                             'checkpoint (model)')
+
+
+def parse_info(text: str, where: str) -> EpisodeInfo:
+    """Read the text of the `episode/info` topic; :raises ConfigError: where it is not one."""
+    return parse(EpisodeInfo, yaml.safe_load(text), where)

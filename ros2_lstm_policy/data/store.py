@@ -1,0 +1,171 @@
+"""
+Frames of all episodes, resized once and kept in flat files that open instantly.
+
+Opening maps the files and reads one small index, so the time to the first batch does not depend on
+how much was recorded; a batch copies exactly the frames it needs. `to(device)` keeps all frames on
+a GPU, where a batch is one indexing operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+import json
+from pathlib import Path
+from typing import Any, TYPE_CHECKING
+
+import numpy as np
+from ros2_lstm_policy.config import plain
+from ros2_lstm_policy.manifest import CameraSpec
+from ros2_lstm_policy.types import ARM_DIM
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT = 1
+INDEX = 'index.json'
+
+
+@dataclass(frozen=True)
+class StoredEpisode:
+    """
+    One line of the index.
+
+    :param source: number of the source that the episode came from.
+    """
+
+    name: str
+    instruction: str
+    length: int
+    source: int = 0
+    success: bool | None = None
+
+
+@dataclass(frozen=True)
+class FrameStore:
+    """
+    Resized frames and physical actions of all episodes, one after the other; F frames in all.
+
+    :param episodes: in the order of the frames.
+    :param images: camera name to (F, H, W, 3) uint8: a memory map, or a tensor on a device.
+    :param arm: (F, 6) float32, m and rad.
+    :param gripper_open: (F,) float32, 0 or 1.
+    :param stamps_ns: (F,) int64.
+    """
+
+    episodes: tuple[StoredEpisode, ...]
+    images: Mapping[str, Any]
+    arm: np.ndarray
+    gripper_open: np.ndarray
+    stamps_ns: np.ndarray
+
+    @classmethod
+    def load(cls, path: Path) -> FrameStore:
+        """
+        Map a store that :class:`StoreWriter` completed.
+
+        :raises ValueError: where it is none, or of another format.
+        """
+        path = Path(path)
+        index = read_index(path)
+        episodes = tuple(StoredEpisode(**episode) for episode in index['episodes'])
+        frames = sum(episode.length for episode in episodes)
+        images = {camera['name']: _map(path / f'{camera["name"]}.u8', np.uint8,
+                                       (frames, camera['height'], camera['width'], 3))
+                  for camera in index['cameras']}
+        return cls(episodes, images,
+                   _map(path / 'arm.f32', np.float32, (frames, ARM_DIM)),
+                   _map(path / 'gripper_open.f32', np.float32, (frames,)),
+                   _map(path / 'stamps_ns.i64', np.int64, (frames,)))
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Return the steps of each episode."""
+        return tuple(episode.length for episode in self.episodes)
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of all images."""
+        return sum(int(np.prod(images.shape)) for images in self.images.values())
+
+    def take(self, camera: str, frames: np.ndarray) -> torch.Tensor:
+        """Return images (..., H, W, 3) uint8 of the given frame numbers, on the store's device."""
+        import torch
+        images = self.images[camera]
+        if isinstance(images, torch.Tensor):
+            return images[torch.from_numpy(frames).to(images.device, non_blocking=True)]
+        return torch.from_numpy(images[frames])
+
+    def to(self, device: str) -> FrameStore:
+        """Copy all images to a device."""
+        import torch
+        return replace(self, images={name: torch.from_numpy(np.array(images)).to(device)
+                                     for name, images in self.images.items()})
+
+
+class StoreWriter:
+    """Appends episodes to a store; it exists under its name only when it is complete."""
+
+    def __init__(self, path: Path, cameras: Sequence[CameraSpec], key: str = '') -> None:
+        """
+        Begin a store beside its final place.
+
+        :param cameras: the manifest's cameras, which decide the size of the frames.
+        :param key: what the store was built from, see :mod:`.build`.
+        """
+        self.path = Path(path)
+        self._cameras = tuple(cameras)
+        self._key = key
+        self._episodes: list[StoredEpisode] = []
+        self._partial = self.path.with_name(f'{self.path.name}.partial')
+        self._partial.mkdir(parents=True, exist_ok=True)
+        names = [f'{camera.name}.u8' for camera in self._cameras]
+        self._files = {name: open(self._partial / name, 'wb')  # noqa: SIM115 (closed in close)
+                       for name in (*names, 'arm.f32', 'gripper_open.f32', 'stamps_ns.i64')}
+
+    def append(self, episode: StoredEpisode, images: Mapping[str, np.ndarray], arm: np.ndarray,
+               gripper_open: np.ndarray, stamps_ns: np.ndarray) -> None:
+        """Append one episode whose images are resized already."""
+        columns = {'arm.f32': (arm, np.float32, (ARM_DIM,)),
+                   'gripper_open.f32': (gripper_open, np.float32, ()),
+                   'stamps_ns.i64': (stamps_ns, np.int64, ())}
+        columns |= {f'{c.name}.u8': (images[c.name], np.uint8, (c.height, c.width, 3))
+                    for c in self._cameras}
+        for name, (values, dtype, shape) in columns.items():
+            if values.shape != (episode.length, *shape):
+                raise ValueError(f'episode {episode.name!r}: expected {name} of shape '
+                                 f'{(episode.length, *shape)}, found {values.shape}')
+            self._files[name].write(np.ascontiguousarray(values, dtype).data)
+        self._episodes.append(episode)
+
+    def close(self) -> FrameStore:
+        """Write the index, move the store to its place and open it."""
+        if not self._episodes:
+            raise ValueError(f'{self.path}: no episode to store')
+        for file in self._files.values():
+            file.close()
+        index = {'format': FORMAT, 'key': self._key, 'cameras': plain(self._cameras),
+                 'episodes': plain(self._episodes)}
+        (self._partial / INDEX).write_text(json.dumps(index))
+        self._partial.rename(self.path)
+        return FrameStore.load(self.path)
+
+
+def read_index(path: Path) -> dict[str, Any]:
+    """Read a store's index; :raises ValueError: where there is none of this format."""
+    try:
+        index = json.loads((path / INDEX).read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f'{path}: is no frame store ({error}); build it again') from error
+    if index.get('format') != FORMAT:
+        raise ValueError(f'{path}: expected a frame store of format {FORMAT}, found '
+                         f'{index.get("format")}; build it again')
+    return index
+
+
+def _map(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
+    expected = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    found = path.stat().st_size
+    if found != expected:
+        raise ValueError(f'{path}: expected {expected} bytes, found {found}; build it again')
+    return np.memmap(path, dtype, 'r', shape=shape).view(np.ndarray)
