@@ -80,6 +80,18 @@ class Decision:
     stage_s: Mapping[str, float] = field(default_factory=dict)
 
 
+class Reason(NamedTuple):
+    """
+    Why the robot holds.
+
+    :param code: the kind, the same while the cause is the same: what logs and counters go by.
+    :param text: what was found, what was wanted, what to do.
+    """
+
+    code: str
+    text: str
+
+
 class Actor(Protocol):
     """Whatever can act: the policy, a peer, a scripted expert, a control."""
 

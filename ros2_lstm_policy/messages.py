@@ -1,0 +1,137 @@
+"""
+ROS image messages to RGB arrays, by their attributes: nothing of ROS is imported.
+
+Live messages (rclpy) and recorded ones (rosbags) pass through the same functions. The common
+encodings take a NumPy and OpenCV path that honours `step` and `is_bigendian` and copies nothing
+for rgb8; Bayer and YUV images go through cv_bridge. Depth and float images have no colour and
+are refused, as cv_bridge does.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+
+class ImageError(ValueError):
+    """An image message that cannot be shown to a policy, with what was found and wanted."""
+
+
+class _Layout(NamedTuple):
+    channels: int
+    bytes_per_channel: int
+    to_rgb: int | None
+
+
+_LAYOUTS = {
+    'rgb8': _Layout(3, 1, None),
+    'bgr8': _Layout(3, 1, cv2.COLOR_BGR2RGB),
+    'rgba8': _Layout(4, 1, cv2.COLOR_RGBA2RGB),
+    'bgra8': _Layout(4, 1, cv2.COLOR_BGRA2RGB),
+    'mono8': _Layout(1, 1, cv2.COLOR_GRAY2RGB),
+    'rgb16': _Layout(3, 2, None),
+    'bgr16': _Layout(3, 2, cv2.COLOR_BGR2RGB),
+    'rgba16': _Layout(4, 2, cv2.COLOR_RGBA2RGB),
+    'bgra16': _Layout(4, 2, cv2.COLOR_BGRA2RGB),
+    'mono16': _Layout(1, 2, cv2.COLOR_GRAY2RGB),
+}
+_CV_BRIDGE_BYTES_PER_PIXEL = {
+    'bayer_rggb8': 1, 'bayer_bggr8': 1, 'bayer_gbrg8': 1, 'bayer_grbg8': 1,
+    'bayer_rggb16': 2, 'bayer_bggr16': 2, 'bayer_gbrg16': 2, 'bayer_grbg16': 2,
+    'yuv422': 2, 'yuv422_yuy2': 2, 'uyvy': 2, 'yuyv': 2,
+}
+_JPEG_START, _JPEG_END, _JPEG_TAIL = b'\xff\xd8', b'\xff\xd9', 1024
+
+
+def stamp_ns(message: Any) -> int:
+    """Return the header stamp of a message in nanoseconds."""
+    stamp = message.header.stamp
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def image_to_rgb(message: Any) -> np.ndarray:
+    """
+    Decode a sensor_msgs Image or CompressedImage.
+
+    :return: (H, W, 3) uint8 RGB. For rgb8 it is a view of the message's own memory.
+    :raises ImageError: naming encoding, size, step and bytes, found and wanted.
+    """
+    if not hasattr(message, 'encoding'):
+        return _decode_compressed(message)
+    layout = _LAYOUTS.get(message.encoding)
+    if layout is None:
+        return _decode_with_cv_bridge(message)
+    pixels = _pixels(message, layout)
+    return pixels if layout.to_rgb is None else cv2.cvtColor(pixels, layout.to_rgb)
+
+
+def _pixels(message: Any, layout: _Layout) -> np.ndarray:
+    """Return (H, W) or (H, W, channels) uint8; 16 bits are scaled to 8 as cv_bridge does."""
+    channels, size, _ = layout
+    rows = _rows(message, channels * size)
+    if size == 2:
+        values = rows.view('>u2' if message.is_bigendian else '<u2').astype(np.uint32)
+        rows = ((values + 128) // 257).astype(np.uint8)
+    shape = (message.height, message.width, channels)
+    return rows.reshape(shape[:2] if channels == 1 else shape)
+
+
+def _rows(message: Any, bytes_per_pixel: int) -> np.ndarray:
+    """Return the pixels' bytes as (H, W * bytes_per_pixel), without the padding of `step`."""
+    height, width, step = message.height, message.width, message.step
+    if height < 1 or width < 1:
+        raise ImageError(f'{_named(message)}: the image is empty')
+    row_bytes = width * bytes_per_pixel
+    if step < row_bytes:
+        raise ImageError(f'{_named(message)}: step is {step} bytes, '
+                         f'a row of {width} pixels needs {row_bytes}')
+    data = np.frombuffer(message.data, np.uint8)
+    if data.size != step * height:
+        raise ImageError(f'{_named(message)}: found {data.size} bytes of data, expected step x '
+                         f'height = {step} x {height} = {step * height}')
+    return data.reshape(height, step)[:, :row_bytes]
+
+
+def _decode_with_cv_bridge(message: Any) -> np.ndarray:
+    bytes_per_pixel = _CV_BRIDGE_BYTES_PER_PIXEL.get(message.encoding)
+    if bytes_per_pixel is None:
+        known = ', '.join((*_LAYOUTS, *_CV_BRIDGE_BYTES_PER_PIXEL))
+        raise ImageError(f'{_named(message)}: this encoding has no known colour; known: {known}')
+    # Some cv_bridge releases ignore step, so they are given rows without padding.
+    tight = SimpleNamespace(
+        height=message.height, width=message.width, encoding=message.encoding,
+        is_bigendian=message.is_bigendian, step=message.width * bytes_per_pixel,
+        data=np.ascontiguousarray(_rows(message, bytes_per_pixel)).tobytes())
+    try:
+        from cv_bridge import CvBridge, CvBridgeError
+    except ImportError as error:
+        raise ImageError(f'{_named(message)}: needs cv_bridge, which is not installed '
+                         '(rosdep key cv_bridge); or publish rgb8') from error
+    try:
+        return np.ascontiguousarray(CvBridge().imgmsg_to_cv2(tight, 'rgb8'))
+    except (CvBridgeError, KeyError) as error:
+        raise ImageError(f'{_named(message)}: this cv_bridge cannot convert it to rgb8 ({error}); '
+                         'publish rgb8 or bgr8, for example through image_proc') from error
+
+
+def _decode_compressed(message: Any) -> np.ndarray:
+    data, form = np.frombuffer(message.data, np.uint8), message.format
+    if 'compressedDepth' in form:
+        raise ImageError(f'CompressedImage {form!r}: a depth image has no colour')
+    if data.size == 0:
+        raise ImageError(f'CompressedImage {form!r}: the image is empty')
+    if (data[:2].tobytes() == _JPEG_START
+            and _JPEG_END not in data[-_JPEG_TAIL:].tobytes()):
+        raise ImageError(f'CompressedImage {form!r}: the JPEG is cut short at {data.size} bytes')
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise ImageError(f'CompressedImage {form!r}: {data.size} bytes are no image that OpenCV '
+                         'can decode (it reads jpeg and png)')
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _named(message: Any) -> str:
+    return f'Image {message.encoding!r} {message.width}x{message.height}'

@@ -1,0 +1,160 @@
+"""
+Stamped camera streams to one observation a tick: the same live and from bags.
+
+Time is given, never read, and nothing is locked: whoever owns a sampler pushes and samples on one
+thread. Rules, by header stamp:
+
+- the newest frame of a camera counts; one that arrives after a newer one is dropped;
+- a stamp more than `JUMP_BACK_S` behind the newest, or frames ahead of now by more than
+  `max_age_s`, mean that the clock jumped back: everything is forgotten and begins afresh;
+- a stamp of zero (a driver that does not stamp) is refused;
+- the first frame after :meth:`StreamSampler.reset` fixes a camera's image size; frames of
+  another size are refused until the next reset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from ros2_lstm_policy.types import Observation, Reason
+
+JUMP_BACK_S = 1.0
+_NS = 1_000_000_000
+
+
+class Frame(NamedTuple):
+    """One camera's newest image, (H, W, 3) uint8 RGB."""
+
+    stamp_ns: int
+    image: np.ndarray
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Why there is no observation: at least one reason, each about one camera or all."""
+
+    reasons: tuple[Reason, ...]
+
+
+class StreamSampler:
+    """
+    The newest frames of a robot's cameras, put together by stamp.
+
+    :param cameras: the names of the cameras that an observation needs.
+    :param max_age_s: how old a frame may be when sampled.
+    :param max_skew_s: how far the stamps of one observation may lie apart.
+    """
+
+    def __init__(self, cameras: Sequence[str], max_age_s: float, max_skew_s: float) -> None:
+        """Begin with nothing seen."""
+        self._cameras = tuple(cameras)
+        self._max_age_s, self._max_skew_s = max_age_s, max_skew_s
+        self._frames: dict[str, Frame] = {}
+        self._sizes: dict[str, tuple[int, ...]] = {}
+        self._refused: dict[str, Reason] = {}
+
+    @property
+    def frames(self) -> Mapping[str, Frame]:
+        """Return the newest frame of each camera that has one."""
+        return self._frames
+
+    def reset(self) -> None:
+        """Begin an episode: any image size is accepted again; good newest frames stay."""
+        for camera in self._refused:
+            self._frames.pop(camera, None)
+        self._sizes.clear()
+        self._refused.clear()
+
+    def flush(self) -> None:
+        """Forget every frame and what was fixed by it."""
+        self._frames.clear()
+        self._sizes.clear()
+        self._refused.clear()
+
+    def push(self, camera: str, stamp_ns: int, image: np.ndarray) -> Reason | None:
+        """
+        Take a frame.
+
+        :return: None, or why the frame was not taken; the same reason answers the next
+            :meth:`sample`, unless a good frame comes first (a frame out of order is dropped
+            without holding anything up).
+        """
+        if camera not in self._cameras:
+            raise ValueError(f'camera {camera!r} is none of {", ".join(self._cameras)}')
+        if stamp_ns <= 0:
+            return self.refuse(camera, Reason('no_stamp', f'{camera}: the header stamp is zero; '
+                                              'the camera driver must stamp its images'))
+        newest = self._frames.get(camera)
+        if newest is not None and stamp_ns <= newest.stamp_ns:
+            if newest.stamp_ns - stamp_ns <= JUMP_BACK_S * _NS:
+                return Reason('out_of_order', f'{camera}: a frame of '
+                              f'{_seconds(newest.stamp_ns - stamp_ns)} before the newest')
+            self.flush()
+        size = self._sizes.setdefault(camera, image.shape)
+        if image.shape != size:
+            return self.refuse(camera, Reason(
+                'image_size', f'{camera}: images are now {_size(image.shape)}, and were '
+                f'{_size(size)} when the episode began; reset the episode to accept the new size'))
+        self._refused.pop(camera, None)
+        self._frames[camera] = Frame(stamp_ns, image)
+        return None
+
+    def refuse(self, camera: str, reason: Reason) -> Reason:
+        """Say that a camera's newest frame cannot be used; a good frame clears it."""
+        self._refused[camera] = reason
+        return reason
+
+    def complete_set(self) -> int | None:
+        """Return the stamp that the newest frames of all cameras share, if they do."""
+        stamps = {frame.stamp_ns for frame in self._frames.values()}
+        complete = len(self._frames) == len(self._cameras) and len(stamps) == 1
+        return stamps.pop() if complete else None
+
+    def sample(self, now_ns: int) -> Observation | Missing:
+        """Return the observation of this moment, or every reason why there is none."""
+        ahead = [name for name, frame in self._frames.items()
+                 if frame.stamp_ns - now_ns > self._max_age_s * _NS]
+        if ahead:
+            reasons = tuple(self._ahead(name, now_ns) for name in ahead)
+            self.flush()
+            return Missing(reasons)
+        reasons = tuple(reason for name in self._cameras
+                        if (reason := self._unusable(name, now_ns)) is not None)
+        if reasons:
+            return Missing(reasons)
+        stamps = [self._frames[name].stamp_ns for name in self._cameras]
+        skew_ns = max(stamps) - min(stamps)
+        if skew_ns > self._max_skew_s * _NS:
+            return Missing((Reason('skew', f'the frames lie {_seconds(skew_ns)} apart, at most '
+                                   f'{self._max_skew_s:.3f} s is allowed (max_skew_s)'),))
+        images = {name: self._frames[name].image for name in self._cameras}
+        return Observation(max(stamps), images)
+
+    def _unusable(self, camera: str, now_ns: int) -> Reason | None:
+        if camera in self._refused:
+            return self._refused[camera]
+        frame = self._frames.get(camera)
+        if frame is None:
+            return Reason('no_image', f'{camera}: no image yet')
+        age_ns = now_ns - frame.stamp_ns
+        if age_ns > self._max_age_s * _NS:
+            return Reason('old_image', f'{camera}: the newest image is {_seconds(age_ns)} old, at '
+                          f'most {self._max_age_s:.3f} s is allowed (max_image_age_s)')
+        return None
+
+    def _ahead(self, camera: str, now_ns: int) -> Reason:
+        ahead_ns = self._frames[camera].stamp_ns - now_ns
+        return Reason('clock', f'{camera}: the newest image is {_seconds(ahead_ns)} ahead of now: '
+                      "the clock jumped back, or the camera's clock is not this one's")
+
+
+def _seconds(duration_ns: int) -> str:
+    return f'{duration_ns / _NS:.3f} s'
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f'{shape[1]}x{shape[0]}'

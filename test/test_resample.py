@@ -1,0 +1,151 @@
+"""Tests of the sampler that live nodes and bag readers share."""
+
+import numpy as np
+import pytest
+from ros2_lstm_policy.resample import Missing, StreamSampler
+from ros2_lstm_policy.types import Observation, Reason
+
+MS = 1_000_000
+T0 = 1_700_000_000_000 * MS
+
+
+def image(value=0, shape=(4, 6, 3)):
+    """Return an image that can be told from others."""
+    return np.full(shape, value, np.uint8)
+
+
+@pytest.fixture
+def sampler():
+    """Return a sampler of two cameras."""
+    return StreamSampler(('static', 'hand'), max_age_s=0.2, max_skew_s=0.05)
+
+
+def push_both(sampler, at_ms, value=0):
+    """Push a frame of each camera."""
+    for camera in ('static', 'hand'):
+        assert sampler.push(camera, T0 + at_ms * MS, image(value)) is None
+
+
+def codes(sampled):
+    """Return the reason codes of a Missing."""
+    assert isinstance(sampled, Missing)
+    return [reason.code for reason in sampled.reasons]
+
+
+def test_an_observation_holds_the_newest_frames_and_the_newest_stamp(sampler):
+    """Two pushes a camera: the later ones are in the observation."""
+    push_both(sampler, 0, 1)
+    sampler.push('static', T0 + 30 * MS, image(2))
+    sampler.push('hand', T0 + 40 * MS, image(3))
+    observation = sampler.sample(T0 + 50 * MS)
+    assert isinstance(observation, Observation)
+    assert observation.stamp_ns == T0 + 40 * MS
+    assert [observation.images[c][0, 0, 0] for c in ('static', 'hand')] == [2, 3]
+
+
+def test_each_missing_camera_is_named(sampler):
+    """Nothing pushed: one reason a camera."""
+    missing = sampler.sample(T0)
+    assert codes(missing) == ['no_image', 'no_image']
+    assert [reason.text for reason in missing.reasons] == [
+        'static: no image yet', 'hand: no image yet']
+
+
+def test_an_old_frame_is_never_observed(sampler):
+    """Age is counted from the stamp to the given now."""
+    push_both(sampler, 0)
+    assert isinstance(sampler.sample(T0 + 200 * MS), Observation)
+    assert codes(sampler.sample(T0 + 201 * MS)) == ['old_image', 'old_image']
+
+
+def test_frames_too_far_apart_are_never_one_observation(sampler):
+    """Skew is counted between stamps, whatever the arrival."""
+    sampler.push('static', T0, image())
+    sampler.push('hand', T0 + 60 * MS, image())
+    assert codes(sampler.sample(T0 + 70 * MS)) == ['skew']
+    sampler.push('static', T0 + 30 * MS, image())
+    assert isinstance(sampler.sample(T0 + 70 * MS), Observation)
+
+
+def test_a_frame_out_of_order_is_dropped_and_holds_nothing_up(sampler):
+    """The newest by stamp stays the newest."""
+    push_both(sampler, 50, 5)
+    assert sampler.push('static', T0 + 20 * MS, image(2)).code == 'out_of_order'
+    assert sampler.push('static', T0 + 50 * MS, image(3)).code == 'out_of_order'
+    assert sampler.sample(T0 + 60 * MS).images['static'][0, 0, 0] == 5
+
+
+def test_a_stamp_that_jumps_back_begins_afresh(sampler):
+    """A restarted simulation or bag must not wait for its old time to come again."""
+    push_both(sampler, 60_000)
+    assert sampler.push('static', T0, image(7)) is None
+    assert codes(sampler.sample(T0)) == ['no_image']
+    sampler.push('hand', T0, image(7))
+    assert sampler.sample(T0).images['hand'][0, 0, 0] == 7
+
+
+def test_frames_from_the_future_are_refused_once_and_forgotten(sampler):
+    """The node's own clock jumped back, or the camera's clock is another."""
+    push_both(sampler, 60_000)
+    missing = sampler.sample(T0)
+    assert codes(missing) == ['clock', 'clock']
+    assert '60.000 s ahead of now' in missing.reasons[0].text
+    assert codes(sampler.sample(T0)) == ['no_image', 'no_image']
+    push_both(sampler, 10)
+    assert isinstance(sampler.sample(T0 + 10 * MS), Observation)
+
+
+def test_a_zero_stamp_is_refused_until_a_stamped_frame_comes(sampler):
+    """A driver that does not stamp its images is named."""
+    push_both(sampler, 0)
+    assert sampler.push('hand', 0, image()).code == 'no_stamp'
+    assert codes(sampler.sample(T0)) == ['no_stamp']
+    sampler.push('hand', T0 + MS, image())
+    assert isinstance(sampler.sample(T0 + MS), Observation)
+
+
+def test_a_size_that_changes_holds_until_it_returns_or_the_episode_ends(sampler):
+    """Both ways out of a changed image size lead on."""
+    push_both(sampler, 0)
+    reason = sampler.push('hand', T0 + MS, image(shape=(2, 3, 3)))
+    assert 'images are now 3x2, and were 6x4' in reason.text
+    assert codes(sampler.sample(T0 + MS)) == ['image_size']
+    sampler.push('hand', T0 + 2 * MS, image())
+    assert isinstance(sampler.sample(T0 + 2 * MS), Observation)
+    sampler.push('hand', T0 + 3 * MS, image(shape=(2, 3, 3)))
+    sampler.reset()
+    assert codes(sampler.sample(T0 + 3 * MS)) == ['no_image']
+    assert sampler.push('hand', T0 + 4 * MS, image(shape=(2, 3, 3))) is None
+    assert sampler.sample(T0 + 4 * MS).images['hand'].shape == (2, 3, 3)
+
+
+def test_a_reset_keeps_good_frames(sampler):
+    """What the robot sees now is what the new episode begins with."""
+    push_both(sampler, 0)
+    sampler.reset()
+    assert isinstance(sampler.sample(T0), Observation)
+
+
+def test_a_refused_frame_answers_until_a_good_one(sampler):
+    """A frame that could not be decoded is the reason that is given."""
+    push_both(sampler, 0)
+    sampler.refuse('static', Reason('bad_image', 'static: broken'))
+    assert codes(sampler.sample(T0)) == ['bad_image']
+    sampler.push('static', T0 + MS, image())
+    assert isinstance(sampler.sample(T0 + MS), Observation)
+
+
+def test_a_complete_set_is_one_stamp_of_all_cameras(sampler):
+    """What lock-step ticks come from."""
+    sampler.push('static', T0, image())
+    assert sampler.complete_set() is None
+    sampler.push('hand', T0, image())
+    assert sampler.complete_set() == T0
+    sampler.push('static', T0 + MS, image())
+    assert sampler.complete_set() is None
+
+
+def test_an_unknown_camera_is_our_own_error(sampler):
+    """Names are fixed when the sampler is made."""
+    with pytest.raises(ValueError, match="'side' is none of static, hand"):
+        sampler.push('side', T0, image())
