@@ -1,0 +1,69 @@
+"""
+Kosmos-2 (Peng et al. 2023, arXiv 2306.14824), as RoboVLMs uses it.
+
+`<s> [image tokens of each camera] <grounding> An image of a robot INSTRUCTION [action]`: 64 tokens
+an image behind the first token, no image-start or image-end tokens. A published checkpoint with
+a hand camera has the hand image first, so the manifest of an import names the hand camera first.
+
+Traps: the language model scales every embedding by sqrt(width) and adds sinusoidal positions that
+count padding; the published layout (`layout: robovlms`) pads before the action token, so there
+padding shifts the action token's position and changes the feature, as it did in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import copy
+from pathlib import Path
+from typing import Any
+
+from ros2_lstm_policy import config
+from ros2_lstm_policy.manifest import CameraSpec
+from ros2_lstm_policy.model.backbones.hugging_face import (
+    causal_states, Frame, HuggingFaceBackbone, ImageTokens, need_square, Options)
+from torch import nn, Tensor
+from torch.nn import functional
+
+
+class Kosmos2:
+    """What differs for Kosmos-2."""
+
+    model_types = ('kosmos-2',)
+    prompt = '<grounding>An image of a robot {instruction}'
+    image_text, image_token = '', ''
+    adds_special_tokens = True
+    causal = True
+
+    def check_image(self, config: Any, camera: CameraSpec) -> None:
+        """Accept the size that the vision tower's positions were learned for."""
+        need_square(config, camera, config.vision_config.image_size)
+
+    def image_tokens(self, model: Any, pixels_BCHW: Tensor) -> ImageTokens:
+        """Resample the normalised patch features to `latent_query_num` tokens."""
+        vision = model.vision_model
+        patches = vision.model.post_layernorm(vision(pixel_values=pixels_BCHW)[0])
+        tokens, _ = model.image_to_text_projection(functional.normalize(patches, dim=-1))
+        return ImageTokens(tokens, (1, tokens.shape[1]))
+
+    def hidden_states(self, model: Any, frame: Frame) -> Tensor:
+        """Run the text model; it scales the embeddings and adds the positions."""
+        return causal_states(model.text_model.model, frame)
+
+    def vision_modules(self, model: Any) -> Sequence[nn.Module]:
+        """Return the vision tower and the resampling projection."""
+        return model.vision_model, model.image_to_text_projection
+
+
+def create(options: Mapping[str, Any], cameras: Sequence[CameraSpec],
+           assets: Path | None = None) -> HuggingFaceBackbone:
+    """Build the backbone from a configuration's options."""
+    backbone = HuggingFaceBackbone(
+        Kosmos2(), config.parse(Options, options, 'backbone options'), cameras, assets)
+    _keep_projection_bidirectional(backbone.model.image_to_text_projection)
+    return backbone
+
+
+def _keep_projection_bidirectional(projection: Any) -> None:
+    """Use eager attention there: before transformers 5.23 its sdpa attention turned causal."""
+    projection.x_attn.config = copy.copy(projection.x_attn.config)
+    projection.x_attn.config._attn_implementation = 'eager'

@@ -1,0 +1,173 @@
+"""
+Hugging Face model directories: found on this machine, checked, loaded; never fetched unasked.
+
+Every error names the file, the key, what was found and what was wanted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+import json
+from pathlib import Path
+import shutil
+from typing import Any, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# What a tokenizer can be read from; one complete group is enough.
+TOKENIZER_FILES = (('tokenizer.json',), ('tokenizer.model',), ('sentencepiece.bpe.model',),
+                   ('vocab.json', 'merges.txt'))
+TOKENIZER_EXTRAS = ('tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json')
+CONFIG_FILE = 'config.json'
+_MAX_KEYS_NAMED = 5
+
+
+@dataclass(frozen=True)
+class ModelDirectory:
+    """
+    A directory whose config.json is of a wanted family.
+
+    :param path: the directory.
+    :param model_type: the family that its config.json names.
+    """
+
+    path: Path
+    model_type: str
+
+
+def find(directory: str, allow_download: bool) -> Path:
+    """
+    Return the local directory of a model.
+
+    :param directory: a path, or the hub name (`owner/name`) of a model that is already cached.
+    :param allow_download: fetch it from the hub where it is not here.
+    :raises ValueError: where it is not here, with what to download and where to put it.
+    """
+    path = Path(directory).expanduser()
+    if path.is_dir():
+        return path
+    if not _is_hub_name(directory):
+        raise ValueError(
+            f'{directory}: no such directory; download the model (config.json, *.safetensors and '
+            'the tokenizer files) with `hf download OWNER/NAME --local-dir DIR` on a machine '
+            'with a network, copy DIR here and give its path')
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+    try:
+        return Path(huggingface_hub.snapshot_download(
+            directory, local_files_only=not allow_download,
+            allow_patterns=['*.json', '*.safetensors', '*.model', '*.txt']))
+    except LocalEntryNotFoundError as error:
+        raise ValueError(
+            f'{directory}: neither a directory nor a model in the cache of this machine; '
+            f'`hf download {directory} --local-dir DIR` and give DIR as `directory`, or set '
+            '`allow_download: true`') from error
+
+
+def check(path: Path, model_types: tuple[str, ...]) -> ModelDirectory:
+    """
+    Check that a directory is of the wanted family and can be read.
+
+    :raises ValueError: for a missing or broken config.json, another family, or no tokenizer.
+    """
+    file = path / CONFIG_FILE
+    try:
+        config = json.loads(file.read_text())
+    except OSError as error:
+        raise ValueError(f'{file}: cannot be read ({error.strerror}); a model directory holds '
+                         'config.json, *.safetensors and tokenizer files') from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f'{file}: is no valid JSON: {error}') from error
+    found = config.get('model_type') if isinstance(config, dict) else None
+    if found not in model_types:
+        raise ValueError(f'{file}: model_type is {found!r}, wanted '
+                         f'{" or ".join(map(repr, model_types))}; choose the backbone family '
+                         'of this model, or another directory')
+    if not any(all((path / name).is_file() for name in group) for group in TOKENIZER_FILES):
+        wanted = ', or '.join(' and '.join(group) for group in TOKENIZER_FILES)
+        raise ValueError(f'{path}: the tokenizer files are missing: wanted {wanted}; they come '
+                         'with the model, copy them beside config.json')
+    return ModelDirectory(path, found)
+
+
+def load_tokenizer(directory: ModelDirectory) -> PreTrainedTokenizerBase:
+    """
+    Load the tokenizer, padding on the right.
+
+    :raises ValueError: where its files cannot be read.
+    """
+    from transformers import AutoTokenizer
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory.path, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{directory.path}: the tokenizer cannot be read: {error}') from error
+    tokenizer.padding_side = 'right'
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(directory: ModelDirectory, dtype: str, attention: str) -> PreTrainedModel:
+    """
+    Load weights strictly from safetensors files.
+
+    :raises ValueError: for missing, unexpected or misshapen tensors, by name.
+    """
+    from transformers import AutoModelForImageTextToText
+    try:
+        model, info = AutoModelForImageTextToText.from_pretrained(
+            directory.path, local_files_only=True, use_safetensors=True, dtype=dtype,
+            attn_implementation=attention, output_loading_info=True, ignore_mismatched_sizes=True)
+    except OSError as error:
+        raise ValueError(f'{directory.path}: the weights cannot be read: {error} (safetensors '
+                         'files are needed; pickles are not read)') from error
+    for key, found, wanted in info['mismatched_keys']:
+        raise ValueError(f'{directory.path}: {key} has shape {tuple(found)}, the config.json '
+                         f'beside it wants {tuple(wanted)}')
+    complain_of_keys(directory.path, info['missing_keys'], info['unexpected_keys'])
+    return model
+
+
+def build_model(directory: ModelDirectory, dtype: str, attention: str) -> PreTrainedModel:
+    """Build the network that config.json describes, for weights that are loaded afterwards."""
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers.initialization import no_init_weights
+    config = AutoConfig.from_pretrained(directory.path, local_files_only=True)
+    with no_init_weights():
+        return AutoModelForImageTextToText.from_config(
+            config, dtype=getattr(torch, dtype), attn_implementation=attention)
+
+
+def complain_of_keys(where: Path | str, missing: Any, unexpected: Any) -> None:
+    """
+    Refuse weights that do not fit.
+
+    :raises ValueError: where a key is missing or unexpected; it names the first ones.
+    """
+    if missing:
+        raise ValueError(f'{where}: {_named(missing)} missing')
+    if unexpected:
+        raise ValueError(f'{where}: {_named(unexpected)} unexpected; no part of this network')
+
+
+def copy_assets(source: Path, target: Path) -> None:
+    """Copy what is no weight (config.json and tokenizer files) into a checkpoint."""
+    target.mkdir(parents=True, exist_ok=True)
+    names = {name for group in TOKENIZER_FILES for name in group} | {*TOKENIZER_EXTRAS, CONFIG_FILE}
+    for name in sorted(names):
+        if (source / name).is_file() and source.resolve() != target.resolve():
+            shutil.copyfile(source / name, target / name)
+
+
+def _named(keys: Any) -> str:
+    keys = sorted(map(str, keys))
+    more = f' and {len(keys) - _MAX_KEYS_NAMED} more' if len(keys) > _MAX_KEYS_NAMED else ''
+    verb = 'is' if len(keys) == 1 else 'are'
+    return f'{len(keys)} key(s): {", ".join(keys[:_MAX_KEYS_NAMED])}{more} {verb}'
+
+
+def _is_hub_name(directory: str) -> bool:
+    parts = directory.split('/')
+    return len(parts) == 2 and all(parts) and not directory.startswith(('.', '~'))
