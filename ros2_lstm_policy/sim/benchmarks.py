@@ -1,0 +1,113 @@
+"""
+The benchmarks' episodes, and episodes for training that never touch them.
+
+A, fixed slots: one scene, five instructions, official initial states. B, grounding: any of the
+seven objects of that scene may be meant, and their places are permuted; one permutation in five
+is held out from training. C, many scenes: 24 tasks in 13 scenes. Training episodes are seeded
+resets with seeds from TRAINING_SEED on, and permutations that are not held out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import dataclasses
+
+import numpy as np
+
+from ros2_lstm_policy.sim import tasks
+from ros2_lstm_policy.sim.tasks import SimEpisode
+
+SCENE = 'living_room_scene2'
+CONTAINER = 'basket_1'
+OBJECTS = ('alphabet_soup_1', 'cream_cheese_1', 'tomato_sauce_1', 'ketchup_1', 'orange_juice_1',
+           'milk_1', 'butter_1')
+A_STATES, B_SEEDS, C_STATES = 10, 10, 5
+B_FIRST_SEED = 60_000
+TRAINING_SEED = 1_000_000
+HELD_OUT_ONE_IN = 5
+
+
+def a() -> list[SimEpisode]:
+    """Return benchmark A: 5 tasks x official states 0 to 9, 50 episodes."""
+    return _official('A', _a_tasks(), A_STATES)
+
+
+def b() -> list[SimEpisode]:
+    """Return benchmark B: 7 targets x 10 seeds in held-out permutations, 70 episodes."""
+    return [_permuted(f'B/{tasks.words(OBJECTS[i])}/{seed}', OBJECTS[i],
+                      B_FIRST_SEED + len(OBJECTS) * seed + i, is_held_out)
+            for seed in range(B_SEEDS) for i in range(len(OBJECTS))]
+
+
+def c() -> list[SimEpisode]:
+    """Return benchmark C: 24 tasks x official states 0 to 4, 120 episodes, scene by scene."""
+    return _official('C', _c_tasks(), C_STATES)
+
+
+def suite(name: str, states: int = 10) -> list[SimEpisode]:
+    """Return any LIBERO suite's tasks from official states. :raises ValueError: if unknown."""
+    return _official(name, tasks.suite(name), states)
+
+
+def named(name: str) -> list[SimEpisode]:
+    """Return benchmark 'a', 'b' or 'c', or a LIBERO suite. :raises ValueError: if unknown."""
+    known = {'a': a, 'b': b, 'c': c}
+    return known[name.lower()]() if name.lower() in known else suite(name)
+
+
+def training_a(index: int) -> SimEpisode:
+    """Return training episode `index` of the tasks of A: a seeded reset, no official state."""
+    return _seeded('train-A', _a_tasks(), index)
+
+
+def training_b(index: int) -> SimEpisode:
+    """Return training episode `index` like B's, in a permutation that is not held out."""
+    target = OBJECTS[index % len(OBJECTS)]
+    return _permuted(f'train-B/{tasks.words(target)}/{index}', target, TRAINING_SEED + index,
+                     lambda slots: not is_held_out(slots))
+
+
+def training_c(index: int) -> SimEpisode:
+    """Return training episode `index` of the tasks of C: a seeded reset, no official state."""
+    return _seeded('train-C', _c_tasks(), index)
+
+
+def is_held_out(slots: Sequence[int]) -> bool:
+    """Return whether a permutation of the seven objects is kept for evaluation; 1 in 5 is."""
+    number = sum(int(slot) * len(slots) ** i for i, slot in enumerate(slots))
+    return number % HELD_OUT_ONE_IN == 0
+
+
+def _a_tasks() -> list[tasks.SimTask]:
+    return [task for task in tasks.suite('libero_90') if task.scene == SCENE]
+
+
+def _c_tasks() -> list[tasks.SimTask]:
+    return [tasks.find(name) for name in tasks.put_into_names()]
+
+
+def _official(name: str, of: Sequence[tasks.SimTask], states: int) -> list[SimEpisode]:
+    return [_named(tasks.episode(task, official_state=state), f'{name}/{task.name}/{state}')
+            for task in of for state in range(states)]
+
+
+def _seeded(name: str, of: Sequence[tasks.SimTask], index: int) -> SimEpisode:
+    task = of[index % len(of)]
+    return _named(tasks.episode(task, TRAINING_SEED + index), f'{name}/{task.name}/{index}')
+
+
+def _named(episode: SimEpisode, name: str) -> SimEpisode:
+    return dataclasses.replace(episode, name=name)
+
+
+def _permuted(name: str, target: str, seed: int,
+              accept: Callable[[Sequence[int]], bool]) -> SimEpisode:
+    rng = np.random.default_rng(seed)
+    slots = rng.permutation(len(OBJECTS))
+    while not accept(slots):
+        slots = rng.permutation(len(OBJECTS))
+    return SimEpisode(
+        name=name, task='libero_90/51', scene=SCENE,
+        instruction=f'pick up the {tasks.words(target)} and put it in the basket',
+        goal=tasks.goal_in(target, CONTAINER), target=target, container=CONTAINER, seed=seed,
+        slots=tuple(int(slot) for slot in slots))

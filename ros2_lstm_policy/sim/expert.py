@@ -1,0 +1,210 @@
+"""
+A scripted expert that sees what no robot sees, and moves one object into a basket or a tray.
+
+It decides from the simulator's present state, so that it can take over, or label, any state that
+another actor brought about. All it remembers is its grasp plan, until the object moves, and that a
+grasp missed, until the gripper is open again.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+import numpy as np
+
+from ros2_lstm_policy.sim.grasp import Grasp, plan_grasp, turn
+from ros2_lstm_policy.sim.robot import SimRobot
+from ros2_lstm_policy.types import Action
+
+LARGEST_MOVE_M, LARGEST_TURN_RAD, LARGEST_TILT_RAD = 0.05, 0.5, 0.15
+HOVER_M = 0.10  # above the grasp, while turning over the object
+CLEAR_M = 0.04  # between what passes and what is passed over
+GRASP_M, GRASP_RAD = 0.012, 0.12
+PLAN_KEPT_M = 0.004
+CORRIDOR_M = 0.12
+OVER_CONTAINER_M = 0.035
+
+
+class Phase(enum.Enum):
+    """What the expert is doing; it follows from the state."""
+
+    APPROACH = 'comes down over the object, the higher the farther it is sideways'
+    CLOSE = 'closes where it can grasp'
+    REOPEN = 'missed: opens, going up'
+    LIFT = 'lifts the held object above all that is on its way'
+    CARRY = 'carries it to the container'
+    LOWER = 'lowers it over the container'
+    RELEASE = 'opens over the container'
+    RETREAT = 'goes up from the container'
+
+
+class _Scene(NamedTuple):
+    """What one decision looks at: m, world axes."""
+
+    gripper: np.ndarray
+    grasp: Grasp
+    middle: np.ndarray
+    bottom: float
+    centre: np.ndarray
+    rim: float
+    passage: float
+
+
+class ScriptedExpert:
+    """
+    Acts in a simulated robot's present episode.
+
+    :param robot: the robot; its episode says what goes where.
+    """
+
+    def __init__(self, robot: SimRobot) -> None:
+        """Begin without a plan."""
+        self._robot = robot
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the episode."""
+        self.phase = Phase.APPROACH
+        self._grasp: Grasp | None = None
+        self._planned_for = np.full(12, np.inf)
+        self._missed = False
+
+    def act(self) -> Action:
+        """
+        Return what to do for the next control period, in world axes.
+
+        :raises ValueError: where the episode's goal is not to put an object into a container.
+        """
+        scene = self._look()
+        self.phase = self._decide(scene)
+        goal, gripper_open = self._goal(scene)
+        return Action(self._command(scene, goal), float(gripper_open))
+
+    def _look(self) -> _Scene:
+        episode, known = self._robot.episode, self._robot.privileged
+        if episode.target is None or episode.container is None:
+            raise ValueError(f'{episode.name}: the scripted expert only puts one object into a '
+                             f'basket or a tray; {episode.instruction!r} asks for something else')
+        points = {name: known.points(name) for name in known.objects}
+        target, container = points.pop(episode.target), points.pop(episode.container)
+        centre = (container[:, :2].max(0) + container[:, :2].min(0)) / 2
+        middle = (target[:, :2].max(0) + target[:, :2].min(0)) / 2
+        rim = container[:, 2].max()
+        others = np.concatenate(list(points.values()))
+        return _Scene(
+            gripper=known.gripper_position, grasp=self._plan(target, others), middle=middle,
+            bottom=target[:, 2].min(), centre=centre, rim=rim,
+            passage=max(rim, _tallest_between(others, middle, centre)))
+
+    def _plan(self, target: np.ndarray, others: np.ndarray) -> Grasp:
+        name, known = self._robot.episode.target, self._robot.privileged
+        assert name is not None
+        pose = np.append(known.position(name), 0.05 * known.rotation(name))
+        if self._grasp is None or np.abs(pose - self._planned_for).max() > PLAN_KEPT_M:
+            self._grasp, self._planned_for = plan_grasp(target, known.finger_yaw, others), pose
+        return self._grasp
+
+    def _decide(self, scene: _Scene) -> Phase:
+        known, target = self._robot.privileged, self._robot.episode.target
+        assert target is not None
+        over = np.linalg.norm(scene.middle - scene.centre) < OVER_CONTAINER_M
+        held = known.held(target)
+        self._missed = not held and (known.opening < 0.9 if self._missed else known.opening < 0.1)
+        if not held:
+            if self._in_container(scene):
+                return Phase.RETREAT
+            if self._missed:
+                return Phase.REOPEN
+            return Phase.CLOSE if self._can_grasp(scene) else Phase.APPROACH
+        if over and scene.bottom < scene.rim + 0.75 * CLEAR_M:
+            return Phase.RELEASE
+        if not known.grip_is_firm:
+            return Phase.CLOSE
+        if over:
+            return Phase.LOWER
+        return Phase.LIFT if _carry_share(scene) == 0 else Phase.CARRY
+
+    def _goal(self, scene: _Scene) -> tuple[np.ndarray, bool]:
+        """Return where the gripper is to go, (3,) m, and whether it is to be open."""
+        here, grasp = scene.gripper, scene.grasp.position
+        above = here[2] - scene.bottom
+        if self.phase is Phase.APPROACH:
+            return self._funnel(scene), True
+        if self.phase is Phase.CLOSE:
+            return (here if self._robot.privileged.held(self._target) else grasp), False
+        if self.phase is Phase.REOPEN:
+            return np.append(here[:2], grasp[2] + HOVER_M), True
+        if self.phase in (Phase.LIFT, Phase.CARRY):
+            sideways = _carry_share(scene) * (scene.centre - scene.middle)
+            return np.append(here[:2] + sideways, scene.passage + CLEAR_M + above), False
+        if self.phase is Phase.LOWER:
+            sideways = scene.centre - scene.middle
+            return np.append(here[:2] + sideways, scene.rim + above), False
+        if self.phase is Phase.RELEASE:
+            return here, True
+        return np.append(here[:2], scene.rim + 2 * HOVER_M), True
+
+    def _funnel(self, scene: _Scene) -> np.ndarray:
+        """Return a point over the grasp: the lower, the nearer the gripper is sideways."""
+        here, grasp = scene.gripper, scene.grasp.position
+        aside = np.linalg.norm(grasp[:2] - here[:2])
+        aside += 0.1 * max(0.0, abs(self._turn(scene)) - GRASP_RAD)
+        hover = grasp[2] + HOVER_M
+        travel = max(hover, self._tallest_on_the_way(scene) + CLEAR_M)
+        height = np.interp(aside, (0.8 * GRASP_M, 0.03, 0.10), (grasp[2], hover, travel))
+        # low among the objects it goes up first
+        free = np.interp(height - here[2], (0.02, 0.06), (1.0, 0.0)) if aside > 0.03 else 1.0
+        return np.append(here[:2] + free * (grasp[:2] - here[:2]), height)
+
+    def _command(self, scene: _Scene, goal: np.ndarray) -> np.ndarray:
+        """Return the (6,) displacement towards the goal, as far as one period reaches."""
+        move = goal - scene.gripper
+        move = move / max(1.0, np.abs(move).max() / LARGEST_MOVE_M)
+        turning = self.phase in (Phase.APPROACH, Phase.CLOSE)
+        yaw = self._turn(scene) if turning else 0.0
+        tilt = np.cross(self._robot.privileged.gripper_rotation[:, 2], (0.0, 0.0, -1.0))[:2]
+        rotation = np.append(np.clip(tilt, -LARGEST_TILT_RAD, LARGEST_TILT_RAD),
+                             np.clip(yaw, -LARGEST_TURN_RAD, LARGEST_TURN_RAD))
+        return np.concatenate([move, rotation]).astype(np.float32)
+
+    @property
+    def _target(self) -> str:
+        target = self._robot.episode.target
+        assert target is not None
+        return target
+
+    def _turn(self, scene: _Scene) -> float:
+        return turn(self._robot.privileged.finger_yaw, scene.grasp.yaw)
+
+    def _can_grasp(self, scene: _Scene) -> bool:
+        away = scene.grasp.position - scene.gripper
+        return bool(np.linalg.norm(away[:2]) < GRASP_M and abs(away[2]) < GRASP_M
+                    and abs(self._turn(scene)) < GRASP_RAD)
+
+    def _in_container(self, scene: _Scene) -> bool:
+        container = self._robot.episode.container
+        assert container is not None
+        points = self._robot.privileged.points(container)[:, :2]
+        inside = (scene.middle > points.min(0)).all() and (scene.middle < points.max(0)).all()
+        return bool(inside and scene.bottom < scene.rim)
+
+    def _tallest_on_the_way(self, scene: _Scene) -> float:
+        known = self._robot.privileged
+        others = [known.points(name) for name in known.objects if name != self._target]
+        return _tallest_between(np.concatenate(others), scene.gripper[:2],
+                                scene.grasp.position[:2])
+
+
+def _carry_share(scene: _Scene) -> float:
+    """Return how much of the way to the container may be gone at this height, 0 to 1."""
+    lacking = scene.passage + CLEAR_M - scene.bottom
+    return float(np.interp(lacking, (0.01, 0.04), (1.0, 0.0)))
+
+
+def _tallest_between(points: np.ndarray, start: np.ndarray, end: np.ndarray) -> float:
+    """Return the height of the tallest point near a straight way, -inf where there is none."""
+    way = end - start
+    share = np.clip((points[:, :2] - start) @ way / max(way @ way, 1e-9), 0.0, 1.0)
+    near = np.linalg.norm(points[:, :2] - start - share[:, None] * way, axis=1) < CORRIDOR_M
+    return float(points[near, 2].max()) if near.any() else -np.inf

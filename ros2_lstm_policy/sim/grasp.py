@@ -1,0 +1,73 @@
+"""Where to grasp an object from above with two fingers: pure geometry on surface points."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+ANGLES = np.arange(0.0, np.pi, np.pi / 36)
+WIDEST_M = 0.075
+BELOW_TOP_M, ABOVE_SUPPORT_M = 0.03, 0.025
+SLICE_M = 0.015
+FINGER_OUT_M, FINGER_RADIUS_M = 0.02, 0.02
+TURN_COST_M = 0.004  # a rad of turning weighs as much as this much of width
+WIDE_COST_M, BLOCKED_COST_M = 0.05, 0.03
+
+
+class Grasp(NamedTuple):
+    """
+    A grasp from above.
+
+    :param position: (3,) m, where the point between the finger tips goes.
+    :param yaw: rad in world axes, the line on which the fingers close.
+    :param width: m between the object's sides on that line.
+    """
+
+    position: np.ndarray
+    yaw: float
+    width: float
+
+
+def plan_grasp(points: np.ndarray, yaw: float, others: np.ndarray) -> Grasp:
+    """
+    Choose the narrowest side that needs little turning and has room for the fingers.
+
+    :param points: (n, 3) on the object's surface, m.
+    :param yaw: the fingers' present line, rad.
+    :param others: (m, 3) on the other objects' surfaces.
+    """
+    top, bottom = points[:, 2].max(), points[:, 2].min()
+    height = min(max(top - BELOW_TOP_M, bottom + ABOVE_SUPPORT_M), top - 0.004)
+    layer = points[np.abs(points[:, 2] - height) < SLICE_M][:, :2]
+    if len(layer) < 20:
+        layer = points[:, :2]
+    in_the_way = others[others[:, 2] > height - SLICE_M][:, :2]
+    grasps = [_grasp_along(layer, height, angle) for angle in ANGLES]
+    return min(grasps, key=lambda grasp: _cost(grasp, yaw, in_the_way))
+
+
+def turn(yaw: float, to: float) -> float:
+    """Return the shortest turn from one closing line to another; half a turn is the same line."""
+    return float((to - yaw + np.pi / 2) % np.pi - np.pi / 2)
+
+
+def _grasp_along(layer: np.ndarray, height: float, angle: float) -> Grasp:
+    along = np.array([np.cos(angle), np.sin(angle)])
+    across = np.array([-along[1], along[0]])
+    low, high = np.percentile(layer @ along, (1, 99))
+    centre = along * (low + high) / 2 + across * np.percentile(layer @ across, (5, 95)).mean()
+    return Grasp(np.append(centre, height), float(angle), float(high - low))
+
+
+def _cost(grasp: Grasp, yaw: float, in_the_way: np.ndarray) -> float:
+    cost = grasp.width + TURN_COST_M * abs(turn(yaw, grasp.yaw))
+    if grasp.width > WIDEST_M:
+        cost += WIDE_COST_M
+    along = np.array([np.cos(grasp.yaw), np.sin(grasp.yaw)])
+    for side in (-1, 1):
+        finger = grasp.position[:2] + side * (grasp.width / 2 + FINGER_OUT_M) * along
+        if len(in_the_way):
+            gap = np.linalg.norm(in_the_way - finger, axis=1).min()
+            cost += BLOCKED_COST_M * max(0.0, 1 - gap / FINGER_RADIUS_M)
+    return cost

@@ -1,0 +1,242 @@
+"""
+The simulated robot: a Franka Panda in one LIBERO scene, one control period a step.
+
+Everything is a function of the episode and the commands: the same ones give the same images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+import contextlib
+from dataclasses import dataclass
+import itertools
+
+import numpy as np
+
+from ros2_lstm_policy.sim import backend, tasks
+from ros2_lstm_policy.sim.cameras import SimCameras
+from ros2_lstm_policy.sim.decimate import thin_visual_meshes
+from ros2_lstm_policy.sim.privileged import Pose, Privileged
+from ros2_lstm_policy.sim.tasks import SimEpisode
+from ros2_lstm_policy.types import ARM_DIM, Observation
+
+CONTROL_PERIOD_S = 1.0 / backend.CONTROL_HZ
+STEP_LIMIT = np.array([0.05] * 3 + [0.5] * 3)  # m, rad: what LIBERO's controller takes at most
+SETTLE_STEPS = 5
+LIFTED_M = 0.04
+OVERLAP_M = 0.01  # of two objects' radii that may overlap: corners seldom meet
+PLACEMENT_TRIES = 100
+THINNED_CELLS = 32
+
+
+@dataclass(frozen=True)
+class SimState:
+    """
+    The simulated robot after a reset or a step.
+
+    :param observation: upright images; empty where the robot does not render.
+    :param success: whether the episode's goal holds now.
+    :param lifted: objects that were lifted in this episode, the first one first.
+    :param ee_pose: point between the finger tips, in world axes.
+    :param joint_positions: (7,) rad.
+    :param gripper_opening: 0 closed, 1 open.
+    :param clipped: whether the last command was beyond what one control period allows.
+    :param step: control periods since the reset.
+    """
+
+    observation: Observation
+    success: bool
+    lifted: tuple[str, ...]
+    ee_pose: Pose
+    joint_positions: np.ndarray
+    gripper_opening: float
+    clipped: bool
+    step: int
+
+
+class SimRobot:
+    """
+    One scene, many episodes: making it takes seconds, a reset a tenth.
+
+    :param scene: name of the scene, from an episode.
+    :param image_size: (height, width) of both cameras in pixels.
+    :param seed: of the first, discarded reset.
+    :param render: False for a robot without cameras, many times faster.
+    :param thin_cells: how finely visual meshes are kept (see `decimate.py`); None for untouched.
+    """
+
+    def __init__(self, scene: str, image_size: tuple[int, int] = (128, 128), seed: int = 0,
+                 render: bool = True, thin_cells: int | None = THINNED_CELLS) -> None:
+        """Build the scene."""
+        if min(image_size) < 1:
+            raise ValueError(f'image_size must be positive, found {image_size}')
+        backend.prepare()
+        self.scene = scene
+        self._wrapper = backend.make_environment(tasks.scene_file(scene))
+        self._environment = self._wrapper.env
+        # observables of all objects, computed 50 times a control period and read by nobody
+        self._environment._observables.clear()
+        model = self._environment.sim.model._model
+        if thin_cells is not None:
+            thin_visual_meshes(model, thin_cells)
+        self._cameras = SimCameras(model, image_size) if render else None
+        with _numpy_seed(seed):
+            self._environment.reset()  # the first one after building differs from later ones
+        self.privileged = Privileged(self._environment)
+        self._episode: SimEpisode | None = None
+        self._periods = 0
+        self._step = 0
+        self._rest_heights: Mapping[str, float] = {}
+        self._lifted: tuple[str, ...] = ()
+
+    @property
+    def episode(self) -> SimEpisode:
+        """Return the episode under way. :raises RuntimeError: before the first reset."""
+        if self._episode is None:
+            raise RuntimeError('the simulated robot has no episode yet: call reset first')
+        return self._episode
+
+    @property
+    def movable(self) -> tuple[str, ...]:
+        """Return the objects that can be permuted and targeted: all but containers."""
+        return tuple(o for o in self.privileged.objects if not _is_container(o))
+
+    def reset(self, episode: SimEpisode) -> SimState:
+        """
+        Begin an episode; the gripper is open and all is at rest.
+
+        :raises ValueError: for an episode of another scene, an unknown object or state, or slots
+            that leave no room.
+        """
+        self._check(episode)
+        self._episode = episode
+        self._environment.parsed_problem['goal_state'] = [list(p) for p in episode.goal]
+        with _numpy_seed(episode.seed):
+            self._place(episode)
+        rest = np.zeros(ARM_DIM)
+        for _ in range(SETTLE_STEPS):
+            self._advance(rest, gripper_open=True)
+        self._rest_heights = {o: self.privileged.position(o)[2] for o in self.movable}
+        self._lifted, self._step = (), 0
+        return self._state(clipped=False)
+
+    def step(self, arm: np.ndarray, gripper_open: bool) -> SimState:
+        """
+        Move for one control period.
+
+        :param arm: (6,) displacement in world axes, m and a rotation vector in rad; what exceeds
+            STEP_LIMIT is clipped.
+        :param gripper_open: whether the gripper is to be open.
+        :raises ValueError: for another shape or values that are not finite.
+        """
+        arm = np.asarray(arm, dtype=np.float64)
+        if arm.shape != (ARM_DIM,) or not np.isfinite(arm).all():
+            raise ValueError(f'arm: expected {ARM_DIM} finite values, found {arm}')
+        clipped = np.clip(arm, -STEP_LIMIT, STEP_LIMIT)
+        self._advance(clipped, gripper_open)
+        self._step += 1
+        return self._state(clipped=bool((clipped != arm).any()))
+
+    def close(self) -> None:
+        """Free the rendering context and the simulation."""
+        if self._cameras is not None:
+            self._cameras.close()
+        self._wrapper.close()
+
+    def _check(self, episode: SimEpisode) -> None:
+        if episode.scene != self.scene:
+            raise ValueError(f'{episode.name}: is of scene {episode.scene!r}, but this robot '
+                             f'stands in {self.scene!r}; make another one')
+        for name in filter(None, (episode.target, episode.container)):
+            if name not in self.privileged.objects:
+                raise ValueError(f'{episode.name}: no object {name!r} in {self.scene}; there are '
+                                 f'{", ".join(self.privileged.objects)}')
+        if episode.slots is not None and sorted(episode.slots) != list(range(len(self.movable))):
+            raise ValueError(f'{episode.name}: slots must permute 0..{len(self.movable) - 1}, '
+                             f'found {episode.slots}')
+
+    def _place(self, episode: SimEpisode) -> None:
+        gripper = self._environment.robots[0].gripper
+        gripper.current_action = np.zeros(gripper.dof)  # robosuite keeps it over resets
+        if episode.official_state is not None:
+            self._wrapper.reset()
+            self._set_state(self._official_state(episode))
+        elif episode.slots is None:
+            self._wrapper.reset()
+        else:
+            self._place_in_slots(episode)
+
+    def _place_in_slots(self, episode: SimEpisode) -> None:
+        assert episode.slots is not None
+        radii = [self._environment.objects_dict[o].horizontal_radius for o in self.movable]
+        joints = [self._environment.objects_dict[o].joints[-1] for o in self.movable]
+        data = self._environment.sim.data
+        for _ in range(PLACEMENT_TRIES):
+            self._wrapper.reset()
+            poses = [data.get_joint_qpos(joint).copy() for joint in joints]
+            places = [poses[slot][:2].copy() for slot in episode.slots]
+            if _overlap(places, radii):
+                continue
+            for joint, pose, place in zip(joints, poses, places):
+                data.set_joint_qpos(joint, np.concatenate([place, pose[2:]]))
+            self._environment.sim.forward()
+            return
+        raise ValueError(f'{episode.name}: objects overlap in slots {episode.slots} after '
+                         f'{PLACEMENT_TRIES} placements; use another seed or other slots')
+
+    def _official_state(self, episode: SimEpisode) -> np.ndarray:
+        suite, _, index = episode.task.partition('/')
+        states = backend.official_states(backend.suite_tasks(suite)[int(index)])
+        if not 0 <= (episode.official_state or 0) < len(states):
+            raise ValueError(f'{episode.name}: {episode.task} has {len(states)} official initial '
+                             f'states, asked for number {episode.official_state}')
+        return states[episode.official_state]
+
+    def _set_state(self, state: np.ndarray) -> None:
+        sim = self._environment.sim
+        sim.set_state_from_flattened(state)
+        sim.data.qacc_warmstart[:] = 0  # left by the placement that this state replaces
+        sim.forward()
+        self._environment._post_process()
+
+    def _advance(self, arm: np.ndarray, gripper_open: bool) -> None:
+        action = np.append(arm / STEP_LIMIT, -1.0 if gripper_open else 1.0)
+        self._environment.step(action)
+        self._periods += 1
+        for name, height in self._rest_heights.items():
+            risen = self.privileged.position(name)[2] - height
+            if risen > LIFTED_M and name not in self._lifted:
+                self._lifted += (name,)
+
+    def _state(self, clipped: bool) -> SimState:
+        images: Mapping[str, np.ndarray] = {}
+        if self._cameras is not None:
+            images = self._cameras.render(self._environment.sim.data._data)
+        stamp_ns = self._periods * round(1e9 * CONTROL_PERIOD_S)
+        return SimState(
+            observation=Observation(stamp_ns=stamp_ns, images=images),
+            success=bool(self._environment._check_success()), lifted=self._lifted,
+            ee_pose=self.privileged.gripper_pose,
+            joint_positions=self.privileged.joint_positions,
+            gripper_opening=self.privileged.opening, clipped=clipped, step=self._step)
+
+
+def _is_container(name: str) -> bool:
+    return name.startswith(('basket', 'wooden_tray'))
+
+
+def _overlap(places: list[np.ndarray], radii: list[float]) -> bool:
+    """Return whether any two objects on a table are closer than their sizes allow."""
+    return any(np.linalg.norm(places[a] - places[b]) < radii[a] + radii[b] - OVERLAP_M
+               for a, b in itertools.combinations(range(len(places)), 2))
+
+
+@contextlib.contextmanager
+def _numpy_seed(seed: int) -> Iterator[None]:
+    """Seed NumPy's global generator, which LIBERO draws from, and put it back afterwards."""
+    state = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)

@@ -1,0 +1,178 @@
+"""
+What the simulated robot can be told to do: LIBERO's tasks by name, and single episodes of them.
+
+The tasks of benchmarks A and C, which ask to put one object into a basket or a tray, have short
+names such as `living_room_scene2/butter` or `libero_object/milk`; any LIBERO task is also
+`suite/index` or `suite/name`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+import difflib
+import functools
+from pathlib import Path
+import re
+
+from ros2_lstm_policy.sim import backend
+
+Goal = tuple[tuple[str, ...], ...]
+SHORT_NAMED_SUITES = ('libero_90', 'libero_object')
+PUT_SCENES = ('living_room_scene1', 'living_room_scene2', 'living_room_scene3')
+CONTAIN_REGION = '_contain_region'
+
+
+@dataclass(frozen=True)
+class SimTask:
+    """
+    One LIBERO task.
+
+    :param name: its short name.
+    :param suite: LIBERO suite; `index` is its place there.
+    :param scene: which :class:`SimRobot` serves it; tasks of one scene share objects and places.
+    :param goal: predicates that all have to hold.
+    """
+
+    name: str
+    suite: str
+    index: int
+    scene: str
+    instruction: str
+    goal: Goal
+
+    @property
+    def target(self) -> str | None:
+        """Return the object to be put into the container, None for another kind of task."""
+        return put_into(self.goal)[0]
+
+
+@dataclass(frozen=True)
+class SimEpisode:
+    """
+    One episode to be run: a task, its words and where it begins.
+
+    :param name: unique, such as 'A/butter/3'.
+    :param task: `suite/index` of the LIBERO task.
+    :param scene: which :class:`SimRobot` serves it.
+    :param instruction: what the robot is told.
+    :param goal: predicates that success asks for.
+    :param target: LIBERO's name of the object to be moved, such as 'butter_1'; None where the
+        goal is of another kind.
+    :param container: where it belongs, such as 'basket_1'.
+    :param official_state: index of the task's official initial state; None for a seeded reset.
+    :param seed: of the reset.
+    :param slots: object k stands in the place of object slots[k] (the scene's movable objects in
+        its file's order, without the container); None for the scene's own places.
+    """
+
+    name: str
+    task: str
+    scene: str
+    instruction: str
+    goal: Goal
+    target: str | None
+    container: str | None
+    official_state: int | None = None
+    seed: int = 0
+    slots: tuple[int, ...] | None = None
+
+
+def put_into(goal: Goal) -> tuple[str | None, str | None]:
+    """Return (target, container) of a goal that puts one object into a container, else Nones."""
+    if len(goal) == 1 and goal[0][0] == 'in' and goal[0][2].endswith(CONTAIN_REGION):
+        return goal[0][1], goal[0][2].removesuffix(CONTAIN_REGION)
+    return None, None
+
+
+def goal_in(target: str, container: str) -> Goal:
+    """Return the goal of putting the target into the container."""
+    return (('in', target, container + CONTAIN_REGION),)
+
+
+def words(object_name: str) -> str:
+    """Return an object's name in words: 'alphabet soup' for 'alphabet_soup_1'."""
+    return re.sub(r'_\d+$', '', object_name).replace('_', ' ')
+
+
+@functools.cache
+def suite(name: str) -> tuple[SimTask, ...]:
+    """Return a suite's tasks. :raises ValueError: for an unknown suite."""
+    return tuple(_task(name, i, record) for i, record in enumerate(backend.suite_tasks(name)))
+
+
+def find(name: str) -> SimTask:
+    """
+    Return the task of a short name, of `suite/index` or of `suite/LIBERO name`.
+
+    :raises ValueError: for an unknown one, with those that are near or known.
+    """
+    prefix, _, rest = name.partition('/')
+    if prefix.startswith('libero_'):
+        tasks = suite(prefix)
+        if rest.isdigit() and int(rest) < len(tasks):
+            return tasks[int(rest)]
+        for task, record in zip(tasks, backend.suite_tasks(prefix)):
+            if rest == record.name:
+                return task
+    by_name = _short_names()
+    if name in by_name:
+        return by_name[name]
+    near = difflib.get_close_matches(name, by_name, 3)
+    hint = f'did you mean {", ".join(near)}? ' if near else ''
+    raise ValueError(f'unknown task {name!r}; {hint}known: {", ".join(put_into_names())}, '
+                     'and any LIBERO task as suite/index, such as libero_goal/3')
+
+
+def put_into_names() -> list[str]:
+    """Return the short names: the tasks that put one object into a basket or a tray."""
+    return [name for name in _short_names() if not name.startswith('libero_90/')]
+
+
+def episode(task: SimTask, seed: int = 0, official_state: int | None = None) -> SimEpisode:
+    """Return one episode of a task: from a seeded reset, or from an official initial state."""
+    target, container = put_into(task.goal)
+    start = f'seed{seed}' if official_state is None else f'state{official_state}'
+    return SimEpisode(
+        name=f'{task.name}/{start}', task=f'{task.suite}/{task.index}', scene=task.scene,
+        instruction=task.instruction, goal=task.goal, target=target, container=container,
+        official_state=official_state, seed=seed)
+
+
+def scene_file(scene: str) -> Path:
+    """Return the file from which a scene is built. :raises ValueError: for an unknown one."""
+    suite_name, _, rest = scene.partition('/')
+    suites = (suite_name,) if rest else ('libero_90',)
+    for name in suites:
+        for task, record in zip(suite(name), backend.suite_tasks(name)):
+            if task.scene == scene:
+                return backend.bddl_file(record)
+    scenes = dict.fromkeys(task.scene for task in suite('libero_90'))
+    raise ValueError(f'unknown scene {scene!r}; known: {", ".join(scenes)}, '
+                     'and suite/name of a LIBERO task')
+
+
+@functools.cache
+def _short_names() -> dict[str, SimTask]:
+    return {task.name: task for name in SHORT_NAMED_SUITES for task in suite(name)}
+
+
+def _task(suite_name: str, index: int, record: object) -> SimTask:
+    file = backend.bddl_file(record)
+    goal = backend.goal(file)
+    scene = _scene(suite_name, file.stem)
+    target, _ = put_into(goal)
+    place = suite_name if suite_name == 'libero_object' else scene
+    if target is not None and place in (*PUT_SCENES, 'libero_object'):
+        name = f'{place}/{re.sub(r"_[0-9]+$", "", target)}'
+    else:
+        name = f'{suite_name}/{file.stem}'
+    return SimTask(name=name, suite=suite_name, index=index, scene=scene,
+                   instruction=record.language, goal=goal)  # type: ignore[attr-defined]
+
+
+def _scene(suite_name: str, stem: str) -> str:
+    """LIBERO-90 names its scenes, and all tasks of one share its objects; others stand alone."""
+    match = re.match(r'[A-Z_]+_SCENE\d+', stem)
+    if suite_name == 'libero_90' and match:
+        return match.group(0).lower()
+    return f'{suite_name}/{stem}'
