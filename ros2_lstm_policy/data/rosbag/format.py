@@ -67,7 +67,7 @@ class BagLayout:
         the newest frames before it are its observation. Displacements only.
     :param gripper_closed: value of the gripper topic that means closed.
     :param gripper_open: value that means open.
-    :param max_age_s: oldest frame that a step may use, as the node's parameter.
+    :param max_image_age_s: oldest frame that a step may use, as the node's parameter.
     :param max_skew_s: largest distance between the cameras' stamps, as the node's parameter.
     :param instruction: words for bags that have none; None to take them from the bag.
     """
@@ -77,7 +77,7 @@ class BagLayout:
     stamps: Literal['observation', 'now'] = 'observation'
     gripper_closed: float = 0.0
     gripper_open: float = 1.0
-    max_age_s: float = 0.25
+    max_image_age_s: float = 0.25
     max_skew_s: float = 0.05
     instruction: str | None = None
 

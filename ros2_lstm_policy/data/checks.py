@@ -1,0 +1,145 @@
+"""
+The rules that every episode has to hold, whatever it was recorded as.
+
+docs/recordings.md lists them with what happens; `dataset validate`, training and `convert` apply
+the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ros2_lstm_policy.data.problems import Problem
+from ros2_lstm_policy.types import Episode
+
+_NS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """
+    What a plausible recording holds.
+
+    :param max_step_m: largest |x|, |y|, |z| of one control period.
+    :param max_step_rad: largest rotation about one axis of one control period.
+    :param period_s: control period of the manifest; None to accept any.
+    :param period_tolerance: accepted relative distance of the median step from it.
+    """
+
+    max_step_m: float = 0.2
+    max_step_rad: float = 1.0
+    period_s: float | None = None
+    period_tolerance: float = 0.2
+
+
+@dataclass(frozen=True)
+class _Finding:
+    rule: str
+    message: str
+    step: int | None = None
+    fatal: bool = True
+
+
+def check(episode: Episode, where: Path, limits: Limits) -> list[Problem]:
+    """
+    Return every problem of an episode; its frames are not decoded.
+
+    :param where: its file, for the message.
+    """
+    if len(episode) == 0:
+        return [Problem('empty', where, episode.name, 'the episode has no step')]
+    seconds = (episode.stamps_ns - episode.stamps_ns[0]) / _NS
+    found = [finding for rule in _RULES if (finding := rule(episode, limits)) is not None]
+    return [Problem(f.rule, where, episode.name, f.message,
+                    None if f.step is None else float(seconds[f.step]), f.fatal) for f in found]
+
+
+def _lengths(episode: Episode, limits: Limits) -> _Finding | None:
+    sizes = {'arm': len(episode.arm), 'gripper': len(episode.gripper_open)}
+    sizes |= {name: len(frames) for name, frames in episode.frames.items()}
+    wrong = {name: size for name, size in sizes.items() if size != len(episode)}
+    if not wrong:
+        return None
+    text = ', '.join(f'{name} {size}' for name, size in wrong.items())
+    return _Finding('lengths', f'expected {len(episode)} of each stream, found {text}')
+
+
+def _instruction(episode: Episode, limits: Limits) -> _Finding | None:
+    if episode.instruction.strip():
+        return None
+    return _Finding('no-instruction', 'the instruction is empty')
+
+
+def _numbers(episode: Episode, limits: Limits) -> _Finding | None:
+    bad = np.flatnonzero(~np.isfinite(episode.arm).all(1) | ~np.isfinite(episode.gripper_open))
+    if not len(bad):
+        return None
+    return _Finding('nan', f'{len(bad)} actions hold NaN or infinity; the first is step {bad[0]}',
+                    int(bad[0]))
+
+
+def _range(episode: Episode, limits: Limits) -> _Finding | None:
+    limit = np.repeat([limits.max_step_m, limits.max_step_rad], 3)
+    bad = np.argwhere(np.abs(episode.arm) > limit)
+    if not len(bad):
+        return None
+    step, axis = bad[0]
+    unit = 'm' if axis < 3 else 'rad'
+    return _Finding('action-range', f'step {step} moves {"xyzxyz"[axis]} by '
+                    f'{episode.arm[step, axis]:.3g} {unit} in one control period, more than '
+                    f'{limit[axis]:g} {unit}; are the units m and rad?', int(step))
+
+
+def _gripper(episode: Episode, limits: Limits) -> _Finding | None:
+    bad = np.flatnonzero(~np.isin(episode.gripper_open, (0, 1)))
+    if not len(bad):
+        return None
+    return _Finding('gripper-values', f'{len(bad)} gripper values are neither 0 (closed) nor 1 '
+                    f'(open); step {bad[0]} is {episode.gripper_open[bad[0]]:g}', int(bad[0]))
+
+
+def _stamps(episode: Episode, limits: Limits) -> _Finding | None:
+    steps_ns = np.diff(episode.stamps_ns)
+    if (episode.stamps_ns == 0).all() and len(episode) > 1:
+        return _Finding('zero-stamps', 'every stamp is zero')
+    bad = np.flatnonzero(steps_ns <= 0)
+    if not len(bad):
+        return None
+    rule = 'duplicate-stamps' if steps_ns[bad[0]] == 0 else 'backward-stamps'
+    return _Finding(rule, f'{len(bad)} steps do not come after the one before; the first is step '
+                    f'{bad[0] + 1}', int(bad[0]))
+
+
+def _period(episode: Episode, limits: Limits) -> _Finding | None:
+    if limits.period_s is None or len(episode) < 2:
+        return None
+    period_s = float(np.median(np.diff(episode.stamps_ns))) / _NS
+    if abs(period_s - limits.period_s) <= limits.period_tolerance * limits.period_s:
+        return None
+    return _Finding('period', f'one step takes {period_s:.4f} s, expected {limits.period_s:g} s; '
+                    'its displacements are not those of one control period')
+
+
+def _gaps(episode: Episode, limits: Limits) -> _Finding | None:
+    steps_ns = np.diff(episode.stamps_ns)
+    if len(steps_ns) < 2:
+        return None
+    period_ns = np.median(steps_ns)
+    bad = np.flatnonzero(steps_ns > 1.5 * period_ns)
+    if not len(bad) or period_ns <= 0:
+        return None
+    return _Finding('gap', f'{len(bad)} steps lie more than 1.5 periods after the one before, the '
+                    f'widest {steps_ns.max() / _NS:.3f} s', int(bad[0]), fatal=False)
+
+
+def _stillness(episode: Episode, limits: Limits) -> _Finding | None:
+    if np.any(episode.arm != 0):
+        return None
+    return _Finding('no-motion', 'no action moves the arm', fatal=False)
+
+
+_RULES: tuple[Callable[[Episode, Limits], _Finding | None], ...] = (
+    _lengths, _instruction, _numbers, _range, _gripper, _stamps, _period, _gaps, _stillness)

@@ -1,0 +1,41 @@
+"""What every source of recordings gives: a list of recordings, each of which reads one episode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from ros2_lstm_policy.data.problems import Problem
+from ros2_lstm_policy.types import Episode
+
+
+@dataclass(frozen=True)
+class Reading:
+    """
+    One episode as it was read.
+
+    :param episode: the episode; its frames decode when they are asked for.
+    :param remarks: problems that training may live with.
+    :param facts: what else the recording says about itself (actor, model, stream rates).
+    """
+
+    episode: Episode
+    remarks: tuple[Problem, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+class Recording(Protocol):
+    """A recording that has not been read yet: one episode, or several in one bag."""
+
+    @property
+    def name(self) -> str:
+        """Return the name, unique in its source."""
+
+    @property
+    def where(self) -> Path:
+        """Return the file or folder."""
+
+    def read(self) -> tuple[Reading, ...]:
+        """Read its episodes; :raises RecordingError: where training must not see it."""

@@ -1,0 +1,152 @@
+"""Episodes from rosbag2 bags, by the live decoding and the live resampling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ros2_lstm_policy.data.episodes import Reading
+from ros2_lstm_policy.data.problems import Problem, refuse
+from ros2_lstm_policy.data.rosbag.format import BagLayout
+from ros2_lstm_policy.data.rosbag.frames import BagFrames
+from ros2_lstm_policy.data.rosbag.index import BagIndex, index_bag
+from ros2_lstm_policy.data.rosbag.steps import missing_remarks, Segment, segments, Steps, steps
+from ros2_lstm_policy.data.rosbag.writer import INCOMPLETE, PARTIAL
+from ros2_lstm_policy.types import CAMERAS, Episode
+
+_NS = 1_000_000_000
+_MAX_MISSING = 0.1
+_RATE_TOLERANCE = 0.2
+
+
+def find_bags(root: Path) -> list[Path]:
+    """
+    Return the bags at or under a path: folders with a metadata.yaml, or single files.
+
+    What a recorder left under `partial/` or `incomplete/` is no bag.
+    """
+    root = Path(root)
+    if root.is_file():
+        return [root] if root.suffix in ('.mcap', '.db3') else []
+    if (root / 'metadata.yaml').exists():
+        return [root]
+    found = (path.parent for path in root.rglob('metadata.yaml'))
+    bags = {path for path in found
+            if not {PARTIAL, INCOMPLETE} & set(path.relative_to(root).parts)}
+    loose = (path for pattern in ('*.mcap', '*.db3') for path in root.glob(pattern))
+    return sorted(bags | set(loose))
+
+
+@dataclass(frozen=True)
+class BagRecording:
+    """
+    One bag that has not been read yet.
+
+    :param cameras: the cameras that its episodes must have.
+    :param period_s: the control period; needed where the bag has velocities.
+    """
+
+    path: Path
+    layout: BagLayout
+    cameras: tuple[str, ...] = CAMERAS
+    period_s: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the bag's name."""
+        return self.path.stem
+
+    @property
+    def where(self) -> Path:
+        """Return the bag."""
+        return self.path
+
+    def read(self) -> tuple[Reading, ...]:
+        """Index the bag and sample its steps; :raises RecordingError: see docs/recordings.md."""
+        index = index_bag(self.path, self.layout, self.cameras)
+        found = segments(index, self.layout)
+        if not found:
+            raise refuse('no-instruction', self.path, self.name, 'every instruction is empty')
+        return tuple(_read_segment(index, segment, self) for segment in found)
+
+
+def read_episodes(root: Path, layout: BagLayout | None = None,
+                  cameras: Sequence[str] = CAMERAS,
+                  period_s: float | None = None) -> Iterator[Episode]:
+    """
+    Read every episode of the bags at or under a path, refusing the first broken one.
+
+    :param root: a bag, a single file or a folder of bags.
+    :param period_s: the control period; needed where the bags have velocities.
+    :raises RecordingError: for a path without bags and for a broken episode.
+    """
+    bags = find_bags(root)
+    if not bags:
+        raise refuse('no-dataset', Path(root), '', 'no rosbag2 bag (metadata.yaml, .mcap, .db3)')
+    for path in bags:
+        recording = BagRecording(path, layout or BagLayout(), tuple(cameras), period_s)
+        for reading in recording.read():
+            yield reading.episode
+
+
+def _read_segment(index: BagIndex, segment: Segment, recording: BagRecording) -> Reading:
+    layout = recording.layout
+    found = steps(index, segment, layout, recording.period_s)
+    _refuse_gaps(index, segment, found, layout)
+    episode = Episode(
+        segment.name, segment.instruction, found.stamps_ns,
+        {name: BagFrames(index.path, topic, found.frames[name])
+         for name, topic in index.cameras.items()},
+        found.arm, found.gripper_open, index.success)
+    remarks = [*missing_remarks(found, index.path, segment.name),
+               *_rate_remarks(index, segment.name)]
+    return Reading(episode, tuple(remarks), _facts(index))
+
+
+def _refuse_gaps(index: BagIndex, segment: Segment, found: Steps, layout: BagLayout) -> None:
+    """Refuse an episode whose cameras stopped early, or that lacks too many observations."""
+    count = len(found.missing) + len(found.stamps_ns)
+    if not count:
+        raise refuse('empty', index.path, segment.name, 'no action was recorded')
+    begin = min([*found.stamps_ns[:1].tolist(), found.missing[0][0]] if found.missing
+                else found.stamps_ns[:1].tolist())
+    end = max([*found.stamps_ns[-1:].tolist(), *(stamp for stamp, _ in found.missing[-1:])])
+    for topic in index.cameras.values():
+        last = max((frame.stamp_ns for frame in topic.frames), default=begin)
+        if end - last > layout.max_image_age_s * _NS:
+            raise refuse('stream-ends', index.path, segment.name,
+                         f'{topic.topic} stops {(end - last) / _NS:.2f} s before the last action',
+                         (last - begin) / _NS)
+    if len(found.missing) > _MAX_MISSING * count:
+        stamp_ns, reason = found.missing[0]
+        raise refuse('no-observation', index.path, segment.name,
+                     f'{len(found.missing)} of {count} actions have no observation, more than '
+                     f'{_MAX_MISSING:.0%}; the first: {reason.text}', (stamp_ns - begin) / _NS)
+
+
+def _rate_remarks(index: BagIndex, name: str) -> list[Problem]:
+    """Say where the cameras' rates differ; the sampler takes the newest frame of each."""
+    rates = stream_rates(index)
+    if len(rates) < 2 or max(rates.values()) <= (1 + _RATE_TOLERANCE) * min(rates.values()):
+        return []
+    text = ', '.join(f'{camera} {rate:.1f} Hz' for camera, rate in rates.items())
+    return [Problem('stream-rates', index.path, name,
+                    f'the cameras run at different rates ({text}); each step takes the newest '
+                    'frame of each', fatal=False)]
+
+
+def stream_rates(index: BagIndex) -> dict[str, float]:
+    """Return the median rate of each camera in Hz."""
+    return {camera: _NS / float(np.median(np.diff(sorted(f.stamp_ns for f in topic.frames))))
+            for camera, topic in index.cameras.items() if len(topic.frames) > 1}
+
+
+def _facts(index: BagIndex) -> Mapping[str, str]:
+    facts = {f'{camera}_hz': f'{rate:.1f}' for camera, rate in stream_rates(index).items()}
+    if index.info:
+        facts |= {'actor': index.info.actor, 'model': index.info.model or '',
+                  'frame': index.info.frame, 'rotation': index.info.rotation,
+                  'control_period_s': f'{index.info.control_period_s:g}'}
+    return facts
