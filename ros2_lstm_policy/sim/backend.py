@@ -106,7 +106,7 @@ def bddl_file(record: Any) -> Path:
 
 @functools.cache
 def goal(path: Path) -> tuple[tuple[str, ...], ...]:
-    """Return a task's goal as predicates, such as (('in', 'milk_1', 'basket_1_contain_region'),)."""
+    """Return a task's goal: predicates such as ('in', 'milk_1', 'basket_1_contain_region')."""
     from libero.libero.envs.bddl_utils import robosuite_parse_problem
     with quiet():
         return tuple(tuple(p) for p in robosuite_parse_problem(str(path))['goal_state'])
@@ -133,7 +133,8 @@ def _load_robosuite_settings() -> ModuleType | None:
         return None
     path = Path(package.submodule_search_locations[0]) / 'macros.py'
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     settings = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(settings)
     settings.FILE_LOGGING_LEVEL = None  # type: ignore[attr-defined]

@@ -74,7 +74,7 @@ def training_c(index: int) -> SimEpisode:
 
 def is_held_out(slots: Sequence[int]) -> bool:
     """Return whether a permutation of the seven objects is kept for evaluation; 1 in 5 is."""
-    number = sum(int(slot) * len(slots) ** i for i, slot in enumerate(slots))
+    number = sum(slot * len(slots) ** i for i, slot in enumerate(slots))
     return number % HELD_OUT_ONE_IN == 0
 
 
@@ -103,11 +103,11 @@ def _named(episode: SimEpisode, name: str) -> SimEpisode:
 def _permuted(name: str, target: str, seed: int,
               accept: Callable[[Sequence[int]], bool]) -> SimEpisode:
     rng = np.random.default_rng(seed)
-    slots = rng.permutation(len(OBJECTS))
+    slots = rng.permutation(len(OBJECTS)).tolist()
     while not accept(slots):
-        slots = rng.permutation(len(OBJECTS))
+        slots = rng.permutation(len(OBJECTS)).tolist()
     return SimEpisode(
         name=name, task='libero_90/51', scene=SCENE,
         instruction=f'pick up the {tasks.words(target)} and put it in the basket',
         goal=tasks.goal_in(target, CONTAINER), target=target, container=CONTAINER, seed=seed,
-        slots=tuple(int(slot) for slot in slots))
+        slots=tuple(slots))

@@ -35,7 +35,8 @@ def thin_visual_meshes(model: Any, cells: int) -> tuple[int, int]:
 
 def _visual_meshes(model: Any) -> set[int]:
     import mujoco
-    visual, solid = set(), set()
+    visual: set[int] = set()
+    solid: set[int] = set()
     for geom in range(model.ngeom):
         if model.geom_type[geom] != mujoco.mjtGeom.mjGEOM_MESH:
             continue

@@ -108,7 +108,7 @@ class Privileged:
 
     def held(self, name: str) -> bool:
         """Return whether both fingers touch an object."""
-        touching = set()
+        touching: set[int] = set()
         root = self._roots[name]
         for contact in self._data.contact[:self._data.ncon]:
             bodies = [int(self._model.geom_bodyid[g]) for g in (contact.geom1, contact.geom2)]

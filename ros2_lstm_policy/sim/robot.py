@@ -234,9 +234,9 @@ def _overlap(places: list[np.ndarray], radii: list[float]) -> bool:
 @contextlib.contextmanager
 def _numpy_seed(seed: int) -> Iterator[None]:
     """Seed NumPy's global generator, which LIBERO draws from, and put it back afterwards."""
-    state = np.random.get_state()
-    np.random.seed(seed)
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002
     try:
         yield
     finally:
-        np.random.set_state(state)
+        np.random.set_state(state)  # noqa: NPY002
