@@ -1,0 +1,166 @@
+"""
+One thread that acts, a mailbox that holds the newest observation only, and the episode number.
+
+One lock, :attr:`PolicyWorker.lock`, guards the episode and whatever is published for it: outcomes
+are delivered under it, and :meth:`PolicyWorker.reset` raises the number under it. So once `reset`
+has returned, nothing that was computed for an earlier episode can be delivered any more. The lock
+is never held while the actor works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+import threading
+import time
+
+from ros2_lstm_policy.types import Actor, Decision, Observation
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One observation to act on; `submitted_ns` is monotonic time."""
+
+    episode: int
+    observation: Observation
+    instruction: str
+    submitted_ns: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """
+    What became of a job; times are monotonic.
+
+    :param result: the decision, or what the actor raised.
+    """
+
+    job: Job
+    result: Decision | Exception
+    started_ns: int
+    finished_ns: int
+
+
+class PolicyWorker:
+    """
+    Lets an actor act on a thread of its own.
+
+    :param actor: used on the worker's thread only.
+    :param deliver: called under the lock with the outcome of a job that is still wanted; must
+        not raise.
+    :param first_episode: the number that episodes are counted on from.
+    """
+
+    def __init__(self, actor: Actor, deliver: Callable[[Outcome], None],
+                 first_episode: int = 0) -> None:
+        """Make a worker that :meth:`start` starts."""
+        self.lock = threading.RLock()
+        self._wake = threading.Condition(self.lock)
+        self._actor, self._deliver = actor, deliver
+        self._episode = first_episode
+        self._waiting: Job | None = None
+        self._current: Job | None = None
+        self._actor_is_stale = True
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name='policy_worker', daemon=True)
+
+    @property
+    def episode(self) -> int:
+        """Return the number of the episode."""
+        return self._episode
+
+    @property
+    def current(self) -> Job | None:
+        """Return the job that is being worked on and still awaits its answer."""
+        return self._current
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def submit(self, observation: Observation, instruction: str) -> Job | None:
+        """
+        Put an observation into the mailbox.
+
+        :return: the older job that it replaced there, which will never be worked on.
+        """
+        with self._wake:
+            replaced = self._waiting
+            self._waiting = Job(self._episode, observation, instruction, time.monotonic_ns())
+            self._wake.notify()
+        return replaced
+
+    def reset(self) -> tuple[Job, ...]:
+        """
+        Begin the next episode; to be called under the lock by whoever publishes on a reset.
+
+        :return: the jobs that were open and will not be answered.
+        """
+        with self.lock:
+            dropped = tuple(job for job in (self._current, self._waiting) if job is not None)
+            self._episode += 1
+            self._current = self._waiting = None
+            self._actor_is_stale = True
+        return dropped
+
+    def give_up(self) -> Job | None:
+        """Stop waiting for the job in progress; its outcome will be dropped."""
+        with self.lock:
+            job, self._current = self._current, None
+        return job
+
+    def forget(self) -> None:
+        """Have the actor forget what it remembers before it acts again."""
+        with self.lock:
+            self._actor_is_stale = True
+
+    def stop(self, timeout_s: float) -> bool:
+        """
+        End the thread; nothing is delivered any more.
+
+        :return: whether the thread has ended; an actor that hangs is left to die with the process.
+        """
+        with self._wake:
+            self.reset()
+            self._stopped = True
+            self._wake.notify()
+        if self._thread.ident is None:
+            return True
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while (taken := self._take()) is not None:
+            job, actor_is_stale = taken
+            outcome = self._work(job, actor_is_stale)
+            with self.lock:
+                if self._current is job:
+                    self._current = None
+                    self._deliver(outcome)
+
+    def _take(self) -> tuple[Job, bool] | None:
+        """
+        Wait for a job; None when stopped.
+
+        Job and staleness are taken in one step: a reset between the two would otherwise let this
+        job's observation into the next episode's history.
+        """
+        with self._wake:
+            self._wake.wait_for(lambda: self._stopped or self._waiting is not None)
+            if self._waiting is None:
+                return None
+            self._current, self._waiting = self._waiting, None
+            stale, self._actor_is_stale = self._actor_is_stale, False
+            return self._current, stale
+
+    def _work(self, job: Job, actor_is_stale: bool) -> Outcome:
+        started_ns = time.monotonic_ns()
+        result: Decision | Exception
+        try:
+            if actor_is_stale:
+                self._actor.reset()
+            result = self._actor.act(job.observation, job.instruction)
+        except Exception as error:  # the thread's edge: the node holds and lives
+            self.forget()
+            result = error
+        return Outcome(job, result, started_ns, time.monotonic_ns())

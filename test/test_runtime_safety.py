@@ -1,0 +1,134 @@
+"""Tests of what stands between a decision and a robot."""
+
+from dataclasses import replace
+import math
+
+import numpy as np
+import pytest
+from ros2_lstm_policy.runtime.safety import (blend_in, check, Command, GripperShaper, Limits, Pose,
+                                             ramp_down)
+from ros2_lstm_policy.types import Action, Reason
+
+LIMITS = Limits('base', period_s=0.1, max_linear_m_s=0.5, max_angular_rad_s=1.0, deadline_s=0.3)
+
+
+def action(*arm, gripper_open=1.0):
+    """Return an action; missing axes are zero."""
+    return Action(np.float32([*arm, *[0] * (6 - len(arm))]), gripper_open)
+
+
+def refused(checked, code, words):
+    """Hold that the action was refused for this reason."""
+    assert isinstance(checked, Reason), checked
+    assert checked.code == code
+    assert words in checked.text
+
+
+def test_an_action_within_every_limit_passes_unchanged():
+    """Nothing is taken from a good action."""
+    wanted = action(0.01, -0.02, 0.03, 0.01, 0.02, -0.03)
+    command = check(wanted, 0.05, LIMITS)
+    assert command.slowed == 1
+    np.testing.assert_allclose(command.arm, wanted.arm)
+
+
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize('axis', range(7))
+def test_what_is_not_finite_is_refused(value, axis):
+    """One bad number among seven is enough."""
+    values = [0.0] * 7
+    values[axis] = value
+    refused(check(action(*values[:6], gripper_open=values[6]), 0, LIMITS), 'not_finite', 'finite')
+
+
+def test_another_shape_is_refused():
+    """A policy of another robot gives another number of axes."""
+    refused(check(Action(np.zeros(7), 1.0), 0, LIMITS), 'action_shape', 'shape (7,)')
+
+
+def test_an_old_observation_is_not_answered():
+    """The clock may also have jumped back in between."""
+    assert isinstance(check(action(0.01), 0.3, LIMITS), Command)
+    refused(check(action(0.01), 0.31, LIMITS), 'deadline', '0.310 s old')
+    refused(check(action(0.01), -5, LIMITS), 'deadline', '-5.000 s old')
+
+
+def test_speed_is_limited_without_a_change_of_direction():
+    """Translation and rotation are slowed together, so the path stays the same."""
+    command = check(action(0.08, 0, 0.06, 0.02), 0, LIMITS)
+    assert command.slowed == pytest.approx(0.5)
+    np.testing.assert_allclose(command.arm, [0.04, 0, 0.03, 0.01, 0, 0], rtol=1e-6)
+    command = check(action(0, 0, 0.04, 0, 0, 0.4), 0, LIMITS)
+    np.testing.assert_allclose(command.arm, [0, 0, 0.01, 0, 0, 0.1], rtol=1e-6)
+
+
+def test_a_step_beyond_training_is_refused():
+    """What the policy never saw is doubt, and doubt means hold."""
+    limits = replace(LIMITS, max_step=np.array([0.03] * 3 + [0.1] * 3))
+    assert isinstance(check(action(0.03), 0, limits), Command)
+    refused(check(action(0, -0.031), 0, limits), 'step', '-0.0310 m on y is beyond 0.0300 m')
+    refused(check(action(0, 0, 0, 0.2), 0, limits), 'step', '0.2000 rad on roll')
+
+
+def test_the_workspace_is_never_left_but_can_be_returned_to():
+    """Inside: stop at the wall; outside: only towards the inside."""
+    limits = replace(LIMITS, workspace_m=np.array([[0.2, -0.5, 0.0], [0.7, 0.5, 0.6]]))
+    inside = Pose(np.array([0.69, 0, 0.3]), np.eye(3))
+    assert isinstance(check(action(0.005), 0, limits, inside), Command)
+    refused(check(action(0.02), 0, limits, inside), 'workspace', 'x = 0.710 m, outside [0.2')
+    outside = Pose(np.array([0.75, 0, 0.3]), np.eye(3))
+    assert isinstance(check(action(-0.02), 0, limits, outside), Command)
+    refused(check(action(0.001), 0, limits, outside), 'workspace', 'outside')
+    refused(check(action(0.001), 0, limits, None), 'no_pose', 'pose is missing')
+
+
+def test_tool_deltas_are_turned_into_the_base_before_the_workspace_is_asked():
+    """The tool points down: its z is the base's -z."""
+    limits = replace(LIMITS, frame='tool', workspace_m=np.array([[-1, -1, 0.1], [1, 1, 1]]))
+    pose = Pose(np.array([0, 0, 0.11]), np.diag([1.0, -1.0, -1.0]))
+    refused(check(action(0, 0, 0.02), 0, limits, pose), 'workspace', 'z = 0.090 m')
+    assert isinstance(check(action(0, 0, -0.02), 0, limits, pose), Command)
+
+
+def test_a_command_ramps_down_with_age_and_never_grows():
+    """Full, then less, then nothing."""
+    assert [ramp_down(age, 0.15, 0.25) for age in (0, 0.15, 0.2, 0.25, 9)] == pytest.approx(
+        [1, 1, 0.5, 0, 0])
+
+
+def test_an_episode_blends_in_where_asked():
+    """Off unless a time is given."""
+    assert blend_in(0, 0) == 1
+    assert [blend_in(t, 2.0) for t in (0, 1, 2, 3)] == [0, 0.5, 1, 1]
+
+
+def test_the_gripper_does_not_chatter_around_its_threshold():
+    """Within the hysteresis the state stays."""
+    shaper = GripperShaper(0.5, hysteresis=0.1, min_hold_s=0)
+    wanted = [(0.55, True), (0.45, True), (0.39, False), (0.55, False), (0.61, True)]
+    assert [shaper.update(p, i) for i, (p, _) in enumerate(wanted)] == [w for _, w in wanted]
+
+
+def test_the_gripper_holds_a_state_for_a_least_time():
+    """A flicker of one tick moves nothing; a lasting change does."""
+    shaper = GripperShaper(0.5, hysteresis=0, min_hold_s=0.5)
+    assert shaper.update(0.9, 10.0)
+    assert shaper.update(0.1, 10.1)
+    assert shaper.update(0.1, 10.4)
+    assert not shaper.update(0.1, 10.5)
+    assert not shaper.update(0.9, 10.6)
+
+
+def test_a_clock_that_runs_back_never_blocks_the_gripper():
+    """The least time is not waited for twice."""
+    shaper = GripperShaper(0.5, hysteresis=0, min_hold_s=0.5)
+    assert shaper.update(0.9, 1000.0)
+    assert not shaper.update(0.1, 1.0)
+
+
+def test_a_reset_gripper_decides_as_a_new_one():
+    """Neither the hysteresis nor the least time reaches into the next episode."""
+    shaper = GripperShaper(0.5, hysteresis=0.2, min_hold_s=5)
+    assert shaper.update(0.9, 0)
+    shaper.reset()
+    assert not shaper.update(0.45, 0.1)
