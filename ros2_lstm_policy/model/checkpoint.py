@@ -1,0 +1,216 @@
+"""
+Checkpoint directories: model.safetensors, config.yaml, action.yaml, README.md and what the
+backbone adds.
+
+Loading is strict and offline, and runs no code from the files. Large policies may be split into
+shards with an index, laid out as Hugging Face does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+import hashlib
+import json
+import os
+from pathlib import Path
+import shutil
+import tempfile
+
+from ros2_lstm_policy import config
+from ros2_lstm_policy.manifest import ActionManifest
+from ros2_lstm_policy.model.policy import Policy, PolicyConfig
+from safetensors import safe_open, SafetensorError
+from safetensors.torch import save_file
+import torch
+from torch import Tensor
+
+CONFIG, MANIFEST, CARD = 'config.yaml', 'action.yaml', 'README.md'
+WEIGHTS, INDEX = 'model.safetensors', 'model.safetensors.index.json'
+_SHOWN_KEYS = 5
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used: which file, which key, what was found and wanted."""
+
+
+def save(directory: Path, policy: Policy, card: str, max_shard_bytes: int | None = None) -> None:
+    """
+    Write a checkpoint; a directory that is there already is replaced only when all is written.
+
+    :param card: the model card: data, training, measured success.
+    :param max_shard_bytes: split the weights into files of at most this size; None for one file.
+    :raises CheckpointError: where one tensor alone is larger than that.
+    """
+    with _replacing(Path(directory)) as new:
+        (new / CONFIG).write_text(config.dump(policy.config))
+        (new / MANIFEST).write_text(config.dump(policy.manifest))
+        (new / CARD).write_text(card)
+        policy.backbone.save_assets(new)
+        _save_weights(new, _unique(policy.state_dict()), max_shard_bytes)
+        for path in new.glob('*.safetensors'):
+            path.chmod(0o644)  # the library makes them private
+
+
+def load(directory: Path, device: str | torch.device = 'cpu') -> Policy:
+    """
+    Read a checkpoint.
+
+    :return: the policy in eval mode, with its `config` and `manifest`.
+    :raises CheckpointError: for files that are absent, truncated or made for something else.
+    :raises ConfigError: for a config.yaml or action.yaml that does not fit this version.
+    """
+    directory = Path(directory)
+    for name in (CONFIG, MANIFEST):
+        if not (directory / name).is_file():
+            raise CheckpointError(f'{directory / name} is missing: a checkpoint is a directory '
+                                  f'with {CONFIG}, {MANIFEST} and {WEIGHTS}')
+    policy = Policy(config.load(PolicyConfig, directory / CONFIG),
+                    config.load(ActionManifest, directory / MANIFEST), directory)
+    _load_weights(directory, policy)
+    return policy.to(device).eval()
+
+
+def fingerprint(directory: Path) -> str:
+    """
+    Return the SHA-256 over the names and bytes of what acts: all files but the model card.
+
+    :raises CheckpointError: where there is no checkpoint.
+    """
+    directory, digest = Path(directory), hashlib.sha256()
+    files = sorted(path for path in directory.rglob('*') if path.is_file())
+    if directory / CONFIG not in files:
+        raise CheckpointError(f'{directory} is no checkpoint: it has no {CONFIG}')
+    for path in files:
+        if path != directory / CARD:
+            name = path.relative_to(directory).as_posix().encode()
+            with path.open('rb') as file:
+                content = hashlib.file_digest(file, 'sha256').digest()
+            digest.update(hashlib.sha256(name).digest() + content)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _replacing(directory: Path) -> Iterator[Path]:
+    """Give an empty directory beside, which takes the place of `directory` if all goes well."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp('.new', f'.{directory.name}.', directory.parent))
+    new.chmod(0o755)
+    old = new.with_suffix('.old')
+    try:
+        yield new
+        if directory.exists():
+            directory.rename(old)
+        os.replace(new, directory)
+    except BaseException:
+        if old.exists() and not directory.exists():
+            old.rename(directory)
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _unique(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Keep one name of each tensor that the network has under several (tied embeddings)."""
+    first: dict[tuple, str] = {}
+    for name, value in weights.items():
+        first.setdefault(_identity(value), name)
+    return {name: weights[name].detach().cpu().contiguous() for name in first.values()}
+
+
+def _identity(value: Tensor) -> tuple:
+    return value.data_ptr(), value.device, tuple(value.shape), value.stride(), value.dtype
+
+
+def _save_weights(directory: Path, weights: dict[str, Tensor], limit: int | None) -> None:
+    shards = _split(weights, limit)
+    if len(shards) == 1:
+        save_file(shards[0], directory / WEIGHTS)
+        return
+    place = {}
+    for number, shard in enumerate(shards, 1):
+        file = f'model-{number:05d}-of-{len(shards):05d}.safetensors'
+        save_file(shard, directory / file)
+        place.update(dict.fromkeys(shard, file))
+    total = sum(value.nbytes for value in weights.values())
+    index = {'metadata': {'total_size': total}, 'weight_map': place}
+    (directory / INDEX).write_text(json.dumps(index, indent=2) + '\n')
+
+
+def _split(weights: dict[str, Tensor], limit: int | None) -> list[dict[str, Tensor]]:
+    if limit is None:
+        return [weights]
+    header = 64 + sum(200 + len(name) for name in weights)  # JSON in front of the bytes
+    shards: list[dict[str, Tensor]] = [{}]
+    size = header
+    for name, value in weights.items():
+        if header + value.nbytes > limit:
+            raise CheckpointError(f'{name}: {value.nbytes} bytes do not fit into a file of '
+                                  f'{limit}; allow larger files')
+        if size + value.nbytes > limit:
+            shards.append({})
+            size = header
+        shards[-1][name] = value
+        size += value.nbytes
+    return shards
+
+
+def _load_weights(directory: Path, policy: Policy) -> None:
+    """Copy every tensor of the files into the policy, one file in memory at a time."""
+    wanted = policy.state_dict()
+    by_file = _weight_files(directory)
+    found: set[str] = set()
+    for file in by_file:
+        with _open(directory / file) as tensors:
+            names = set(tensors.keys())
+            _check_shapes(directory / file, {n: tensors.get_slice(n).get_shape() for n in names},
+                          wanted)
+            for name in names:
+                wanted[name].copy_(tensors.get_tensor(name))
+            found |= names
+    filled = {_identity(wanted[name]) for name in found}
+    missing = [name for name, value in wanted.items() if _identity(value) not in filled]
+    if missing:
+        raise CheckpointError(f'{directory}: {len(missing)} keys are missing: {_some(missing)}; '
+                              f'{CONFIG} or {MANIFEST} describes another policy than the weights')
+
+
+def _weight_files(directory: Path) -> list[str]:
+    if (directory / WEIGHTS).is_file():
+        return [WEIGHTS]
+    if not (directory / INDEX).is_file():
+        raise CheckpointError(f'{directory / WEIGHTS} is missing, and there is no {INDEX} either')
+    try:
+        place = json.loads((directory / INDEX).read_text())['weight_map']
+        return sorted({str(file) for file in place.values()})
+    except (ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f'{directory / INDEX}: is no index of weights: {error!r}') from error
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[safe_open]:
+    try:
+        with safe_open(path, framework='pt') as tensors:
+            yield tensors
+    except FileNotFoundError as error:
+        raise CheckpointError(f'{path} is missing; copy the whole directory again') from error
+    except SafetensorError as error:
+        raise CheckpointError(f'{path}: {path.stat().st_size} bytes are no whole safetensors file '
+                              f'({error}); copy it again') from error
+
+
+def _check_shapes(path: Path, found: Mapping[str, list[int]],
+                  wanted: Mapping[str, Tensor]) -> None:
+    unexpected = sorted(set(found) - set(wanted))
+    if unexpected:
+        raise CheckpointError(f'{path}: {len(unexpected)} keys are unexpected: {_some(unexpected)}'
+                              f'; {CONFIG} or {MANIFEST} describes another policy than the weights')
+    for name, shape in found.items():
+        if tuple(shape) != tuple(wanted[name].shape):
+            raise CheckpointError(f'{path}: {name}: found shape {tuple(shape)}, wanted '
+                                  f'{tuple(wanted[name].shape)} by {CONFIG} and {MANIFEST}')
+
+
+def _some(names: list[str]) -> str:
+    more = f' and {len(names) - _SHOWN_KEYS} more' if len(names) > _SHOWN_KEYS else ''
+    return ', '.join(names[:_SHOWN_KEYS]) + more

@@ -1,0 +1,123 @@
+"""
+The whole policy: a backbone that sees and reads, a recurrent head that acts.
+
+Shape letters as in `types`: B batch, T step, N token, D feature, K action in the chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from einops import rearrange
+from ros2_lstm_policy.manifest import ActionManifest
+from ros2_lstm_policy.model import backbones
+from ros2_lstm_policy.model.backbones.base import EncodedText
+from ros2_lstm_policy.model.lstm_decoder import LSTMDecoder
+from ros2_lstm_policy.types import ACTION_DIM, ActionChunk
+from torch import nn, Tensor
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """
+    Which vision-language model.
+
+    :param family: a name of `backbones.FAMILIES`.
+    :param options: the family's own options.
+    """
+
+    family: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """
+    The recurrent head; the defaults are the reference's.
+
+    :param window_size: steps of a training window, and what the robot looks back on.
+    :param fwd_pred_next_n: actions in a chunk.
+    :param history: 'window' acts on the last `window_size` steps; 'carry' keeps the state for the
+        whole episode, for policies that were trained so.
+    """
+
+    hidden_size: int = 1024
+    num_layers: int = 4
+    window_size: int = 8
+    fwd_pred_next_n: int = 10
+    down_sample: Literal['none', 'pooling', 'resampler'] = 'none'
+    latent: int = 1
+    dropout: float = 0.0
+    history: Literal['window', 'carry'] = 'window'
+
+    def __post_init__(self) -> None:
+        """Refuse sizes below one."""
+        for name in ('hidden_size', 'num_layers', 'window_size', 'fwd_pred_next_n', 'latent'):
+            if getattr(self, name) < 1:
+                raise ValueError(f'{name} must be at least 1, found {getattr(self, name)}')
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """What a policy is made of."""
+
+    backbone: BackboneConfig
+    decoder: DecoderConfig = DecoderConfig()
+
+
+class Policy(nn.Module):
+    """
+    Images and words in, a chunk of normalised actions at every step out.
+
+    :param config: its parts; kept as `config` with every backbone option written out.
+    :param manifest: the cameras that it sees and what its numbers mean; kept as `manifest`.
+    :param checkpoint: a directory whose weights will be loaded; None starts from the backbone's
+        published weights.
+    """
+
+    def __init__(self, config: PolicyConfig, manifest: ActionManifest,
+                 checkpoint: Path | None = None) -> None:
+        """Make the parts."""
+        super().__init__()
+        self.config, self.manifest = _complete(config), manifest
+        self.backbone = backbones.create(config.backbone.family, config.backbone.options,
+                                         manifest.cameras, checkpoint)
+        decoder = config.decoder
+        self.decoder = LSTMDecoder(
+            self.backbone.feature_dim, ACTION_DIM, decoder.down_sample, decoder.latent,
+            decoder.fwd_pred_next_n, decoder.window_size, decoder.hidden_size,
+            decoder.num_layers, decoder.dropout)
+
+    def encode_instructions(self, instructions: Sequence[str]) -> EncodedText:
+        """
+        Encode B instructions; once an instruction, not once a frame.
+
+        :raises InstructionTooLong: where one does not fit.
+        """
+        return self.backbone.encode_text(self.backbone.tokenize(instructions))
+
+    def encode(self, images: Mapping[str, Tensor], text: EncodedText) -> Tensor:
+        """
+        Return the feature tokens (B, T, N, D).
+
+        :param images: camera name to (B, T, 3, H, W), normalised by the manifest's camera.
+        :param text: of the B instructions.
+        """
+        steps = next(iter(images.values())).shape[1]
+        frames = {camera: rearrange(frame, 'b t c h w -> (b t) c h w')
+                  for camera, frame in images.items()}
+        tokens = self.backbone(frames, text.repeat(steps))
+        return rearrange(tokens, '(b t) n d -> b t n d', t=steps)
+
+    def forward(self, images: Mapping[str, Tensor], text: EncodedText) -> ActionChunk:
+        """Predict a chunk at every step of B windows that each begin with no history."""
+        return self.decoder(self.encode(images, text))
+
+
+def _complete(config: PolicyConfig) -> PolicyConfig:
+    """Write defaults out, so that a checkpoint does not change with the code's defaults."""
+    options = backbones.complete_options(config.backbone.family, config.backbone.options)
+    return replace(config, backbone=replace(config.backbone, options=options))
