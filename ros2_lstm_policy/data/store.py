@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 import json
 from pathlib import Path
+import shutil
 from typing import Any, TYPE_CHECKING
 
 import numpy as np
@@ -138,17 +139,36 @@ class StoreWriter:
             self._files[name].write(np.ascontiguousarray(values, dtype).data)
         self._episodes.append(episode)
 
-    def close(self) -> FrameStore:
-        """Write the index, move the store to its place and open it."""
+    @property
+    def count(self) -> int:
+        """Return the number of episodes so far."""
+        return len(self._episodes)
+
+    def discard(self) -> None:
+        """Delete what was written."""
+        self._close_files()
+        shutil.rmtree(self._partial)
+
+    def close(self, notes: Mapping[str, str] | None = None) -> FrameStore:
+        """
+        Write the index, move the store to its place and open it.
+
+        :param notes: file name to text, kept beside the frames.
+        """
         if not self._episodes:
             raise ValueError(f'{self.path}: no episode to store')
-        for file in self._files.values():
-            file.close()
+        self._close_files()
+        for name, text in (notes or {}).items():
+            (self._partial / name).write_text(text)
         index = {'format': FORMAT, 'key': self._key, 'cameras': plain(self._cameras),
                  'episodes': plain(self._episodes)}
         (self._partial / INDEX).write_text(json.dumps(index))
         self._partial.rename(self.path)
         return FrameStore.load(self.path)
+
+    def _close_files(self) -> None:
+        for file in self._files.values():
+            file.close()
 
 
 def read_index(path: Path) -> dict[str, Any]:

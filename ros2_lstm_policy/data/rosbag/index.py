@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 import sqlite3
@@ -85,6 +86,7 @@ class BagIndex:
     info: bag.EpisodeInfo | None
 
 
+@cache
 def typestore() -> Typestore:
     """Return the message types of ROS 2 Jazzy."""
     return get_typestore(Stores.ROS2_JAZZY)

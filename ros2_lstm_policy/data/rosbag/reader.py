@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from ros2_lstm_policy.data.episodes import Reading
+from ros2_lstm_policy.data.episodes import Reading, Recording
 from ros2_lstm_policy.data.problems import Problem, refuse
 from ros2_lstm_policy.data.rosbag.format import BagLayout
 from ros2_lstm_policy.data.rosbag.frames import BagFrames
@@ -82,13 +82,18 @@ def read_episodes(root: Path, layout: BagLayout | None = None,
     :param period_s: the control period; needed where the bags have velocities.
     :raises RecordingError: for a path without bags and for a broken episode.
     """
+    for recording in list_bags(root, layout or BagLayout(), tuple(cameras), period_s):
+        for reading in recording.read():
+            yield reading.episode
+
+
+def list_bags(root: Path, layout: BagLayout, cameras: tuple[str, ...],
+              period_s: float | None) -> list[Recording]:
+    """List the bags at or under a path; :raises RecordingError: where there is none."""
     bags = find_bags(root)
     if not bags:
         raise refuse('no-dataset', Path(root), '', 'no rosbag2 bag (metadata.yaml, .mcap, .db3)')
-    for path in bags:
-        recording = BagRecording(path, layout or BagLayout(), tuple(cameras), period_s)
-        for reading in recording.read():
-            yield reading.episode
+    return [BagRecording(path, layout, cameras, period_s) for path in bags]
 
 
 def _read_segment(index: BagIndex, segment: Segment, recording: BagRecording) -> Reading:

@@ -1,0 +1,82 @@
+"""One way to any recording: a kind, a path, and how to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ros2_lstm_policy.data.episodes import Recording
+from ros2_lstm_policy.data.lerobot.layout import LeRobotLayout
+from ros2_lstm_policy.data.problems import refuse
+from ros2_lstm_policy.data.rosbag.format import BagLayout
+from ros2_lstm_policy.types import CAMERAS
+
+Kind = Literal['bag', 'calvin', 'lerobot', 'libero']
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """
+    One source of episodes.
+
+    :param path: folder or file.
+    :param kind: its format; None to tell it from the path.
+    :param weight: how often its windows are drawn, relative to the other sources.
+    :param bag: how to read it where it is rosbag2.
+    :param lerobot: how to read it where it is a LeRobot dataset.
+    """
+
+    path: Path
+    kind: Kind | None = None
+    weight: float = 1.0
+    bag: BagLayout = field(default_factory=BagLayout)
+    lerobot: LeRobotLayout = field(default_factory=LeRobotLayout)
+
+    def __post_init__(self) -> None:
+        """Refuse a weight that draws nothing."""
+        if not self.weight > 0:
+            raise ValueError(f'{self.path}: weight must be positive, found {self.weight}')
+
+
+def open_source(spec: SourceSpec, cameras: Sequence[str] = CAMERAS,
+                period_s: float | None = None) -> list[Recording]:
+    """
+    List the recordings of a source; none of them is read yet.
+
+    :param cameras: the cameras that its episodes must have.
+    :param period_s: the control period; needed where bags hold velocities.
+    :raises RecordingError: where the path is no dataset, or a damaged one.
+    """
+    kind = spec.kind or detect(spec.path)
+    cameras = tuple(cameras)
+    if kind == 'calvin':
+        from ros2_lstm_policy.data.calvin import list_calvin
+        return list_calvin(spec.path, cameras)
+    if kind == 'lerobot':
+        from ros2_lstm_policy.data.lerobot.reader import list_lerobot
+        return list_lerobot(spec.path, spec.lerobot, cameras)
+    if kind == 'libero':
+        from ros2_lstm_policy.data.libero_hdf5 import list_libero
+        return list_libero(spec.path, cameras)
+    from ros2_lstm_policy.data.rosbag.reader import list_bags
+    return list_bags(spec.path, spec.bag, cameras, period_s)
+
+
+def detect(path: Path) -> Kind:
+    """Tell the format from what lies at a path; :raises RecordingError: where it is none."""
+    path = Path(path)
+    if (path / 'meta' / 'info.json').is_file():
+        return 'lerobot'
+    if (path / 'ep_start_end_ids.npy').is_file():
+        return 'calvin'
+    if path.suffix in ('.hdf5', '.h5') or (path.is_dir() and any(path.glob('*.hdf5'))):
+        return 'libero'
+    from ros2_lstm_policy.data.rosbag.reader import find_bags
+    if path.exists() and find_bags(path):
+        return 'bag'
+    found = 'nothing is there' if not path.exists() else 'it is none of them'
+    raise refuse('no-dataset', path, '', f'{found}; expected a rosbag2 bag or a folder of bags, '
+                 'a LeRobot dataset (meta/info.json), a CALVIN folder (ep_start_end_ids.npy) or '
+                 'LIBERO demonstrations (.hdf5)')
