@@ -136,6 +136,18 @@ class CompactBackbone(nn.Module):
         return [self._see(frame, text, 1) for frame in frames]
 
     def fuse(self, maps: Sequence[Sequence[Tensor]], text: EncodedText) -> Tensor:
+        """Run the fusion transformer; return what comes out at the action tokens."""
+        return self.norm(self._mix(maps, text)[:, -len(self.action_tokens):])
+
+    def context(self, images: Mapping[str, Tensor], text: EncodedText) -> Tensor:
+        """Return all fused tokens (B, N, D), for the language losses."""
+        return self._mix(self.see(images, text), text)
+
+    def word_embeddings(self) -> Tensor:
+        """Return MiniLM's frozen word embeddings (V, 384)."""
+        return self._words.embeddings()
+
+    def _mix(self, maps: Sequence[Sequence[Tensor]], text: EncodedText) -> Tensor:
         """Run the fusion transformer on [image tokens, words, action tokens]."""
         seen = [self._tokens(camera, levels) for camera, levels in zip(self.cameras, maps)]
         action = repeat(self.action_tokens, 'n d -> b n d', b=len(text.mask_BN))
@@ -144,7 +156,7 @@ class CompactBackbone(nn.Module):
         absent = nn.functional.pad(~text.mask_BN, (before, action.shape[1]), value=False)
         for layer in self.fusion:
             tokens = layer(tokens, src_key_padding_mask=absent)
-        return self.norm(tokens[:, -action.shape[1]:])
+        return tokens
 
     def save_assets(self, directory: Path) -> None:
         """Write nothing: what is no weight comes from a package that the options name."""

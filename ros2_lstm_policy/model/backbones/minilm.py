@@ -47,6 +47,10 @@ class MiniLM:
         """Return the ids with the start and end tokens."""
         return tuple(self._tokenizer.encode(instruction).ids)
 
+    def embeddings(self) -> Tensor:
+        """Return the word embeddings (V, 384), detached."""
+        return self._model.embeddings.word_embeddings.weight.detach()
+
     @torch.no_grad()
     def _encode(self, ids: tuple[int, ...]) -> Tensor:
         """Return the last hidden states (N, 384), float32 on the CPU."""
