@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 # A family's module has a frozen dataclass `Options` and `create(options, cameras, checkpoint)`.
 FAMILIES = {
     'compact': 'compact',
+    'florence2': 'florence2',
+    'kosmos2': 'kosmos2',
+    'llava': 'llava',
+    'paligemma': 'paligemma',
+    'qwen_vl': 'qwen_vl',
+    'smolvlm': 'smolvlm',
 }
 
 

@@ -27,6 +27,7 @@ from torch import nn, Tensor
 from torch.nn import functional
 
 INSTRUCTION, IMAGES = '{instruction}', '{images}'
+ASSETS = 'backbone'  # where config.json and the tokenizer files lie in a checkpoint
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ class Family(Protocol):
     :param image_token: the placeholder in the vocabulary; empty where there is none.
     :param adds_special_tokens: whether the tokenizer adds its own at both ends of the prompt.
     :param causal: whether a token sees earlier ones only.
+    :param vision_parts: submodules from the pixels to the language model's width.
     """
 
     model_types: tuple[str, ...]
@@ -127,6 +129,7 @@ class Family(Protocol):
     image_token: str
     adds_special_tokens: bool
     causal: bool
+    vision_parts: tuple[str, ...]
 
     def check_image(self, config: Any, camera: CameraSpec) -> None:
         """Raise ValueError for an image size that the vision tower does not take."""
@@ -137,36 +140,41 @@ class Family(Protocol):
     def hidden_states(self, model: Any, frame: Frame) -> Tensor:
         """Return the last hidden states (B, N, D), without the vocabulary projection."""
 
-    def vision_modules(self, model: Any) -> Sequence[nn.Module]:
-        """Return the vision tower and what stands between it and the language model."""
+    def text_states(self, model: Any, frame: Frame, text: TextTokens) -> Tensor:
+        """Return (B, M - 1, D): what the vocabulary projection reads each next text token from."""
 
 
 class HuggingFaceBackbone(nn.Module):
     """A Hugging Face model behind the `Backbone` Protocol, and a `LanguageModel` too."""
 
-    def __init__(self, family: Family, options: Options, cameras: Sequence[CameraSpec],
-                 assets: Path | None = None) -> None:
+    def __init__(self, families: Sequence[Family], options: Options,
+                 cameras: Sequence[CameraSpec], checkpoint: Path | None = None) -> None:
         """
         Load the model's weights, or only build it where a checkpoint's weights follow.
 
-        :param assets: a directory that :meth:`save_assets` wrote; None to load `options.directory`.
+        :param families: the variants that the module knows; config.json chooses one.
+        :param checkpoint: a directory that :meth:`save_assets` wrote into; None to load
+            `options.directory`.
         :raises ValueError: for a model that is not here, is another or does not fit.
         """
         super().__init__()
-        self.family, self.options = family, options
+        self.options = options
         self.cameras = tuple(camera.name for camera in cameras)
-        where = pretrained.find(options.directory, options.allow_download) if assets is None \
-            else assets
-        self.directory = pretrained.check(where, family.model_types)
+        where = checkpoint / ASSETS if checkpoint else \
+            pretrained.find(options.directory, options.allow_download)
+        known = {name: family for family in families for name in family.model_types}
+        self.directory = pretrained.check(where, tuple(known))
+        self.family = known[self.directory.model_type]
         self.tokenizer = pretrained.load_tokenizer(self.directory)
-        make = pretrained.load_model if assets is None else pretrained.build_model
+        make = pretrained.build_model if checkpoint else pretrained.load_model
         self.model = make(self.directory, options.dtype, options.attention)
         for camera in cameras:
-            family.check_image(self.model.config, camera)
+            self.family.check_image(self.model.config, camera)
         self.feature_dim = self.model.get_input_embeddings().weight.shape[1]
         if options.feature == 'action_token':
             self.action_token = nn.Parameter(torch.zeros(self.feature_dim))
-        self._prompt = _Prompt(family, options, self.tokenizer, len(self.cameras))
+        self._prompt = _Prompt(self.family, options, self.tokenizer, len(self.cameras))
+        self._before: dict[tuple[int, torch.device], list[Tensor | None]] = {}
         self._freeze()
 
     def tokenize(self, instructions: Sequence[str]) -> TextTokens:
@@ -201,25 +209,24 @@ class HuggingFaceBackbone(nn.Module):
     def next_token_logits(self, images: Mapping[str, Tensor], text: TextTokens) -> Tensor:
         """Return (B, M - 1, V): row i is for text token i + 1, after the images and tokens to i."""
         frame = self._frame(images, self.encode_text(text))
-        hidden = self.family.hidden_states(self.model, frame)
-        return self.model.get_output_embeddings()(hidden[:, -text.ids_BN.shape[1]:-1])
+        states = self.family.text_states(self.model, frame, text)
+        return self.model.get_output_embeddings()(states)
 
     def save_assets(self, directory: Path) -> None:
         """Write config.json and the tokenizer files into a checkpoint."""
-        pretrained.copy_assets(self.directory.path, directory)
+        pretrained.copy_assets(self.directory.path, directory / ASSETS)
 
     def _frame(self, images: Mapping[str, Tensor], text: EncodedText) -> Frame:
         words_BMD, lead = text.states_BND, self._prompt.lead
         parts: list[Tensor] = [words_BMD[:, :lead]]
         spans: list[Span] = []
         encoded = iter(self._encode_images(images))
-        for chunk in self._prompt.before(len(images)):
-            if chunk is None:
+        for ids in self._words_before(len(images), words_BMD.device):
+            if ids is None:
                 image = next(encoded)
                 spans.append(Span(sum(part.shape[1] for part in parts), image))
                 parts.append(image.tokens_BND)
             else:
-                ids = torch.tensor([chunk], device=words_BMD.device)
                 words = self.model.get_input_embeddings()(ids)
                 parts.append(words.expand(len(words_BMD), -1, -1))
         added = sum(part.shape[1] for part in parts[1:])
@@ -230,6 +237,13 @@ class HuggingFaceBackbone(nn.Module):
                            text.mask_BN[:, lead:]], 1)
         prefix = torch.full((len(words_BMD),), lead + added, device=embeds.device)
         return Frame(embeds, valid, None if self.family.causal else valid, tuple(spans), prefix)
+
+    def _words_before(self, cameras: int, device: torch.device) -> list[Tensor | None]:
+        key = (cameras, device)
+        if key not in self._before:
+            self._before[key] = [chunk and torch.tensor([chunk], device=device)
+                                 for chunk in self._prompt.before(cameras)]
+        return self._before[key]
 
     def _encode_images(self, images: Mapping[str, Tensor]) -> list[ImageTokens]:
         pixels = [image.to(self.model.dtype) for image in images.values()]
@@ -274,8 +288,8 @@ class HuggingFaceBackbone(nn.Module):
         return _columns(hidden, torch.minimum(columns[None], last_B[:, None]))
 
     def _freeze(self) -> None:
-        vision = self.family.vision_modules(self.model)
-        inside = {id(p) for module in vision for p in module.parameters()}
+        inside = {id(p) for name in self.family.vision_parts
+                  for p in self.model.get_submodule(name).parameters()}
         for parameter in self.model.parameters():
             if id(parameter) in inside and self.options.freeze_vision:
                 parameter.requires_grad_(False)
@@ -351,12 +365,13 @@ def causal_states(language_model: Any, frame: Frame, **extra: Any) -> Tensor:
                           use_cache=False, **extra).last_hidden_state
 
 
-def need_square(config: Any, camera: CameraSpec, side: int) -> None:
+def check_square(config: Any, camera: CameraSpec) -> None:
     """
-    Check the size for a tower with learned positions.
+    Check the image size for a tower whose positions were learned for one size.
 
     :raises ValueError: where the camera gives another size.
     """
+    side = config.vision_config.image_size
     if (camera.height, camera.width) != (side, side):
         raise ValueError(f'camera {camera.name!r}: {camera.height}x{camera.width}, but the vision '
                          f'tower of this {config.model_type} takes {side}x{side}; set height and '

@@ -12,16 +12,16 @@ padding shifts the action token's position and changes the feature, as it did in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import copy
 from pathlib import Path
 from typing import Any
 
-from ros2_lstm_policy import config
 from ros2_lstm_policy.manifest import CameraSpec
+from ros2_lstm_policy.model.backbones.base import TextTokens
 from ros2_lstm_policy.model.backbones.hugging_face import (
-    causal_states, Frame, HuggingFaceBackbone, ImageTokens, need_square, Options)
-from torch import nn, Tensor
+    causal_states, check_square, Frame, HuggingFaceBackbone, ImageTokens, Options)
+from torch import Tensor
 from torch.nn import functional
 
 
@@ -33,10 +33,11 @@ class Kosmos2:
     image_text, image_token = '', ''
     adds_special_tokens = True
     causal = True
+    vision_parts = ('vision_model', 'image_to_text_projection')
 
     def check_image(self, config: Any, camera: CameraSpec) -> None:
         """Accept the size that the vision tower's positions were learned for."""
-        need_square(config, camera, config.vision_config.image_size)
+        check_square(config, camera)
 
     def image_tokens(self, model: Any, pixels_BCHW: Tensor) -> ImageTokens:
         """Resample the normalised patch features to `latent_query_num` tokens."""
@@ -49,16 +50,15 @@ class Kosmos2:
         """Run the text model; it scales the embeddings and adds the positions."""
         return causal_states(model.text_model.model, frame)
 
-    def vision_modules(self, model: Any) -> Sequence[nn.Module]:
-        """Return the vision tower and the resampling projection."""
-        return model.vision_model, model.image_to_text_projection
+    def text_states(self, model: Any, frame: Frame, text: TextTokens) -> Tensor:
+        """Return the column before each text token; the images stand before the second one."""
+        return self.hidden_states(model, frame)[:, -text.ids_BN.shape[1]:-1]
 
 
-def create(options: Mapping[str, Any], cameras: Sequence[CameraSpec],
-           assets: Path | None = None) -> HuggingFaceBackbone:
-    """Build the backbone from a configuration's options."""
-    backbone = HuggingFaceBackbone(
-        Kosmos2(), config.parse(Options, options, 'backbone options'), cameras, assets)
+def create(options: Options, cameras: Sequence[CameraSpec],
+           checkpoint: Path | None = None) -> HuggingFaceBackbone:
+    """Build the backbone."""
+    backbone = HuggingFaceBackbone((Kosmos2(),), options, cameras, checkpoint)
     _keep_projection_bidirectional(backbone.model.image_to_text_projection)
     return backbone
 

@@ -30,10 +30,18 @@ class ModelDirectory:
 
     :param path: the directory.
     :param model_type: the family that its config.json names.
+    :param text_type: the language model inside.
     """
 
     path: Path
     model_type: str
+    text_type: str
+
+    def attention(self, wanted: str) -> str | dict[str, str]:
+        """Return the kernels by part; Gemma 2 caps its attention scores, which only eager does."""
+        if self.text_type == 'gemma2':
+            return {'': wanted, 'vision_config': wanted, 'text_config': 'eager'}
+        return wanted
 
 
 def find(directory: str, allow_download: bool) -> Path:
@@ -88,7 +96,8 @@ def check(path: Path, model_types: tuple[str, ...]) -> ModelDirectory:
         wanted = ', or '.join(' and '.join(group) for group in TOKENIZER_FILES)
         raise ValueError(f'{path}: the tokenizer files are missing: wanted {wanted}; they come '
                          'with the model, copy them beside config.json')
-    return ModelDirectory(path, found)
+    text = config.get('text_config')
+    return ModelDirectory(path, found, text.get('model_type', '') if text else '')
 
 
 def load_tokenizer(directory: ModelDirectory) -> PreTrainedTokenizerBase:
@@ -118,7 +127,8 @@ def load_model(directory: ModelDirectory, dtype: str, attention: str) -> PreTrai
     try:
         model, info = AutoModelForImageTextToText.from_pretrained(
             directory.path, local_files_only=True, use_safetensors=True, dtype=dtype,
-            attn_implementation=attention, output_loading_info=True, ignore_mismatched_sizes=True)
+            attn_implementation=directory.attention(attention), output_loading_info=True,
+            ignore_mismatched_sizes=True)
     except OSError as error:
         raise ValueError(f'{directory.path}: the weights cannot be read: {error} (safetensors '
                          'files are needed; pickles are not read)') from error
@@ -136,8 +146,11 @@ def build_model(directory: ModelDirectory, dtype: str, attention: str) -> PreTra
     from transformers.initialization import no_init_weights
     config = AutoConfig.from_pretrained(directory.path, local_files_only=True)
     with no_init_weights():
-        return AutoModelForImageTextToText.from_config(
-            config, dtype=getattr(torch, dtype), attn_implementation=attention)
+        model = AutoModelForImageTextToText.from_config(
+            config, dtype=getattr(torch, dtype),
+            attn_implementation=directory.attention(attention))
+    model.tie_weights()
+    return model.eval()
 
 
 def complain_of_keys(where: Path | str, missing: Any, unexpected: Any) -> None:

@@ -1,0 +1,56 @@
+"""
+LLaVA 1.5 (Liu et al. 2023, arXiv 2310.03744) and models of its layout.
+
+`<s> USER: <image>... \\n INSTRUCTION ASSISTANT: [action]`: all patch tokens of each camera (576 at
+336x336) without the class token, from the layer and by the strategy that config.json names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import math
+from pathlib import Path
+from typing import Any
+
+from ros2_lstm_policy.manifest import CameraSpec
+from ros2_lstm_policy.model.backbones.base import TextTokens
+from ros2_lstm_policy.model.backbones.hugging_face import (
+    causal_states, check_square, Frame, HuggingFaceBackbone, ImageTokens, Options)
+import torch
+from torch import Tensor
+
+
+class Llava:
+    """What differs for LLaVA."""
+
+    model_types = ('llava',)
+    prompt = 'USER: {images}{instruction} ASSISTANT:'
+    image_text, image_token = '<image>\n', '<image>'
+    adds_special_tokens = True
+    causal = True
+    vision_parts = ('model.vision_tower', 'model.multi_modal_projector')
+
+    def check_image(self, config: Any, camera: CameraSpec) -> None:
+        """Accept the size that the vision tower's positions were learned for."""
+        check_square(config, camera)
+
+    def image_tokens(self, model: Any, pixels_BCHW: Tensor) -> ImageTokens:
+        """Project the patch features."""
+        found = model.model.get_image_features(pixel_values=pixels_BCHW).pooler_output
+        tokens = torch.stack(list(found))
+        side = math.isqrt(tokens.shape[1])
+        return ImageTokens(tokens, (side, side))
+
+    def hidden_states(self, model: Any, frame: Frame) -> Tensor:
+        """Run the language model."""
+        return causal_states(model.model.language_model, frame)
+
+    def text_states(self, model: Any, frame: Frame, text: TextTokens) -> Tensor:
+        """Return the column before each text token."""
+        return self.hidden_states(model, frame)[:, -text.ids_BN.shape[1]:-1]
+
+
+def create(options: Options, cameras: Sequence[CameraSpec],
+           checkpoint: Path | None = None) -> HuggingFaceBackbone:
+    """Build the backbone."""
+    return HuggingFaceBackbone((Llava(),), options, cameras, checkpoint)

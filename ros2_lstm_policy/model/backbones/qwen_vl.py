@@ -1,0 +1,117 @@
+"""
+Qwen2.5-VL (Bai et al. 2025, arXiv 2502.13923) and Qwen3-VL (Bai et al. 2025, arXiv 2511.21631).
+
+`... user\\n <|vision_start|><|image_pad|>...<|vision_end|> INSTRUCTION ... assistant\\n [action]`:
+each camera keeps its own size, a token for every 28x28 (Qwen2.5) or 32x32 (Qwen3) pixels.
+
+Traps: positions have three parts (time, row, column; M-RoPE), and the words after an image go on
+from the larger side of its grid. Qwen3-VL also adds vision features to the first layers of the
+language model (DeepStack), which plain embeddings would lose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from einops import rearrange, repeat
+from ros2_lstm_policy.manifest import CameraSpec
+from ros2_lstm_policy.model.backbones.base import TextTokens
+from ros2_lstm_policy.model.backbones.hugging_face import (
+    causal_states, Frame, HuggingFaceBackbone, ImageTokens, Options)
+import torch
+from torch import Tensor
+
+SYSTEM = '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n'
+CHAT = '<|im_start|>user\n{images}{instruction}<|im_end|>\n<|im_start|>assistant\n'
+
+
+class QwenVL:
+    """
+    What differs for one version of Qwen-VL.
+
+    :param model_type: as config.json names the version.
+    :param prompt: the version's chat, up to the assistant's turn.
+    """
+
+    image_text = '<|vision_start|><|image_pad|><|vision_end|>'
+    image_token = '<|image_pad|>'
+    adds_special_tokens = False
+    causal = True
+    vision_parts = ('model.visual',)
+
+    def __init__(self, model_type: str, prompt: str) -> None:
+        """Take the version."""
+        self.model_types, self.prompt = (model_type,), prompt
+
+    def check_image(self, config: Any, camera: CameraSpec) -> None:
+        """Accept multiples of a token's side."""
+        vision = config.vision_config
+        side = vision.patch_size * vision.spatial_merge_size
+        if camera.height % side or camera.width % side:
+            raise ValueError(f'camera {camera.name!r}: {camera.height}x{camera.width}, but '
+                             f'{config.model_type} takes multiples of {side}; set height and '
+                             'width of the camera in the manifest')
+
+    def image_tokens(self, model: Any, pixels_BCHW: Tensor) -> ImageTokens:
+        """Cut into patches in the order of the merger, and encode."""
+        vision = model.config.vision_config
+        merge, patch = vision.spatial_merge_size, vision.patch_size
+        patches = repeat(pixels_BCHW, 'b c (gh mh ph) (gw mw pw) -> (b gh gw mh mw) (c t ph pw)',
+                         mh=merge, mw=merge, ph=patch, pw=patch, t=vision.temporal_patch_size)
+        rows, columns = (side // patch for side in pixels_BCHW.shape[-2:])
+        grid = torch.tensor([[1, rows, columns]] * len(pixels_BCHW), device=patches.device)
+        found = model.model.visual(patches, grid_thw=grid)
+        batch = len(pixels_BCHW)
+        deep = tuple(rearrange(layer, '(b n) d -> b n d', b=batch)
+                     for layer in getattr(found, 'deepstack_features', None) or ())
+        tokens = rearrange(found.pooler_output, '(b n) d -> b n d', b=batch)
+        return ImageTokens(tokens, (rows // merge, columns // merge), deep)
+
+    def hidden_states(self, model: Any, frame: Frame) -> Tensor:
+        """Run the language model with three-part positions and, in Qwen3-VL, deep features."""
+        positions = rope_positions(frame)[:, None].expand(-1, len(frame.embeds_BND), -1)
+        return causal_states(model.model.language_model, frame, position_ids=positions,
+                             **_deep_features(frame))
+
+    def text_states(self, model: Any, frame: Frame, text: TextTokens) -> Tensor:
+        """Return the column before each text token."""
+        return self.hidden_states(model, frame)[:, -text.ids_BN.shape[1]:-1]
+
+
+def rope_positions(frame: Frame) -> Tensor:
+    """Return time, row and column of each token, (3, N); the same for all rows of the batch."""
+    device, length = frame.embeds_BND.device, frame.embeds_BND.shape[1]
+    parts, column, following = [], 0, 0
+    for start, image in frame.spans:
+        words = torch.arange(start - column, device=device) + following
+        following += start - column
+        rows, columns = image.grid
+        row = torch.arange(rows, device=device).repeat_interleave(columns)
+        col = torch.arange(columns, device=device).repeat(rows)
+        parts += [words.expand(3, -1), torch.stack([torch.zeros_like(row), row, col]) + following]
+        following += max(rows, columns)
+        column = start + rows * columns
+    words = torch.arange(length - column, device=device) + following
+    return torch.cat([*parts, words.expand(3, -1)], 1)
+
+
+def create(options: Options, cameras: Sequence[CameraSpec],
+           checkpoint: Path | None = None) -> HuggingFaceBackbone:
+    """Build the backbone of the version that config.json names."""
+    versions = (QwenVL('qwen2_5_vl', SYSTEM + CHAT), QwenVL('qwen3_vl', CHAT))
+    return HuggingFaceBackbone(versions, options, cameras, checkpoint)
+
+
+def _deep_features(frame: Frame) -> dict[str, Any]:
+    """Return what DeepStack adds to the first layers, and where."""
+    if not any(image.deep for _, image in frame.spans):
+        return {}
+    batch, length = frame.embeds_BND.shape[:2]
+    where = torch.zeros(length, dtype=torch.bool, device=frame.embeds_BND.device)
+    for start, image in frame.spans:
+        where[start:start + image.tokens_BND.shape[1]] = True
+    deep = [torch.cat(layers, 1).flatten(0, 1)
+            for layers in zip(*(image.deep for _, image in frame.spans))]
+    return {'visual_pos_masks': where.expand(batch, -1), 'deepstack_visual_embeds': deep}
