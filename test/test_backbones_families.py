@@ -1,0 +1,236 @@
+"""Every family behind the one face: agreement with the library's own forward, padding, batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+import pytest
+import random_vlms
+from ros2_lstm_policy.manifest import CameraSpec
+from ros2_lstm_policy.model import backbones
+from ros2_lstm_policy.model.backbones.hugging_face import HuggingFaceBackbone
+from ros2_lstm_policy.model.language import language_loss, LanguageModel
+import torch
+from torch import Tensor
+import transformers
+
+WORDS = ('open the drawer', 'pick up the red block')
+MEAN_STD = (0.5, 0.5, 0.5)
+Maker = Callable[..., HuggingFaceBackbone]
+
+
+@pytest.fixture(scope='session')
+def directories(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function that makes a kind's model directory once a session."""
+    made: dict[str, Path] = {}
+
+    def directory(kind: str) -> Path:
+        if kind not in made:
+            transformers.utils.logging.disable_progress_bar()
+            made[kind] = random_vlms.make(kind, tmp_path_factory.mktemp(kind))
+        return made[kind]
+
+    return directory
+
+
+def cameras(kind: str, *names: str) -> list[CameraSpec]:
+    """Return cameras of the size that the tiny kind takes."""
+    side = random_vlms.side(kind)
+    return [CameraSpec(name, side, side, 'bicubic', MEAN_STD, MEAN_STD) for name in names]
+
+
+@pytest.fixture
+def make(directories: Callable[[str], Path]) -> Maker:
+    """Return a function that loads a kind's backbone with a random action token."""
+    def backbone(kind: str, names: tuple[str, ...] = ('static', 'hand'),
+                 **options: Any) -> HuggingFaceBackbone:
+        torch.manual_seed(1)
+        made = backbones.create(random_vlms.family(kind),
+                                {'directory': str(directories(kind)), **options},
+                                cameras(kind, *names))
+        if made.options.feature == 'action_token':
+            made.action_token.data.normal_()
+        return made.eval()
+    return backbone
+
+
+def frames(kind: str, batch: int, names: tuple[str, ...] = ('static', 'hand')) -> dict[str, Tensor]:
+    """Return random normalised frames."""
+    side = random_vlms.side(kind)
+    generator = torch.Generator().manual_seed(2)
+    return {name: torch.randn(batch, 3, side, side, generator=generator) for name in names}
+
+
+def library_feature(kind: str, backbone: HuggingFaceBackbone, image: Tensor, words: str,
+                    token: int) -> Tensor:
+    """Run the library's own forward on one frame with `token` where the action token stands."""
+    net, config = backbone.model, backbone.model.config
+    text = backbone.tokenize([words]).ids_BN[0].tolist()
+    before = [] if kind == 'kosmos2' else backbone._prompt.before(1)
+    side = image.shape[-1]
+    if kind == 'kosmos2':
+        count = config.latent_query_num
+        ids = torch.tensor([[text[0]] + [5] * count + text[1:] + [token]])
+        places = torch.zeros_like(ids)
+        places[:, 1:1 + count] = 1
+        return net(pixel_values=image, input_ids=ids, image_embeds_position_mask=places,
+                   output_hidden_states=True).hidden_states[-1][:, -1]
+    count = {'paligemma': 4, 'paligemma2': 4, 'llava': 4, 'smolvlm': 4, 'idefics3': 4,
+             'qwen2_5_vl': 4, 'qwen3_vl': 4, 'florence2': 5}[kind]
+    place = backbone.tokenizer.convert_tokens_to_ids(backbone.family.image_token)
+    ids = [i for chunk in before for i in (chunk if chunk else [place] * count)]
+    ids = torch.tensor([ids + text + [token]])
+    if kind.startswith('paligemma'):
+        kinds = torch.zeros_like(ids)
+        kinds[:, -1] = 1
+        return net.model(pixel_values=image, input_ids=ids, token_type_ids=kinds,
+                         attention_mask=torch.ones_like(ids)).last_hidden_state[:, -1]
+    if kind == 'florence2':
+        return net(pixel_values=image, input_ids=ids).encoder_last_hidden_state[:, -1]
+    if kind.startswith('qwen'):
+        patch = config.vision_config.patch_size
+        picture = ((image[0] * 0.5 + 0.5) * 255).round().byte()
+        processor = transformers.models.qwen2_vl.Qwen2VLImageProcessorPil(
+            patch_size=patch, do_resize=False, image_mean=MEAN_STD, image_std=MEAN_STD)
+        found = processor([Image.fromarray(picture.permute(1, 2, 0).numpy())], return_tensors='pt')
+        assert found['image_grid_thw'].tolist() == [[1, side // patch, side // patch]]
+        return net.model(input_ids=ids, **found, mm_token_type_ids=(ids == place).int(),
+                         attention_mask=torch.ones_like(ids)).last_hidden_state[:, -1]
+    pixels = image[:, None] if kind in ('smolvlm', 'idefics3') else image
+    return net.model(pixel_values=pixels, input_ids=ids).last_hidden_state[:, -1]
+
+
+@pytest.mark.parametrize('kind', random_vlms.KINDS)
+def test_feature_equals_the_librarys_own_forward(kind: str, make: Maker) -> None:
+    """Words, image tokens, positions, masks and scales are those of the family."""
+    backbone = make(kind, ('static',))
+    token = 40
+    with torch.no_grad():
+        embedding = backbone.model.get_input_embeddings()(torch.tensor([token]))[0]
+        backbone.action_token.data.copy_(embedding)
+        side = random_vlms.side(kind)
+        levels = torch.randint(0, 256, (1, 3, side, side))
+        image = (levels / 255.0 - 0.5) / 0.5
+        text = backbone.encode_text(backbone.tokenize(WORDS[:1]))
+        found = backbone({'static': image}, text)[:, 0]
+        wanted = library_feature(kind, backbone, image, WORDS[0], token)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize('attention', ['eager', 'sdpa'])
+@pytest.mark.parametrize('kind', random_vlms.KINDS)
+def test_padded_batch_equals_each_instruction_alone(kind: str, attention: str,
+                                                    make: Maker) -> None:
+    """Padding of the instruction never changes the feature."""
+    backbone = make(kind, attention=attention)
+    images = frames(kind, 2)
+    with torch.no_grad():
+        together = backbone(images, backbone.encode_text(backbone.tokenize(WORDS)))
+        for i, words in enumerate(WORDS):
+            alone = backbone({name: image[i:i + 1] for name, image in images.items()},
+                             backbone.encode_text(backbone.tokenize([words])))
+            torch.testing.assert_close(together[i:i + 1], alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize('kind', random_vlms.KINDS)
+def test_both_cameras_and_the_words_reach_the_feature(kind: str, make: Maker) -> None:
+    """Another static frame, hand frame or instruction gives another feature."""
+    backbone = make(kind)
+    with torch.no_grad():
+        words = [backbone.encode_text(backbone.tokenize([w])) for w in WORDS]
+        images = frames(kind, 1)
+        base = backbone(images, words[0])
+        for name in images:
+            assert (backbone({**images, name: -images[name]}, words[0]) - base).abs().max() > 1e-4
+        assert (backbone(images, words[1]) - base).abs().max() > 1e-4
+        swapped = {'static': images['hand'], 'hand': images['static']}
+        assert (backbone(swapped, words[0]) - base).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize('kind', random_vlms.KINDS)
+def test_words_are_predicted_from_images_and_earlier_words_alone(kind: str, make: Maker) -> None:
+    """A logit changes with the image and never with its own or a later word."""
+    backbone = make(kind)
+    assert isinstance(backbone, LanguageModel)
+    images = frames(kind, 1, ('static',))
+    text = backbone.tokenize(WORDS[:1])
+    length = text.ids_BN.shape[1]
+    with torch.no_grad():
+        base = backbone.next_token_logits(images, text)
+        other_image = backbone.next_token_logits({'static': -images['static']}, text)
+        changed = text.ids_BN.clone()
+        changed[0, -1] = 50
+        late = backbone.next_token_logits(images, text._replace(ids_BN=changed))
+        changed[0, 1] = 50
+        early = backbone.next_token_logits(images, text._replace(ids_BN=changed))
+    assert base.shape[:2] == (1, length - 1)
+    assert (other_image - base).abs().max() > 1e-4
+    torch.testing.assert_close(late, base, atol=1e-5, rtol=0)
+    torch.testing.assert_close(early[:, 0], base[:, 0], atol=1e-5, rtol=0)
+    assert (early[:, 1] - base[:, 1]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize('kind', random_vlms.KINDS)
+def test_every_loss_reaches_the_parts_that_it_trains(kind: str, make: Maker) -> None:
+    """Action features and captions give gradients to vision, words and the action token."""
+    backbone = make(kind)
+    images = frames(kind, 2)
+    text = backbone.tokenize(WORDS)
+    backbone(images, backbone.encode_text(text)).square().sum().backward()
+    embedding = backbone.model.get_input_embeddings().weight
+    assert backbone.action_token.grad.abs().sum() > 0
+    assert embedding.grad.abs().sum() > 0
+    vision = [p.grad for name in backbone.family.vision_parts
+              for p in backbone.model.get_submodule(name).parameters() if p.grad is not None]
+    assert sum(g.abs().sum() for g in vision) > 0
+    backbone.zero_grad()
+    language_loss(backbone.next_token_logits(images, text), text).backward()
+    assert embedding.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize('kind', random_vlms.KINDS)
+def test_freezing_leaves_exactly_the_rest_trainable(kind: str, make: Maker) -> None:
+    """Frozen vision trains the language model, frozen both train the action token alone."""
+    backbone = make(kind, freeze_vision=True)
+    inside = {id(p) for name in backbone.family.vision_parts
+              for p in backbone.model.get_submodule(name).parameters()}
+    assert all(p.requires_grad != (id(p) in inside) for p in backbone.model.parameters())
+    both = make(kind, freeze_vision=True, freeze_language=True)
+    assert [n for n, p in both.named_parameters() if p.requires_grad] == ['action_token']
+
+
+@pytest.mark.parametrize('feature', ['text', 'vision', 'all'])
+@pytest.mark.parametrize('kind', ['kosmos2', 'qwen2_5_vl'])
+def test_pooled_tokens_do_not_depend_on_padding(kind: str, feature: str, make: Maker) -> None:
+    """The maximum over the chosen tokens is that of the instruction alone."""
+    backbone = make(kind, feature=feature)
+    images = frames(kind, 2)
+    with torch.no_grad():
+        together = backbone(images, backbone.encode_text(backbone.tokenize(WORDS)))
+        alone = backbone({name: image[:1] for name, image in images.items()},
+                         backbone.encode_text(backbone.tokenize(WORDS[:1])))
+    assert together.ndim == 3
+    torch.testing.assert_close(together[:1].amax(1), alone.amax(1), atol=1e-5, rtol=0)
+    if feature == 'vision':
+        assert together.shape[1] == 2 * 4
+
+
+def test_grey_image_is_an_image_for_smolvlm(make: Maker) -> None:
+    """The library drops images that are exactly zero; a grey camera is not padding."""
+    backbone = make('smolvlm')
+    images = frames('smolvlm', 1)
+    images['hand'] = torch.zeros_like(images['hand'])
+    with torch.no_grad():
+        found = backbone(images, backbone.encode_text(backbone.tokenize(WORDS[:1])))
+    assert found.isfinite().all()
+
+
+def test_action_tokens_are_as_many_as_asked_for(make: Maker) -> None:
+    """`action_tokens` is the decoder's `latent`."""
+    backbone = make('kosmos2', action_tokens=3)
+    with torch.no_grad():
+        found = backbone(frames('kosmos2', 2), backbone.encode_text(backbone.tokenize(WORDS)))
+    assert found.shape[:2] == (2, 3)
