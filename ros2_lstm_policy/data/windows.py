@@ -122,7 +122,7 @@ def gather(store: FrameStore, index: WindowIndex, ids_B: Sequence[int] | np.ndar
     ids_B = np.asarray(ids_B, np.int64)
     frames_BW = index.frames(ids_B)
     actions_BWK, valid_BWK = index.actions(ids_B)
-    arm_BWKA = transforms.normalise_arm(store.arm[actions_BWK], manifest.arm)
+    arm_BWKA = transforms.arm_to_label(store.arm[actions_BWK], manifest)
     future_BWK = index.future_frames(ids_B) if future_cameras else frames_BW
     episodes = [store.episodes[i] for i in index.episodes(ids_B)]
     return Batch(
