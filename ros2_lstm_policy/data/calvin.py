@@ -1,0 +1,176 @@
+"""
+CALVIN's directory layout: one npz a step, language annotations as ranges of steps.
+
+Actions are `rel_actions`: seven values in [-1, 1], three positions in units of 0.02 m, three Euler
+angles (x y z) in units of 0.05 rad, in the world's axes, and the gripper, -1 closed, 1 open, at
+30 Hz (https://github.com/mees/calvin, dataset/README.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+import io
+from pathlib import Path
+import pickle
+from typing import Any
+import zipfile
+import zlib
+
+import numpy as np
+from ros2_lstm_policy.data.episodes import Reading, Recording
+from ros2_lstm_policy.data.problems import refuse
+from ros2_lstm_policy.types import Episode, HAND_CAMERA, STATIC_CAMERA
+
+PERIOD_NS = round(1e9 / 30)
+SCALE = np.array([0.02] * 3 + [0.05] * 3)
+FACTS = {'frame': 'base', 'rotation': 'euler_xyz', 'control_period_s': f'{1 / 30:.6f}'}
+ANNOTATIONS = Path('lang_annotations') / 'auto_lang_ann.npy'
+_KEYS = {STATIC_CAMERA: 'rgb_static', HAND_CAMERA: 'rgb_gripper'}
+_PICKLED = {('numpy', 'ndarray'), ('numpy', 'dtype'),
+            ('numpy.core.multiarray', '_reconstruct'), ('numpy.core.multiarray', 'scalar'),
+            ('numpy._core.multiarray', '_reconstruct'), ('numpy._core.multiarray', 'scalar'),
+            ('_codecs', 'encode')}
+
+
+def list_calvin(root: Path, cameras: tuple[str, ...]) -> list[Recording]:
+    """
+    List the annotated episodes of a CALVIN folder (`training` or `validation`).
+
+    :raises RecordingError: where the index or the annotations are missing or damaged.
+    """
+    ranges = _load_array(root / 'ep_start_end_ids.npy')
+    if ranges.ndim != 2 or ranges.shape[1] != 2:
+        raise refuse('damaged', root / 'ep_start_end_ids.npy', '',
+                     f'expected rows of first and last step, found shape {ranges.shape}')
+    annotations = _load_annotations(root / ANNOTATIONS)
+    try:
+        words, spans = annotations['language']['ann'], annotations['info']['indx']
+    except (KeyError, TypeError) as error:
+        raise refuse('damaged', root / ANNOTATIONS, '', 'expected language/ann and info/indx, '
+                     f'found no {error}') from error
+    return [CalvinRecording(root, number, str(text), int(first), int(last), cameras,
+                            _is_inside(ranges, int(first), int(last)))
+            for number, (text, (first, last)) in enumerate(zip(words, spans))]
+
+
+@dataclass(frozen=True)
+class CalvinRecording:
+    """
+    One annotated range of steps.
+
+    :param last: included, as in the annotations.
+    :param whole: whether it lies in one recorded sequence.
+    """
+
+    root: Path
+    number: int
+    instruction: str
+    first: int
+    last: int
+    cameras: tuple[str, ...]
+    whole: bool
+
+    @property
+    def name(self) -> str:
+        """Return a name with the range of steps."""
+        return f'{self.root.name}-{self.number:05d}-{self.first}-{self.last}'
+
+    @property
+    def where(self) -> Path:
+        """Return the folder."""
+        return self.root
+
+    def read(self) -> tuple[Reading, ...]:
+        """Read the actions of the range; :raises RecordingError: for a step that is damaged."""
+        if not self.whole:
+            raise refuse('range', self.root, self.name, 'the annotation does not lie within one '
+                         'sequence of ep_start_end_ids.npy')
+        paths = tuple(self.root / f'episode_{step:07d}.npz'
+                      for step in range(self.first, self.last + 1))
+        actions = np.stack([self._action(path) for path in paths])
+        stamps_ns = np.arange(self.first, self.last + 1, dtype=np.int64) * PERIOD_NS
+        frames = {camera: NpzFrames(paths, _KEYS[camera], self.name) for camera in self.cameras}
+        episode = Episode(self.name, self.instruction, stamps_ns, frames,
+                          (actions[:, :6] * SCALE).astype(np.float32),
+                          (actions[:, 6].astype(np.float32) + 1) / 2)
+        return (Reading(episode, (), FACTS),)
+
+    def _action(self, path: Path) -> np.ndarray:
+        action = read_npz(path, 'rel_actions', self.name)
+        if action.shape != (7,) or not np.all((np.abs(action) <= 1) | np.isnan(action)):
+            raise refuse('action-range', path, self.name,
+                         f'expected 7 rel_actions in [-1, 1], found {np.round(action, 3)}')
+        return action
+
+
+@dataclass(frozen=True)
+class NpzFrames:
+    """A `types.FrameSequence` over one array of many npz files."""
+
+    paths: Sequence[Path]
+    key: str
+    episode: str
+
+    def __len__(self) -> int:
+        """Return T."""
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Return one (H, W, 3) uint8 image; :raises RecordingError: where it is none."""
+        image = read_npz(self.paths[index], self.key, self.episode)
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise refuse('damaged', self.paths[index], self.episode,
+                         f'{self.key}: expected (H, W, 3) uint8, found {image.shape}')
+        return image
+
+
+def read_npz(path: Path, key: str, episode: str) -> np.ndarray:
+    """Read one array of an npz file; :raises RecordingError: where it is not there."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return arrays[key]
+    except KeyError as error:
+        raise refuse('missing-topic', path, episode, f'no array {key!r}') from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise refuse('damaged', path, episode, f'cannot be read: {error}') from error
+
+
+def _load_array(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise refuse('damaged', path, '', f'cannot be read: {error}') from error
+
+
+def _is_inside(ranges: np.ndarray, first: int, last: int) -> bool:
+    return bool(np.any((ranges[:, 0] <= first) & (last <= ranges[:, 1]) & (first <= last)))
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Builds plain containers and NumPy arrays, and refuses to run anything else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return one of the few functions that arrays need."""
+        if (module, name) not in _PICKLED:
+            raise pickle.UnpicklingError(f'it asks to run {module}.{name}')
+        return super().find_class(module, name)
+
+
+def _load_annotations(path: Path) -> Mapping[str, Any]:
+    """Read the pickled dictionary in auto_lang_ann.npy without running code from it."""
+    try:
+        with open(path, 'rb') as file:
+            version = np.lib.format.read_magic(file)
+            read_header = {(1, 0): np.lib.format.read_array_header_1_0,
+                           (2, 0): np.lib.format.read_array_header_2_0}[version]
+            _, _, dtype = read_header(file)
+            if not dtype.hasobject:
+                raise ValueError(f'expected a pickled dictionary, found an array of {dtype}')
+            content = _ArraysOnly(io.BytesIO(file.read())).load()
+        annotations = content.item() if isinstance(content, np.ndarray) else content
+    except (OSError, ValueError, EOFError, KeyError, IndexError, pickle.UnpicklingError) as error:
+        raise refuse('damaged', path, '', f'cannot be read: {error}') from error
+    if not isinstance(annotations, dict):
+        raise refuse('damaged', path, '', f'expected a dictionary, found {type(annotations)}')
+    return annotations
