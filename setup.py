@@ -37,7 +37,7 @@ setup(
             'sim_robot_node = ros2_lstm_policy.ros.sim_robot_node:main',
             'recorder_node = ros2_lstm_policy.ros.recorder_node:main',
             'demo = ros2_lstm_policy.ros.demo:main',
-            'train = ros2_lstm_policy.training.train:main',
+            'train = ros2_lstm_policy.training.cli:main',
             'dataset = ros2_lstm_policy.data.dataset:main',
             'collect = ros2_lstm_policy.evaluation.collect:main',
             'evaluate = ros2_lstm_policy.evaluation.evaluate:main',

@@ -1,0 +1,248 @@
+"""
+Batches for training and validation out of a frame store, wherever its frames lie.
+
+One rule (:func:`ros2_lstm_policy.data.windows.gather`) makes every batch. With `resident: device`
+the frames are on the GPU: the workers gather labels and frame numbers, and the images are looked
+up on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+import hashlib
+from typing import Any, Literal, NamedTuple, TYPE_CHECKING
+
+import numpy as np
+
+from ros2_lstm_policy.data.image_text import PairBatch, PairSet
+from ros2_lstm_policy.data.order import BatchOrder, Share, Stream
+from ros2_lstm_policy.data.store import FrameStore
+from ros2_lstm_policy.data.windows import gather, WindowIndex
+from ros2_lstm_policy.manifest import ActionManifest
+from ros2_lstm_policy.types import Batch
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from torch.utils.data import DataLoader
+
+_COPY_FRAMES = 16384  # frames copied to a device at once
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """
+    How batches are made.
+
+    :param batch_size: windows of one process in one batch.
+    :param workers: processes that gather batches; 0 gathers in the training process.
+    :param resident: where the frames are: on the training device (fastest, if they fit), in
+        memory, or on disk (mapped; for more than memory holds).
+    :param validation_share: share of the episodes that training never sees.
+    """
+
+    batch_size: int = 2
+    workers: int = 4
+    resident: Literal['device', 'memory', 'disk'] = 'memory'
+    validation_share: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Refuse batches of nothing."""
+        if self.batch_size < 1 or self.workers < 0:
+            raise ValueError('batch_size must be at least 1 and workers not negative')
+        if not 0 < self.validation_share < 1:
+            raise ValueError(f'validation_share must be between 0 and 1, found '
+                             f'{self.validation_share}: the best checkpoint is chosen on it')
+
+
+class TrainingBatch(NamedTuple):
+    """
+    What one process trains on at once.
+
+    :param windows: windows; with `resident: device` their images are frame numbers until
+        :meth:`DataModule.on_device`.
+    :param pairs: image-text pairs of co-training, or None.
+    """
+
+    windows: Batch
+    pairs: PairBatch | None = None
+
+
+def held_out(names: Sequence[str], share: float) -> np.ndarray:
+    """
+    Choose validation episodes by their names.
+
+    An episode stays on its side when others are added. At least one is held out.
+
+    :return: (E,) bool.
+    :raises ValueError: where no episode would be left to train on.
+    """
+    if len(names) < 2:
+        raise ValueError(f'expected at least 2 episodes, one to train on and one to validate on; '
+                         f'found {len(names)}')
+    draws = np.array([_draw(name) for name in names])
+    chosen = draws < share
+    if not chosen.any():
+        chosen[draws.argmin()] = True
+    if chosen.all():
+        raise ValueError(f'all {len(names)} episodes would be held out for validation; lower '
+                         f'validation_share below {share}')
+    return chosen
+
+
+def _draw(name: str) -> float:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], 'big') / 2 ** 64
+
+
+@dataclass(frozen=True)
+class Split:
+    """
+    Windows of training and of validation.
+
+    :param train: numbers of the windows of training episodes.
+    :param validation: numbers of the windows measured, from held-out episodes.
+    :param held_out: how many episodes these are.
+    """
+
+    train: np.ndarray
+    validation: np.ndarray
+    held_out: int
+
+
+def split_windows(index: WindowIndex, held_out_E: np.ndarray, most: int) -> Split:
+    """Separate the windows by episode; of validation's at most `most`, evenly spread."""
+    ids = np.arange(len(index))
+    out = held_out_E[index.episodes(ids)]
+    validation = ids[out]
+    spread = np.linspace(0, len(validation) - 1, min(most, len(validation))).round().astype(int)
+    return Split(ids[~out], validation[spread], int(held_out_E.sum()))
+
+
+class WindowSource:
+    """A map-style data set whose 'index' is all the windows and pairs of one batch."""
+
+    def __init__(self, store: FrameStore, index: WindowIndex, manifest: ActionManifest,
+                 future: int = 0, future_cameras: Sequence[str] = (),
+                 pairs: PairSet | None = None) -> None:
+        """
+        Bind what gathering needs.
+
+        :param future: next frames for forward prediction.
+        """
+        self._store, self._index, self._manifest = store, index, manifest
+        self._future = replace(index, chunk=future) if future else None
+        self._future_cameras = tuple(future_cameras)
+        self._pairs = pairs
+
+    def __getitem__(self, request: tuple[np.ndarray, np.ndarray]) -> TrainingBatch:
+        """Gather one batch."""
+        ids, pair_ids = request
+        batch = gather(self._store, self._index, ids, self._manifest)
+        if self._future is not None:
+            frames_BTF = self._future.future_frames(ids)
+            batch = batch._replace(future_images={
+                name: self._store.take(name, frames_BTF) for name in self._future_cameras})
+        pairs = self._pairs.gather(pair_ids) if self._pairs and len(pair_ids) else None
+        return TrainingBatch(batch, pairs)
+
+
+class DataModule:
+    """Loaders over one store, and the frames on the device where they are kept there."""
+
+    def __init__(self, store: FrameStore, config: LoaderConfig, manifest: ActionManifest,
+                 index: WindowIndex, split: Split, seed: int, *, share: Share = Share(),
+                 source_weights: Sequence[float] = (), future: int = 0,
+                 future_cameras: Sequence[str] = (), pairs: PairSet | None = None,
+                 pair_batch_size: int = 0, validation_batch_size: int = 64) -> None:
+        """
+        Prepare loading; nothing large is read yet.
+
+        :param share: this process's part of every global batch.
+        :param source_weights: one a source of the store; empty for by size.
+        """
+        self.store, self.config, self.manifest = store, config, manifest
+        self.index, self.split = index, split
+        self._share, self._validation_batch_size = share, validation_batch_size
+        self._frames: dict[str, Tensor] | None = None
+        self._source = WindowSource(self._reachable(), index, manifest, future, future_cameras,
+                                    pairs)
+        sources = np.array([e.source for e in store.episodes])[index.episodes(split.train)]
+        stream = Stream(len(split.train), seed, sources, tuple(source_weights))
+        pair_stream = Stream(len(pairs), seed + 1) if pairs else None
+        self.order = BatchOrder(split.train, stream, config.batch_size, share, pair_stream,
+                                pair_batch_size)
+
+    @property
+    def batches_per_epoch(self) -> float:
+        """Return the batches of each process in one pass over the training windows."""
+        return len(self.split.train) / (self.config.batch_size * self._share.world)
+
+    def _reachable(self) -> FrameStore:
+        """Return the store as the workers see it."""
+        if self.config.resident == 'disk':
+            return self.store
+        if self.config.resident == 'memory':
+            return self.store.to('cpu')
+        numbers = np.arange(sum(self.store.lengths))
+        return replace(self.store, images={name: numbers for name in self.store.images})
+
+    def train_loader(self) -> DataLoader[Any]:
+        """Return an endless loader that begins at batch `order.start`."""
+        return self._loader(self.order)
+
+    def validation_loader(self) -> DataLoader[Any]:
+        """Return a loader over this process's part of the validation windows."""
+        mine = self.split.validation[self._share.rank::self._share.world]
+        size = self._validation_batch_size
+        nothing = np.empty(0, np.int64)
+        return self._loader([[(mine[i:i + size], nothing)] for i in range(0, len(mine), size)])
+
+    def _loader(self, requests: Any) -> DataLoader[Any]:
+        import torch
+        from torch.utils.data import DataLoader
+        workers = self.config.workers
+        return DataLoader(self._source, batch_sampler=requests, collate_fn=_only,  # type: ignore
+                          num_workers=workers, pin_memory=torch.cuda.is_available(),
+                          persistent_workers=workers > 0, worker_init_fn=_begin_worker,
+                          generator=torch.Generator())  # the global one is the model's
+
+    def on_device(self, batch: TrainingBatch, device: torch.device) -> TrainingBatch:
+        """Look frame numbers up where the frames are on the device; elsewhere change nothing."""
+        if self.config.resident != 'device':
+            return batch
+        if self._frames is None:
+            self._frames = {name: _upload(images, device)
+                            for name, images in self.store.images.items()}
+        windows = batch.windows
+        return batch._replace(windows=windows._replace(
+            images=self._look_up(windows.images),
+            future_images=self._look_up(windows.future_images)))
+
+    def _look_up(self, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        assert self._frames is not None
+        return {name: self._frames[name][value] for name, value in numbers.items()}
+
+
+def _upload(images: Any, device: torch.device) -> Tensor:
+    """Copy mapped frames to a device in pieces, without a second copy in memory."""
+    import torch
+    frames = torch.empty(images.shape, dtype=torch.uint8, device=device)
+    for begin in range(0, len(images), _COPY_FRAMES):
+        piece = np.array(images[begin:begin + _COPY_FRAMES])
+        frames[begin:begin + _COPY_FRAMES] = torch.from_numpy(piece).to(device)
+    return frames
+
+
+def _only(samples: list[TrainingBatch]) -> TrainingBatch:
+    """Return the one 'sample' of a request: it is a batch already."""
+    return samples[0]
+
+
+def _begin_worker(_: int) -> None:
+    """Leave Ctrl-C to the training process, and the cores to the other workers."""
+    import signal
+
+    import torch
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)

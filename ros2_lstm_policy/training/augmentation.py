@@ -1,0 +1,124 @@
+"""
+Image augmentation on the device: random shift, crop and colour.
+
+One draw a window and camera, the same for all its steps, so that what moves in a window is the
+robot and not the picture. Shifts work on uint8; colour is one affine map of the normalised values,
+equal to brightness, contrast and tint on the pixels. Letter: X a window of one camera.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from einops import rearrange
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ros2_lstm_policy.manifest import CameraSpec
+from ros2_lstm_policy.transforms import normalise_images
+from ros2_lstm_policy.types import HAND_CAMERA
+
+_GREY = 0.5  # contrast turns about this value
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """
+    How far each draw may go; 0 for none.
+
+    :param static_shift: shift of the static camera, as a share of its side; borders are repeated.
+        The reference's 10 of 224 pixels.
+    :param hand_shift: shift of the hand camera; the reference's 4 of 224 pixels.
+    :param crop: the largest share of a side that a random crop cuts away before it is resized back.
+    :param brightness: added to all channels, of values in [0, 1].
+    :param contrast: relative change about mid-grey.
+    :param tint: added to each channel, of values in [0, 1].
+    """
+
+    static_shift: float = 10 / 224
+    hand_shift: float = 4 / 224
+    crop: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    tint: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what would leave no image."""
+        for name in ('static_shift', 'hand_shift', 'crop', 'brightness', 'contrast', 'tint'):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise ValueError(f'{name} must be in [0, 1), found {value}')
+
+    @property
+    def is_off(self) -> bool:
+        """Return whether every draw leaves the image as it is."""
+        return not any((self.static_shift, self.hand_shift, self.crop, self.brightness,
+                        self.contrast, self.tint))
+
+
+def augment(images_BTHWC: Tensor, camera: CameraSpec, config: AugmentationConfig) -> Tensor:
+    """
+    Augment and normalise the windows of one camera.
+
+    :param images_BTHWC: uint8 RGB.
+    :return: (B, T, 3, H, W) float32, as :func:`transforms.normalise_images` gives it.
+    """
+    share = config.hand_shift if camera.name == HAND_CAMERA else config.static_shift
+    if share:
+        images_BTHWC = random_shift(images_BTHWC, share)
+    normalised = normalise_images(images_BTHWC, camera)
+    if config.crop:
+        normalised = random_crop(normalised, config.crop)
+    if config.brightness or config.contrast or config.tint:
+        normalised = random_colour(normalised, camera, config)
+    return normalised
+
+
+def random_shift(images_BTHWC: Tensor, share: float) -> Tensor:
+    """Shift each window by whole pixels, up to `share` of a side; borders are repeated."""
+    batch, _, height, width, _ = images_BTHWC.shape
+    device = images_BTHWC.device
+    rows = _shifted(batch, height, share, device)
+    columns = _shifted(batch, width, share, device)
+    b = torch.arange(batch, device=device)[:, None, None]
+    moved = rearrange(images_BTHWC, 'b t h w c -> b h w t c')[
+        b, rows[:, :, None], columns[:, None, :]]
+    return rearrange(moved, 'b h w t c -> b t h w c')
+
+
+def random_crop(images_BTCHW: Tensor, share: float) -> Tensor:
+    """Cut up to `share` of each side away, at a random place, and resize back (bilinear)."""
+    batch, steps = images_BTCHW.shape[:2]
+    kept = 1 - share * torch.rand(batch, device=images_BTCHW.device)
+    centre = (2 * torch.rand(batch, 2, device=images_BTCHW.device) - 1) * (1 - kept)[:, None]
+    theta = torch.diag_embed(kept[:, None].expand(-1, 2))
+    theta = torch.cat([theta, centre[:, :, None]], dim=-1).repeat_interleave(steps, 0)
+    flat = rearrange(images_BTCHW, 'b t c h w -> (b t) c h w')
+    grid = functional.affine_grid(theta, list(flat.shape), align_corners=False)
+    cropped = functional.grid_sample(flat, grid, padding_mode='border', align_corners=False)
+    return rearrange(cropped, '(b t) c h w -> b t c h w', b=batch)
+
+
+def random_colour(images_BTCHW: Tensor, camera: CameraSpec, config: AugmentationConfig) -> Tensor:
+    """Change brightness, contrast and tint of normalised windows."""
+    batch, device = images_BTCHW.shape[0], images_BTCHW.device
+    mean, std = (images_BTCHW.new_tensor(values) for values in (camera.mean, camera.std))
+    gain_X1 = 1 + config.contrast * _signed(batch, 1, device)
+    offset_XC = (config.brightness * _signed(batch, 1, device)
+                 + config.tint * _signed(batch, 3, device))
+    # x -> (x - grey) gain + grey + offset, written for n = (x - mean) / std
+    bias_XC = (gain_X1 * (mean - _GREY) + _GREY + offset_XC - mean) / std
+    return torch.addcmul(bias_XC[:, None, :, None, None], images_BTCHW,
+                         gain_X1[:, None, :, None, None])
+
+
+def _signed(batch: int, values: int, device: torch.device) -> Tensor:
+    return 2 * torch.rand(batch, values, device=device) - 1
+
+
+def _shifted(batch: int, side: int, share: float, device: torch.device) -> Tensor:
+    """Return the source row (or column) of each row, (B, side), for one shift a window."""
+    most = int(round(share * side))
+    shift = torch.randint(-most, most + 1, (batch, 1), device=device)
+    return (torch.arange(side, device=device) + shift).clamp_(0, side - 1)

@@ -1,0 +1,109 @@
+"""
+The configuration of a training run: one frozen dataclass a topic, read strictly from YAML.
+
+Defaults are the reference's training settings (RoboVLMs, arXiv 2412.14058) unless a field says
+otherwise. docs/training.md explains each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ros2_lstm_policy.model.policy import PolicyConfig
+from ros2_lstm_policy.training.augmentation import AugmentationConfig
+from ros2_lstm_policy.training.data_config import DataConfig, ManifestConfig
+from ros2_lstm_policy.training.objective import LossConfig
+from ros2_lstm_policy.training.optimiser import OptimiserConfig
+from ros2_lstm_policy.training.schedule import ScheduleConfig
+from ros2_lstm_policy.training.tuning import TuneConfig
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """
+    Measuring on episodes that training never sees.
+
+    :param every_steps: optimiser steps between two validations.
+    :param max_windows: windows measured, spread evenly over the held-out episodes.
+    :param batch_size: windows at once.
+    """
+
+    every_steps: int = 1000
+    max_windows: int = 2048
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        """Refuse a validation that never happens."""
+        if min(self.every_steps, self.max_windows, self.batch_size) < 1:
+            raise ValueError('every_steps, max_windows and batch_size must be at least 1')
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """
+    What the run computes on, and in which numbers.
+
+    :param accelerator: 'auto' takes a GPU where there is one.
+    :param devices: GPUs (or processes on a CPU) of each node; 0 takes all.
+    :param nodes: machines, each started with the same command by torchrun.
+    :param strategy: 'auto' is one process, or 'ddp' where there are several devices; 'fsdp'
+        shards the weights; 'deepspeed_stage_2' needs DeepSpeed installed.
+    :param precision: 'fp32', or autocast to 'bf16' or 'fp16' over fp32 weights.
+    :param compile: compile the backbone with torch.compile (minutes at first, then faster).
+    :param gradient_checkpointing: recompute the backbone in the backward pass: less memory.
+    :param log_every_steps: optimiser steps between two rows of the curves.
+    :param save_every_steps: optimiser steps between two saves of the state that resume needs.
+    """
+
+    accelerator: Literal['auto', 'cpu', 'gpu'] = 'auto'
+    devices: int = 1
+    nodes: int = 1
+    strategy: Literal['auto', 'ddp', 'fsdp', 'deepspeed_stage_2'] = 'auto'
+    precision: Literal['fp32', 'bf16', 'fp16'] = 'bf16'
+    compile: bool = False
+    gradient_checkpointing: bool = False
+    log_every_steps: int = 10
+    save_every_steps: int = 1000
+
+    def __post_init__(self) -> None:
+        """Refuse counts that cannot be."""
+        if self.devices < 0 or min(self.nodes, self.log_every_steps, self.save_every_steps) < 1:
+            raise ValueError('nodes, log_every_steps and save_every_steps must be at least 1, '
+                             'devices at least 0')
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """
+    A whole run.
+
+    :param output: directory of the run: checkpoints, curves, the configuration as it was used.
+    :param data: recordings and how they become batches.
+    :param manifest: what the policy's numbers mean on the robot.
+    :param policy: the model.
+    :param init_from: checkpoint directory to start from; its model must be `policy`.
+    :param ema_decay: decay of the exponential moving average of the weights, which is what is
+        validated and saved; 0 for none. Ours; the reference saves the raw weights.
+    """
+
+    output: Path
+    data: DataConfig
+    manifest: ManifestConfig
+    policy: PolicyConfig
+    losses: LossConfig = field(default_factory=LossConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    tune: TuneConfig = field(default_factory=TuneConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    ema_decay: float = 0.999
+    init_from: Path | None = None
+    seed: int = 123
+
+    def __post_init__(self) -> None:
+        """Refuse what no single section can see."""
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f'ema_decay must be in [0, 1), found {self.ema_decay}')

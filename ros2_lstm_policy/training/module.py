@@ -1,0 +1,238 @@
+"""The Lightning module: one training step and one validation step, without the maths of either."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import distributed, Tensor
+
+from ros2_lstm_policy.data.datamodule import DataModule, TrainingBatch
+from ros2_lstm_policy.data.image_text import PairBatch
+from ros2_lstm_policy.training import optimiser
+from ros2_lstm_policy.training.augmentation import augment, AugmentationConfig
+from ros2_lstm_policy.training.config import TrainConfig
+from ros2_lstm_policy.training.measures import Measures
+from ros2_lstm_policy.training.objective import Objective, Outcome, Term, total, Words
+from ros2_lstm_policy.training.schedule import Schedule
+from ros2_lstm_policy.training.texts import Texts
+from ros2_lstm_policy.transforms import normalise_images
+
+
+class LossIsNotFinite(RuntimeError):
+    """A loss or a gradient became NaN or infinite; the message names the episodes."""
+
+
+class Clock:
+    """Seconds that a run has trained, over all its parts."""
+
+    def __init__(self) -> None:
+        """Begin at zero, stopped."""
+        self.before_s = 0.0
+        self._started_s: float | None = None
+
+    def start(self) -> None:
+        """Begin to count."""
+        self._started_s = time.monotonic()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Return the seconds counted so far."""
+        now = 0.0 if self._started_s is None else time.monotonic() - self._started_s
+        return self.before_s + now
+
+
+class TrainingModule(pl.LightningModule):
+    """
+    Joins the objective, the data and the schedule for Lightning's loops.
+
+    :param validation: the values of the last validation, by name.
+    """
+
+    def __init__(self, objective: Objective, config: TrainConfig, data: DataModule,
+                 schedule: Schedule) -> None:
+        """Bind the parts."""
+        super().__init__()
+        self.objective, self.config = objective, config
+        self.data, self.schedule, self.clock = data, schedule, Clock()
+        self.validation: dict[str, float] = {}
+        self._measures = Measures([e.instruction for e in data.store.episodes],
+                                  config.losses.arm_gripper_loss_ratio)
+        self._texts = Texts(objective.policy.backbone)
+        self._recent: deque[tuple[Tensor, tuple[str, ...]]] = deque()
+        self._row = _RunningMean()
+        self._elapsed_s = 0.0
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Create AdamW, fused where the device can."""
+        return optimiser.create(self.objective, self.config.optimiser,
+                                fused=self.device.type == 'cuda')
+
+    def on_after_batch_transfer(self, batch: TrainingBatch, dataloader_idx: int) -> TrainingBatch:
+        """Look the frames up that lie on the device."""
+        return self.data.on_device(batch, self.device)
+
+    def on_fit_start(self) -> None:
+        """Start the clock."""
+        self.clock.start()
+
+    def on_train_batch_start(self, batch: TrainingBatch, batch_idx: int) -> None:
+        """Set the learning rate of this step; all processes go by the first one's clock."""
+        self._elapsed_s = self.clock.elapsed_s
+        if self.trainer.world_size > 1 and self.schedule.config.max_time_s is not None:
+            self._elapsed_s = self.trainer.strategy.broadcast(self._elapsed_s)
+        scale = self.schedule.scale(self.global_step, self._elapsed_s)
+        for group in self._optimizer.param_groups:
+            group['lr'] = group['base_lr'] * scale
+
+    def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
+        """Return the weighted total of a batch."""
+        outcome = self._outcome(batch, self.config.augmentation)
+        terms = self._shared(outcome.terms)
+        loss = total(terms)
+        self._watch(loss.detach(), batch)
+        self._row.add({'loss': loss, **{f'loss_{name}': t.value for name, t in terms.items()},
+                       **outcome.metrics})
+        return loss
+
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer,
+                                    gradient_clip_val: float | None = None,
+                                    gradient_clip_algorithm: str | None = None) -> None:
+        """Clip the whole gradient by its norm, and watch that norm."""
+        if self.config.engine.strategy in ('fsdp', 'deepspeed_stage_2'):  # it is in pieces
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        most = gradient_clip_val or float('inf')
+        norm = torch.nn.utils.clip_grad_norm_(self.objective.parameters(), most)
+        if self.config.engine.precision != 'fp16':  # whose scaler skips a step that overflowed
+            _, names = self._recent[-1]
+            self._recent.append((norm.isfinite(), names))
+
+    def on_train_batch_end(self, outputs: Any, batch: TrainingBatch, batch_idx: int) -> None:
+        """Write a row of the curves where one is due: the one place that waits for a GPU."""
+        stepped = (batch_idx + 1) % self.config.optimiser.accumulate == 0
+        due = stepped and self.global_step % self.config.engine.log_every_steps == 0
+        if due or self.device.type == 'cpu':
+            self.require_finite()
+        if due:
+            self._log_row()
+
+    def validation_step(self, batch: TrainingBatch, batch_idx: int) -> None:
+        """Measure held-out windows, and the same ones under wrong instructions."""
+        self._measures.add(self._outcome(batch, None))
+        wrong = self._measures.swapped(batch.windows.instructions)
+        if wrong is not None:
+            windows = batch.windows._replace(instructions=wrong)
+            self._measures.add_swapped(self._outcome(TrainingBatch(windows), None))
+
+    def on_validation_epoch_end(self) -> None:
+        """Write the measures."""
+        self.validation = self._measures.finish(self._summed_everywhere)
+        self._write({f'val_{name}': value for name, value in self.validation.items()})
+        self.log('val_loss', self.validation['loss'], prog_bar=True, logger=False)
+
+    def progress(self) -> float:
+        """Return how far the run is, from 0 to 1, the same in every process."""
+        return self.schedule.progress(self.global_step, self._elapsed_s)
+
+    def require_finite(self) -> None:
+        """
+        Look at all losses since the last look.
+
+        :raises LossIsNotFinite: naming the episodes of the first batch that was not.
+        """
+        recent, self._recent = self._recent, deque()
+        if not recent or bool(torch.stack([flag for flag, _ in recent]).all()):
+            return
+        names = next(names for flag, names in recent if not bool(flag))
+        raise LossIsNotFinite(f'the loss is NaN or infinite at step {self.global_step}, in a batch '
+                              f'of the episodes {", ".join(sorted(set(names)))}')
+
+    @property
+    def _optimizer(self) -> torch.optim.Optimizer:
+        return self.optimizers(use_pl_optimizer=False)  # type: ignore[return-value]
+
+    def _outcome(self, batch: TrainingBatch, augmentation: AugmentationConfig | None) -> Outcome:
+        windows = batch.windows
+        with torch.no_grad():
+            images = {camera.name: self._seen(windows.images[camera.name], camera, augmentation)
+                      for camera in self.data.manifest.cameras}
+        text = self._texts.encode(windows.instructions, self.device)
+        tokens = (self._texts.tokenise(windows.instructions, self.device)
+                  if self.objective.config.caption else None)
+        return self.objective(images, text, windows, tokens, self._words(batch.pairs))
+
+    @staticmethod
+    def _seen(images: Tensor, camera: Any, augmentation: AugmentationConfig | None) -> Tensor:
+        if augmentation is None:
+            return normalise_images(images, camera)
+        return augment(images, camera, augmentation)
+
+    def _words(self, pairs: PairBatch | None) -> Words | None:
+        if pairs is None:
+            return None
+        assert self.objective.config.cotrain is not None
+        camera = self.data.manifest.camera(self.objective.config.cotrain.camera)
+        return Words({camera.name: normalise_images(pairs.images_BHWC, camera)},
+                     self._texts.tokenise(pairs.texts, self.device))
+
+    def _shared(self, terms: Mapping[str, Term]) -> dict[str, Term]:
+        """
+        Weigh each process by its valid entries.
+
+        The mean over the processes is then the mean over the global batch, as one process has it.
+        """
+        if self.trainer.world_size == 1:
+            return dict(terms)
+        counts = torch.stack([term.count for term in terms.values()]).float()
+        everyone = counts.clone()
+        distributed.all_reduce(everyone)
+        factors = (counts * self.trainer.world_size / everyone.clamp(min=1)).unbind()
+        return {name: term._replace(value=term.value * factor)
+                for (name, term), factor in zip(terms.items(), factors)}
+
+    def _summed_everywhere(self, values: Tensor) -> Tensor:
+        if self.trainer.world_size > 1:
+            distributed.all_reduce(values)
+        return values
+
+    def _watch(self, loss: Tensor, batch: TrainingBatch) -> None:
+        self._recent.append((loss.isfinite(), tuple(batch.windows.episode_names)))
+
+    def _log_row(self) -> None:
+        names, means = self._row.finish()
+        means = self._summed_everywhere(means) / self.trainer.world_size
+        row = dict(zip(names, means.tolist()))
+        self._write({**row, 'lr': self._optimizer.param_groups[0]['lr'],
+                     'elapsed_s': self.clock.elapsed_s})
+        self.log('loss', row['loss'], prog_bar=True, logger=False)
+
+    def _write(self, row: Mapping[str, float]) -> None:
+        if self.trainer.is_global_zero:
+            for logger in self.loggers:
+                logger.log_metrics(dict(row), self.global_step)
+
+
+class _RunningMean:
+    """Means of some scalars over the batches of one row, on the device until the end."""
+
+    def __init__(self) -> None:
+        self._names: tuple[str, ...] = ()
+        self._sum: Tensor | None = None
+        self._count = 0
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        stacked = torch.stack([value.detach().float() for value in values.values()])
+        self._names = tuple(values)
+        self._sum = stacked if self._sum is None else self._sum + stacked
+        self._count += 1
+
+    def finish(self) -> tuple[tuple[str, ...], Tensor]:
+        assert self._sum is not None
+        means = self._sum / self._count
+        self._sum, self._count = None, 0
+        return self._names, means

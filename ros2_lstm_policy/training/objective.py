@@ -1,0 +1,227 @@
+"""
+What training minimises: every loss, its ratio, and the modules that only training needs.
+
+The heads of auxiliary losses live here and not in the policy, so a checkpoint holds exactly what acts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import nn, Tensor
+
+from ros2_lstm_policy.data.image_text import CotrainConfig
+from ros2_lstm_policy.model.backbones.base import EncodedText, TextTokens
+from ros2_lstm_policy.model.forward_head import (
+    forward_loss, ForwardConfig, ForwardHead, target_patches)
+from ros2_lstm_policy.model.language import (
+    decoded_logits, language_loss, LanguageConfig, LanguageModel, SeesAndReads, WordDecoder)
+from ros2_lstm_policy.model.latent import ActionLatent, kl_loss, LatentConfig
+from ros2_lstm_policy.model.losses import action_loss
+from ros2_lstm_policy.model.policy import Policy
+from ros2_lstm_policy.types import ActionChunk, Batch
+
+CAPTION_RATIO = 0.05
+KL_RATIO = 0.05
+COTRAIN_RATIO = 0.1
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """
+    Which losses there are, and what each weighs beside the arm's 1.
+
+    :param arm_gripper_loss_ratio: weight of the gripper's cross-entropy.
+    :param fwd_loss_ratio: weight of forward prediction; 0 turns it off.
+    :param forward: which cameras are predicted, and how.
+    :param caption: predict the instruction from the images.
+    :param cap_loss_ratio: its weight; 0.05 where it is not said.
+    :param latent: a learned latent of the action chunk; None for none.
+    :param kl_div_ratio: weight of its divergence from the prior; 0.05 where it is not said.
+    :param cotrain: image-text pairs mixed into training; None for none.
+    :param vl_cotrain_ratio: their weight; 0.1 where it is not said.
+    :param language: the word decoder of backbones that bring no language model.
+    """
+
+    arm_gripper_loss_ratio: float = 0.01
+    fwd_loss_ratio: float = 0.0
+    forward: ForwardConfig = field(default_factory=ForwardConfig)
+    caption: bool = False
+    cap_loss_ratio: float | None = None
+    latent: LatentConfig | None = None
+    kl_div_ratio: float | None = None
+    cotrain: CotrainConfig | None = None
+    vl_cotrain_ratio: float | None = None
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse negative ratios, and ratios of losses that are not produced."""
+        for name, loss, there in (('cap_loss_ratio', 'caption: true', self.caption),
+                                  ('kl_div_ratio', 'latent', self.latent),
+                                  ('vl_cotrain_ratio', 'cotrain', self.cotrain),
+                                  ('fwd_loss_ratio', 'forward.static or forward.hand',
+                                   self.forward.cameras)):
+            if getattr(self, name) and not there:
+                raise ValueError(f'{name} is {getattr(self, name)}, but the loss that it weighs is '
+                                 f'not configured; set {loss} or remove the ratio')
+        for name in ('arm_gripper_loss_ratio', 'fwd_loss_ratio', 'cap_loss_ratio', 'kl_div_ratio',
+                     'vl_cotrain_ratio'):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f'{name} must not be negative, found {getattr(self, name)}')
+
+    @property
+    def future_frames(self) -> int:
+        """Return how many next frames a batch must bring; 0 for none."""
+        return self.forward.frames if self.fwd_loss_ratio else 0
+
+    @property
+    def future_cameras(self) -> tuple[str, ...]:
+        """Return the cameras of these frames."""
+        return self.forward.cameras if self.fwd_loss_ratio else ()
+
+
+class Term(NamedTuple):
+    """
+    One loss.
+
+    :param value: mean over the entries that count.
+    :param ratio: its weight in the total.
+    :param count: how many entries that were.
+    """
+
+    value: Tensor
+    ratio: float
+    count: Tensor
+
+
+class Words(NamedTuple):
+    """
+    Image-text pairs, ready for the language model.
+
+    :param images: camera name to (B, 3, H, W), normalised.
+    :param text: of the same B.
+    """
+
+    images: Mapping[str, Tensor]
+    text: TextTokens
+
+
+class Outcome(NamedTuple):
+    """All losses of a batch by name, and numbers that are only logged."""
+
+    terms: dict[str, Term]
+    metrics: dict[str, Tensor]
+
+
+class Objective(nn.Module):
+    """A policy, and the heads and sums that train it."""
+
+    def __init__(self, policy: Policy, config: LossConfig) -> None:
+        """
+        Create the heads that the configuration asks for.
+
+        :raises ValueError: for a head that this policy cannot have.
+        """
+        super().__init__()
+        self.policy, self.config = policy, config
+        width, chunk = policy.backbone.feature_dim, policy.decoder.chunk_size
+        cameras = {camera.name for camera in policy.manifest.cameras}
+        for camera in config.future_cameras:
+            if camera not in cameras:
+                raise ValueError(f'losses.forward.{camera}: the policy has no {camera} camera')
+        if config.future_frames >= chunk:
+            raise ValueError(f'losses.forward.frames: {config.future_frames} must be below the '
+                             f'chunk of {chunk} actions, whose mask says which frames exist')
+        self.forward_heads = nn.ModuleDict({
+            camera: ForwardHead(width, config.forward) for camera in config.future_cameras})
+        self.latent = ActionLatent(width, chunk, config.latent) if config.latent else None
+        self.word_decoder = self._word_decoder() if config.caption or config.cotrain else None
+
+    def forward(self, images: Mapping[str, Tensor], text: EncodedText, batch: Batch,
+                tokens: TextTokens | None = None, words: Words | None = None) -> Outcome:
+        """
+        Compute every loss.
+
+        :param images: camera name to (B, T, 3, H, W), augmented and normalised.
+        :param text: B encoded instructions.
+        :param batch: labels and masks.
+        :param tokens: B tokenised instructions, for the caption.
+        :param words: a batch of image-text pairs, for co-training.
+        """
+        terms: dict[str, Term] = {}
+        features_BTND = self.policy.encode(images, text)
+        self._add_forward(terms, features_BTND, batch)
+        features_BTND = self._add_latent(terms, features_BTND, batch)
+        chunk = self.policy.decoder(features_BTND)
+        chunk = ActionChunk(chunk.arm_BTKA.float(), chunk.gripper_logit_BTK.float())
+        action = action_loss(chunk, batch.arm_BTKA, batch.gripper_open_BTK, batch.valid_BTK)
+        count = batch.valid_BTK.sum()
+        terms['arm'] = Term(action.arm, 1.0, count)
+        terms['gripper'] = Term(action.gripper, self.config.arm_gripper_loss_ratio, count)
+        if self.config.caption:
+            assert tokens is not None
+            self._add_caption(terms, images, tokens)
+        if words is not None:
+            self._add_cotrain(terms, words)
+        return Outcome(terms, {'gripper_accuracy': action.gripper_accuracy})
+
+    def _add_forward(self, terms: dict[str, Term], features_BTND: Tensor, batch: Batch) -> None:
+        frames = self.config.forward.frames
+        for camera, head in self.forward_heads.items():
+            valid_BTF = batch.valid_BTK[..., 1:frames + 1]  # frame t + 1 + f exists with action
+            predicted = head(features_BTND.mean(2))
+            target = target_patches(batch.future_images[camera], self.config.forward)
+            loss = forward_loss(predicted, target, valid_BTF)
+            terms[f'forward_{camera}'] = Term(loss, self.config.fwd_loss_ratio, valid_BTF.sum())
+
+    def _add_latent(self, terms: dict[str, Term], features_BTND: Tensor, batch: Batch) -> Tensor:
+        if self.latent is None or not self.training:  # acting knows no labels: z is zero
+            return features_BTND
+        posterior = self.latent.encode(features_BTND.mean(2), batch.arm_BTKA,
+                                       batch.gripper_open_BTK, batch.valid_BTK)
+        terms['kl'] = Term(kl_loss(posterior, batch.valid_BTK),
+                           _default(self.config.kl_div_ratio, KL_RATIO),
+                           batch.valid_BTK.any(-1).sum())
+        return self.latent.condition(features_BTND, posterior.sample())
+
+    def _add_caption(self, terms: dict[str, Term], images: Mapping[str, Tensor],
+                     tokens: TextTokens) -> None:
+        """The first frame of a window stands for it: it always exists, and one is enough."""
+        first = {camera: value[:, 0] for camera, value in images.items()}
+        loss = language_loss(self._logits(first, tokens), tokens)
+        terms['caption'] = Term(loss, _default(self.config.cap_loss_ratio, CAPTION_RATIO),
+                                tokens.mask_BN[:, 1:].sum())
+
+    def _add_cotrain(self, terms: dict[str, Term], words: Words) -> None:
+        loss = language_loss(self._logits(words.images, words.text), words.text)
+        terms['cotrain'] = Term(loss,
+                                _default(self.config.vl_cotrain_ratio, COTRAIN_RATIO),
+                                words.text.mask_BN[:, 1:].sum())
+
+    def _word_decoder(self) -> WordDecoder | None:
+        backbone = self.policy.backbone
+        if isinstance(backbone, LanguageModel):
+            return None
+        if isinstance(backbone, SeesAndReads):
+            return WordDecoder(backbone, self.config.language)
+        raise ValueError(f'losses.caption and losses.cotrain need a language model; the backbone '
+                         f'{self.policy.config.backbone.family!r} has none')
+
+    def _logits(self, images: Mapping[str, Tensor], text: TextTokens) -> Tensor:
+        backbone = self.policy.backbone
+        if self.word_decoder is None:
+            return backbone.next_token_logits(images, text)
+        no_words = self.policy.encode_instructions([''])
+        return decoded_logits(self.word_decoder, backbone, no_words, images, text)
+
+
+def total(terms: Mapping[str, Term]) -> Tensor:
+    """Return the weighted sum of all losses."""
+    return torch.stack([term.ratio * term.value for term in terms.values()]).sum()
+
+
+def _default(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value

@@ -1,0 +1,151 @@
+"""A whole training run: from a configuration to checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+import logging
+from pathlib import Path
+import warnings
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
+import torch
+
+from ros2_lstm_policy import config as yaml_config
+from ros2_lstm_policy.data.build import open_store, StoreRequest
+from ros2_lstm_policy.data.datamodule import DataModule, held_out, split_windows
+from ros2_lstm_policy.data.image_text import PairSet
+from ros2_lstm_policy.data.order import Share
+from ros2_lstm_policy.data.store import FrameStore
+from ros2_lstm_policy.data.windows import WindowIndex
+from ros2_lstm_policy.model import checkpoint
+from ros2_lstm_policy.model.policy import Policy
+from ros2_lstm_policy.training import tuning
+from ros2_lstm_policy.training.config import TrainConfig
+from ros2_lstm_policy.training.keeping import Keeper, STATE
+from ros2_lstm_policy.training.module import TrainingModule
+from ros2_lstm_policy.training.objective import Objective
+from ros2_lstm_policy.training.schedule import Schedule
+
+USED_CONFIG = 'train.yaml'
+_PRECISION = {'fp32': '32-true', 'bf16': 'bf16-mixed', 'fp16': '16-mixed'}
+
+
+def assemble(config: TrainConfig, share: Share = Share(),
+             tell: Callable[[str], None] = print) -> TrainingModule:
+    """
+    Build everything of a run: the model first, so that a bad configuration reads no data.
+
+    :param share: this process's part of every global batch.
+    :param tell: takes lines for people.
+    :raises ValueError: for settings that do not fit together, or data that cannot be trained on.
+    """
+    torch.manual_seed(config.seed)
+    policy = _policy(config)
+    tuning.apply(policy, config.tune)
+    objective = Objective(policy, config.losses)
+    pairs = _pairs(config)
+    store = _store(config, tell)
+    decoder = config.policy.decoder
+    index = WindowIndex(store.lengths, decoder.window_size, decoder.fwd_pred_next_n)
+    out_E = held_out([episode.name for episode in store.episodes],
+                     config.data.loader.validation_share)
+    policy.manifest = config.manifest.fitted(_training_arm(store, out_E))
+    cotrain = config.losses.cotrain
+    data = DataModule(
+        store, config.data.loader, policy.manifest, index,
+        split_windows(index, out_E, config.validation.max_windows), config.seed, share=share,
+        source_weights=config.data.weights, future=config.losses.future_frames,
+        future_cameras=config.losses.future_cameras, pairs=pairs,
+        pair_batch_size=cotrain.batch_size if cotrain else 0,
+        validation_batch_size=config.validation.batch_size)
+    steps_per_epoch = data.batches_per_epoch / config.optimiser.accumulate
+    return TrainingModule(objective, config, data, Schedule(config.schedule, steps_per_epoch))
+
+
+def fit(config: TrainConfig, resume: bool = False) -> None:
+    """
+    Train until the schedule's end.
+
+    :param resume: go on from the state in `config.output`.
+    :raises Interrupted: after Ctrl-C, with the state saved.
+    :raises LossIsNotFinite: where a loss became NaN.
+    """
+    logging.getLogger('pytorch_lightning').setLevel(logging.WARNING)
+    warnings.filterwarnings('ignore', '.*does not have many workers.*')
+    engine = config.engine
+    trainer = _trainer(config)
+    module = assemble(config, Share(trainer.global_rank, trainer.world_size),
+                      print if trainer.is_global_zero else lambda line: None)
+    trainer.callbacks.append(Keeper(module, config.output))  # type: ignore[attr-defined]
+    if engine.compile:
+        module.objective.policy.backbone.compile()
+    if trainer.is_global_zero:
+        config.output.mkdir(parents=True, exist_ok=True)
+        (config.output / USED_CONFIG).write_text(yaml_config.dump(config))
+    trainer.fit(module, module.data.train_loader(), module.data.validation_loader(),
+                ckpt_path=config.output / STATE if resume else None, weights_only=True)
+
+
+def _policy(config: TrainConfig) -> Policy:
+    if config.init_from is None:
+        return Policy(config.policy, config.manifest.manifest())
+    policy = checkpoint.load(config.init_from)
+    wanted = Policy(config.policy, config.manifest.manifest(), config.init_from).config
+    if policy.config != wanted:
+        raise ValueError(f'{config.init_from}: is of another architecture than `policy`:\n'
+                         f'found {policy.config}\nwanted {wanted}')
+    return policy.train()
+
+
+def _pairs(config: TrainConfig) -> PairSet | None:
+    cotrain = config.losses.cotrain
+    if cotrain is None:
+        return None
+    return PairSet.open(cotrain.path, config.manifest.manifest().camera(cotrain.camera))
+
+
+def _store(config: TrainConfig, tell: Callable[[str], None]) -> FrameStore:
+    if config.data.store is not None:
+        return FrameStore.load(config.data.store)
+    limits = replace(config.data.limits, period_s=config.manifest.control_period_s)
+    request = StoreRequest(config.data.sources, config.manifest.cameras, limits)
+    return open_store(request, config.data.cache, max(1, config.data.loader.workers), tell)
+
+
+def _training_arm(store: FrameStore, held_out_E: object) -> object:
+    import numpy as np
+    frames = np.repeat(~np.asarray(held_out_E), store.lengths)
+    return np.asarray(store.arm)[frames]
+
+
+def _trainer(config: TrainConfig) -> pl.Trainer:
+    engine, output = config.engine, config.output
+    return pl.Trainer(
+        accelerator=engine.accelerator, devices=engine.devices or 'auto', num_nodes=engine.nodes,
+        strategy=_strategy(config), precision=_PRECISION[engine.precision],
+        accumulate_grad_batches=config.optimiser.accumulate,
+        gradient_clip_val=config.optimiser.clip_norm or None, gradient_clip_algorithm='norm',
+        max_steps=-1, max_epochs=-1, use_distributed_sampler=False, num_sanity_val_steps=0,
+        val_check_interval=config.validation.every_steps * config.optimiser.accumulate,
+        check_val_every_n_epoch=None, enable_checkpointing=False, enable_model_summary=False,
+        log_every_n_steps=1, logger=[CSVLogger(output, 'logs', flush_logs_every_n_steps=1),
+                                     TensorBoardLogger(output, 'logs')],
+        callbacks=[TQDMProgressBar(refresh_rate=engine.log_every_steps)],
+        default_root_dir=output)
+
+
+def _strategy(config: TrainConfig) -> object:
+    several = config.engine.devices != 1 or config.engine.nodes > 1
+    if config.engine.strategy == 'ddp' or (config.engine.strategy == 'auto' and several):
+        return DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True,
+                           find_unused_parameters=True)
+    return config.engine.strategy
+
+
+def used_config(run: Path) -> Path:
+    """Return the configuration that a run was started with."""
+    return run / USED_CONFIG

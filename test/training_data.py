@@ -1,0 +1,46 @@
+"""A small frame store whose pictures tell what to do, for tests of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ros2_lstm_policy.data.store import FrameStore, StoredEpisode, StoreWriter
+from ros2_lstm_policy.manifest import CameraSpec
+from ros2_lstm_policy.types import CAMERAS
+
+MEAN, STD = (0.498039216,) * 3, (0.501960784,) * 3
+TASKS = {'go left': -1.0, 'go right': 1.0}
+
+
+def cameras(size: int) -> tuple[CameraSpec, ...]:
+    """Return both cameras at that size."""
+    return tuple(CameraSpec(name, size, size, 'area', MEAN, STD) for name in CAMERAS)
+
+
+def write_store(path: Path, episodes: int = 6, steps: int = 14, size: int = 32,
+                seed: int = 0) -> FrameStore:
+    """
+    Write episodes of a bright square that moves as it is told.
+
+    The arm moves in x by the instruction's sign, in y by the square's brightness; the gripper
+    closes in the second half.
+    """
+    rng = np.random.default_rng(seed)
+    writer = StoreWriter(path, cameras(size))
+    for number in range(episodes):
+        told = list(TASKS)[number % len(TASKS)]
+        images = {name: rng.integers(0, 40, (steps, size, size, 3), np.uint8) for name in CAMERAS}
+        arm = np.zeros((steps, 6), np.float32)
+        brightness = rng.uniform(0, 1)
+        for step in range(steps):
+            column = int((size - 8) * (0.5 + TASKS[told] * 0.5 * step / steps))
+            for image in images.values():
+                image[step, 8:16, column:column + 8] = int(80 + 170 * brightness)
+            arm[step] = (0.04 * TASKS[told], 0.04 * (brightness - 0.5), 0, 0, 0, 0.1)
+        gripper = (np.arange(steps) < steps // 2).astype(np.float32)
+        stamps = np.arange(steps, dtype=np.int64) * 100_000_000
+        writer.append(StoredEpisode(f'episode_{number}', told, steps), images, arm, gripper,
+                      stamps)
+    return writer.close()
