@@ -87,18 +87,19 @@ class StreamSampler:
             raise ValueError(f'camera {camera!r} is none of {", ".join(self._cameras)}')
         if stamp_ns <= 0:
             return self.refuse(camera, Reason('no_stamp', f'{camera}: the header stamp is zero; '
-                                              'the camera driver must stamp its images'))
+                                              'the camera driver must stamp its images', camera))
         newest = self._frames.get(camera)
         if newest is not None and stamp_ns <= newest.stamp_ns:
             if newest.stamp_ns - stamp_ns <= JUMP_BACK_S * _NS:
                 return Reason('out_of_order', f'{camera}: a frame of '
-                              f'{_seconds(newest.stamp_ns - stamp_ns)} before the newest')
+                              f'{_seconds(newest.stamp_ns - stamp_ns)} before the newest', camera)
             self.flush()
         size = self._sizes.setdefault(camera, image.shape)
         if image.shape != size:
             return self.refuse(camera, Reason(
                 'image_size', f'{camera}: images are now {_size(image.shape)}, and were '
-                f'{_size(size)} when the episode began; reset the episode to accept the new size'))
+                f'{_size(size)} when the episode began; reset the episode to accept the new size',
+                camera))
         self._refused.pop(camera, None)
         self._frames[camera] = Frame(stamp_ns, image)
         return None
@@ -139,17 +140,18 @@ class StreamSampler:
             return self._refused[camera]
         frame = self._frames.get(camera)
         if frame is None:
-            return Reason('no_image', f'{camera}: no image yet')
+            return Reason('no_image', f'{camera}: no image yet', camera)
         age_ns = now_ns - frame.stamp_ns
         if age_ns > self._max_age_s * _NS:
             return Reason('old_image', f'{camera}: the newest image is {_seconds(age_ns)} old, at '
-                          f'most {self._max_age_s:.3f} s is allowed (max_image_age_s)')
+                          f'most {self._max_age_s:.3f} s is allowed (max_image_age_s)', camera)
         return None
 
     def _ahead(self, camera: str, now_ns: int) -> Reason:
         ahead_ns = self._frames[camera].stamp_ns - now_ns
         return Reason('clock', f'{camera}: the newest image is {_seconds(ahead_ns)} ahead of now: '
-                      "the clock jumped back, or the camera's clock is not this one's")
+                      "the clock jumped back, or the camera's clock is not this one's",
+                      camera)
 
 
 def _seconds(duration_ns: int) -> str:

@@ -86,10 +86,12 @@ class Reason(NamedTuple):
 
     :param code: the kind, the same while the cause is the same: what logs and counters go by.
     :param text: what was found, what was wanted, what to do.
+    :param camera: the camera that it is about; empty for none.
     """
 
     code: str
     text: str
+    camera: str = ''
 
 
 class Actor(Protocol):

@@ -19,12 +19,18 @@ from ros2_lstm_policy.types import Actor, Decision, Observation
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One observation to act on; `submitted_ns` is monotonic time."""
+    """
+    One observation to act on.
+
+    :param submitted_ns: monotonic time.
+    :param spent_ns: what had been spent on it before, for the one who measures.
+    """
 
     episode: int
     observation: Observation
     instruction: str
     submitted_ns: int
+    spent_ns: int
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,8 @@ class PolicyWorker:
         """Start the thread."""
         self._thread.start()
 
-    def submit(self, observation: Observation, instruction: str) -> Job | None:
+    def submit(self, observation: Observation, instruction: str, spent_ns: int = 0,
+               ) -> Job | None:
         """
         Put an observation into the mailbox.
 
@@ -86,7 +93,8 @@ class PolicyWorker:
         """
         with self._wake:
             replaced = self._waiting
-            self._waiting = Job(self._episode, observation, instruction, time.monotonic_ns())
+            self._waiting = Job(self._episode, observation, instruction, time.monotonic_ns(),
+                                spent_ns)
             self._wake.notify()
         return replaced
 

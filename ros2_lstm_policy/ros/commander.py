@@ -1,0 +1,239 @@
+"""
+One active stretch of the node: ticks in, exactly one command or hold out for each observation.
+
+Ticks, resets and instructions come on the executor's thread, decisions on the worker's. Whatever
+is published, and whatever both threads touch, is guarded by the worker's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import time
+import traceback
+
+from rclpy.lifecycle import LifecycleNode
+from ros2_lstm_policy.manifest import ActionManifest
+from ros2_lstm_policy.resample import Missing
+from ros2_lstm_policy.ros.conversions import rotation_vector
+from ros2_lstm_policy.ros.diagnostics import Holds, Latencies, Rate
+from ros2_lstm_policy.ros.inputs import Inputs
+from ros2_lstm_policy.ros.outputs import Outputs
+from ros2_lstm_policy.ros.parameters import Settings
+from ros2_lstm_policy.runtime.safety import blend_in, check, GripperShaper, Limits
+from ros2_lstm_policy.runtime.worker import Outcome, PolicyWorker
+from ros2_lstm_policy.types import Action, Actor, Decision, Observation, Reason
+
+MAX_INSTRUCTION_CHARACTERS = 1000
+_STOP_TIMEOUT_S = 2.0
+_NS = 1_000_000_000
+
+
+class Commander:
+    """
+    Acts from activation to deactivation.
+
+    :param limits: what the robot may be asked to do.
+    :param instruction: what the robot is told to do until another instruction comes.
+    :param first_episode: the number that its episodes begin with.
+    """
+
+    def __init__(self, node: LifecycleNode, settings: Settings, manifest: ActionManifest,
+                 limits: Limits, actor: Actor, inputs: Inputs, outputs: Outputs, holds: Holds,
+                 instruction: str, first_episode: int) -> None:
+        """Prepare; :meth:`start` acts."""
+        self._node, self._settings, self._manifest = node, settings, manifest
+        self.limits = limits
+        self._inputs, self._outputs, self._holds = inputs, outputs, holds
+        self._gripper = GripperShaper(manifest.gripper_threshold, settings.gripper_hysteresis,
+                                      settings.gripper_min_hold_s)
+        self.worker = PolicyWorker(actor, self._deliver, first_episode)
+        self.latencies, self.ticks, self.commands = Latencies(), Rate(), Rate()
+        self._instruction = instruction.strip()
+        self._last_set: int | None = None
+        self._seen_ticks = -1
+        self._begun_ns = 0
+
+    @property
+    def instruction(self) -> str:
+        """Return what the robot is told to do now."""
+        return self._instruction
+
+    def start(self) -> None:
+        """Begin the first episode, with what the cameras show already."""
+        self._begun_ns = self._now_ns()
+        self.worker.start()
+        self.frame_arrived()
+
+    def stop(self) -> None:
+        """End: nothing old can be published any more, the robot holds, the thread leaves."""
+        self.reset_episode('deactivated', 'the node is being deactivated')
+        if not self.worker.stop(_STOP_TIMEOUT_S):
+            self._node.get_logger().warning(
+                f'the policy did not return within {_STOP_TIMEOUT_S} s; it is left behind')
+
+    def frame_arrived(self) -> None:
+        """Tick where ticks come from frames and all cameras have shown one moment."""
+        if self._settings.trigger != 'frames':
+            return
+        stamp_ns = self._inputs.sampler.complete_set()
+        if stamp_ns is not None and stamp_ns != self._last_set:
+            self._last_set = stamp_ns
+            self.tick()
+
+    def tick(self, late_ns: int = 0) -> None:
+        """
+        Take one observation, or hold.
+
+        :param late_ns: how late this tick is by its timer.
+        """
+        due_ns, now_ns = time.monotonic_ns() - late_ns, self._now_ns()
+        self.ticks.add()
+        sampled = self._inputs.sampler.sample(now_ns)
+        with self.worker.lock:
+            self._give_up_what_is_overdue(now_ns)
+            if isinstance(sampled, Missing):
+                stamp_ns = now_ns if self._last_set is None else self._last_set
+                self._hold(self._inputs.explain(sampled.reasons), stamp_ns)
+                return
+            refusal = self._check_instruction()
+            if refusal is not None:
+                self._hold([refusal], sampled.stamp_ns)
+                return
+            self._submit(sampled, due_ns)
+
+    def reset_episode(self, code: str, text: str) -> int:
+        """
+        Begin the next episode: nothing old is published from here on, and the robot holds.
+
+        :return: its number.
+        """
+        with self.worker.lock:
+            dropped = self.worker.reset()
+            self._inputs.sampler.reset()
+            self._gripper.reset()
+            self._begun_ns = self._now_ns()
+            for stamp_ns in [job.observation.stamp_ns for job in dropped] or [self._begun_ns]:
+                self._hold([Reason(code, text)], stamp_ns)
+            return self.worker.episode
+
+    def set_instruction(self, text: str) -> None:
+        """Take an instruction; another one than before begins an episode, an empty one stops."""
+        text = text.strip()
+        if text == self._instruction:
+            return
+        self._instruction = text
+        if not text or self._settings.new_instruction_resets:
+            episode = self.reset_episode('episode_reset', 'the instruction changed')
+            self._node.get_logger().info(f'episode {episode}: {text[:80]!r}')
+
+    def clock_jumped_back(self) -> None:
+        """Forget what was seen in a time that has not come yet."""
+        self._inputs.sampler.flush()
+        self._last_set = None
+        self.reset_episode('clock', 'the clock jumped back; everything begins afresh')
+
+    def repeat_for_servo(self) -> None:
+        """Publish the velocity that the last command means now."""
+        with self.worker.lock:
+            self._outputs.servo(self._now_ns())
+
+    def look_around(self) -> None:
+        """Note why there are no ticks, where there are none; called once a second."""
+        if self.ticks.count != self._seen_ticks:
+            self._seen_ticks = self.ticks.count
+            return
+        now_ns = self._now_ns()
+        sampled = self._inputs.sampler.sample(now_ns)
+        if isinstance(sampled, Missing):
+            self._holds.begin(self._inputs.explain(sampled.reasons))
+        elif self._settings.trigger == 'timer':
+            self._holds.begin([Reason('no_tick', 'the clock stands still: use_sim_time is set and '
+                                      f'/clock says {now_ns / _NS:.3f} s')])
+
+    def _submit(self, observation: Observation, due_ns: int) -> None:
+        spent_ns = time.monotonic_ns() - due_ns
+        arrival = self._inputs.arrival(observation)
+        if arrival is not None:
+            self._note({'camera': arrival.transport_ns, 'decode': arrival.decode_ns,
+                        'wait': due_ns - arrival.received_ns, 'tick': spent_ns})
+            spent_ns += arrival.decode_ns
+        replaced = self.worker.submit(observation, self._instruction, spent_ns)
+        if replaced is not None:
+            self._hold([Reason('superseded', 'the policy is slower than its control period: a '
+                               'newer observation came before this one was looked at')],
+                       replaced.observation.stamp_ns)
+
+    def _give_up_what_is_overdue(self, now_ns: int) -> None:
+        job = self.worker.current
+        if job is None:
+            return
+        age_s = (now_ns - job.observation.stamp_ns) / _NS
+        if age_s > self.limits.deadline_s:
+            self.worker.give_up()
+            self._hold([Reason('deadline', f'the policy has not answered an observation of '
+                               f'{age_s:.3f} s ago, at most {self.limits.deadline_s:.3f} s is '
+                               'allowed (deadline_s)')], job.observation.stamp_ns)
+
+    def _check_instruction(self) -> Reason | None:
+        if not self._instruction:
+            return Reason('no_instruction', 'there is no instruction; publish one')
+        if len(self._instruction) > MAX_INSTRUCTION_CHARACTERS:
+            return Reason('long_instruction', f'the instruction has {len(self._instruction)} '
+                          f'characters, at most {MAX_INSTRUCTION_CHARACTERS} are allowed')
+        return None
+
+    def _deliver(self, outcome: Outcome) -> None:
+        """Answer one observation; on the worker's thread, under its lock."""
+        try:
+            if isinstance(outcome.result, Exception):
+                self._hold([self._failure(outcome.result)], outcome.job.observation.stamp_ns)
+            else:
+                self._act(outcome, outcome.result)
+        except Exception:  # the thread's edge: the node lives, the robot gets nothing
+            self._node.get_logger().error(traceback.format_exc(), throttle_duration_sec=1.0)
+
+    def _act(self, outcome: Outcome, decision: Decision) -> None:
+        observation, now_ns = outcome.job.observation, self._now_ns()
+        arm = rotation_vector(decision.action.arm, self._manifest.rotation)
+        action = Action(arm, decision.action.gripper_open)
+        pose = self._inputs.pose(now_ns)
+        checked = check(action, (now_ns - observation.stamp_ns) / _NS, self.limits, pose)
+        if isinstance(checked, Reason):
+            if checked.code == 'not_finite':
+                self.worker.forget()
+            self._hold([checked], observation.stamp_ns)
+            return
+        share = blend_in((now_ns - self._begun_ns) / _NS, self._settings.blend_in_s)
+        is_open = self._gripper.update(action.gripper_open, observation.stamp_ns / _NS)
+        self._outputs.command(observation.stamp_ns, checked.arm * share, is_open)
+        self.commands.add()
+        self._holds.end()
+        self._note_latencies(outcome, decision)
+        self._outputs.intention(observation.stamp_ns, decision, pose)
+
+    def _hold(self, reasons: Sequence[Reason], stamp_ns: int) -> None:
+        self._outputs.hold(stamp_ns)
+        self._holds.begin(reasons)
+
+    def _failure(self, error: Exception) -> Reason:
+        if not isinstance(error, ValueError):
+            self._node.get_logger().error(''.join(traceback.format_exception(error)),
+                                          throttle_duration_sec=10.0)
+        return Reason('policy_failed', f'the policy failed: {type(error).__name__}: {error}')
+
+    def _note_latencies(self, outcome: Outcome, decision: Decision) -> None:
+        job = outcome.job
+        queue_ns = outcome.started_ns - job.submitted_ns
+        publish_ns = time.monotonic_ns() - outcome.finished_ns
+        self._note({'queue': queue_ns, 'policy': outcome.finished_ns - outcome.started_ns,
+                    'publish': publish_ns, 'overhead': job.spent_ns + queue_ns + publish_ns,
+                    'total': self._now_ns() - job.observation.stamp_ns})
+        for stage, duration_s in decision.stage_s.items():
+            self.latencies.add(f'policy {stage}', duration_s)
+
+    def _note(self, stages_ns: Mapping[str, int]) -> None:
+        for stage, duration_ns in stages_ns.items():
+            self.latencies.add(stage, duration_ns / _NS)
+
+    def _now_ns(self) -> int:
+        return self._node.get_clock().now().nanoseconds

@@ -1,0 +1,132 @@
+"""What the node says about itself: latencies by stage, rates, why it holds; by REP-107."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Mapping, Sequence
+import time
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+import numpy as np
+from rclpy.impl.rcutils_logger import RcutilsLogger
+from ros2_lstm_policy.ros.conversions import time_message
+from ros2_lstm_policy.types import Reason
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+Causes = tuple[tuple[str, str], ...]
+WAITING = ('no_instruction', 'episode_reset', 'deactivated')
+_KEPT = 1000
+_LOG_PERIOD_S = 1.0
+
+
+class Latencies:
+    """The last thousand durations of each stage between camera and command."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._stages: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_KEPT))
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Add one duration."""
+        self._stages[stage].append(seconds)
+
+    def percentiles_ms(self) -> dict[str, tuple[float, float]]:
+        """Return the median and the 99th percentile of each stage in milliseconds."""
+        return {stage: tuple(1e3 * np.percentile(list(seconds), (50, 99)))
+                for stage, seconds in self._stages.items() if seconds}
+
+
+class Rate:
+    """How often something happens, over the time between two readings."""
+
+    def __init__(self) -> None:
+        """Begin now."""
+        self.count, self._since_s, self._counted = 0, time.monotonic(), 0
+
+    def add(self) -> None:
+        """Count one."""
+        self.count += 1
+
+    def read_hz(self) -> float:
+        """Return the rate since the last reading."""
+        now_s, count = time.monotonic(), self.count
+        rate = (count - self._counted) / max(now_s - self._since_s, 1e-6)
+        self._since_s, self._counted = now_s, count
+        return rate
+
+
+class Holds:
+    """
+    Why the robot holds: now, and how often for each reason.
+
+    A reason is logged when it appears, and once more when it is over; never more than once a
+    second, however fast it comes and goes.
+    """
+
+    def __init__(self, logger: RcutilsLogger) -> None:
+        """Begin without a reason."""
+        self._logger = logger
+        self.current: tuple[Reason, ...] = ()
+        self.counts: Counter[str] = Counter()
+        self._logged_s: dict[Causes, float] = {}
+        self._announced = False
+
+    def begin(self, reasons: Sequence[Reason]) -> None:
+        """Note that the robot holds at this tick."""
+        is_new = _causes(reasons) != _causes(self.current)
+        self.current = tuple(reasons)
+        self.counts.update(reason.code for reason in reasons)
+        if is_new and self._may_log(_causes(reasons)):
+            text = '; '.join(reason.text for reason in reasons)
+            say = self._logger.info if level(reasons) == WARN else self._logger.warning
+            say(f'holding: {text}')
+            self._announced = True
+
+    def end(self) -> None:
+        """Note that the robot acts at this tick."""
+        self.current = ()
+        if self._announced:
+            self._logger.info('acting')
+            self._announced = False
+
+    def _may_log(self, causes: Causes) -> bool:
+        now_s = time.monotonic()
+        if now_s - self._logged_s.get(causes, -np.inf) < _LOG_PERIOD_S:
+            return False
+        self._logged_s[causes] = now_s
+        return True
+
+
+def _causes(reasons: Sequence[Reason]) -> Causes:
+    return tuple((reason.code, reason.camera) for reason in reasons)
+
+
+def level(reasons: Sequence[Reason]) -> bytes:
+    """Return how bad it is to hold for these reasons."""
+    if not reasons:
+        return OK
+    return WARN if {reason.code for reason in reasons} <= set(WAITING) else ERROR
+
+
+def status(name: str, severity: bytes, message: str,
+           values: Mapping[str, object]) -> DiagnosticStatus:
+    """Return one status; the node's name comes first, as REP-107 asks."""
+    pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+    return DiagnosticStatus(level=severity, name=name, message=message, hardware_id='',
+                            values=pairs)
+
+
+def latency_values(latencies: Latencies) -> dict[str, str]:
+    """Return the stages' percentiles as keys and values."""
+    values = {}
+    for stage, (median_ms, p99_ms) in latencies.percentiles_ms().items():
+        values[f'{stage} p50 [ms]'] = f'{median_ms:.2f}'
+        values[f'{stage} p99 [ms]'] = f'{p99_ms:.2f}'
+    return values
+
+
+def array(stamp_ns: int, statuses: Sequence[DiagnosticStatus]) -> DiagnosticArray:
+    """Return the message."""
+    message = DiagnosticArray(status=list(statuses))
+    message.header.stamp = time_message(stamp_ns)
+    return message

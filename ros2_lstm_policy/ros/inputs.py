@@ -1,0 +1,152 @@
+"""What the node listens to: cameras, the instruction, the tool's pose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+import time
+from typing import Any, NamedTuple
+
+from geometry_msgs.msg import PoseStamped
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import qos_check_compatible, qos_profile_sensor_data, QoSCompatibility, QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+from ros2_lstm_policy.messages import image_to_rgb, ImageError, stamp_ns
+from ros2_lstm_policy.resample import StreamSampler
+from ros2_lstm_policy.ros.conversions import pose_from_message
+from ros2_lstm_policy.ros.diagnostics import Rate
+from ros2_lstm_policy.ros.lifecycle import guarded
+from ros2_lstm_policy.ros.parameters import Settings
+from ros2_lstm_policy.runtime.safety import Pose
+from ros2_lstm_policy.types import HAND_CAMERA, Observation, Reason, STATIC_CAMERA
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
+
+TOPICS = {STATIC_CAMERA: 'rgb', HAND_CAMERA: 'hand_rgb'}
+_NS = 1_000_000_000
+_ASK_PERIOD_S = 1.0
+
+
+class Arrival(NamedTuple):
+    """
+    When a camera's newest frame came.
+
+    :param received_ns: monotonic time.
+    :param transport_ns: from the stamp to then, by the ROS clock.
+    :param decode_ns: what the callback took.
+    """
+
+    stamp_ns: int
+    received_ns: int
+    transport_ns: int
+    decode_ns: int
+
+
+class Inputs:
+    """
+    The node's subscriptions and what came through them; used on the executor's thread.
+
+    :param cameras: the cameras that the checkpoint needs.
+    :param on_frame: called after each frame that was taken.
+    :param on_instruction: called with each instruction.
+    """
+
+    def __init__(self, node: LifecycleNode, settings: Settings, cameras: Sequence[str],
+                 on_frame: Callable[[], None], on_instruction: Callable[[str], None]) -> None:
+        """Subscribe."""
+        self._node, self._on_frame = node, on_frame
+        self._max_age_ns = int(settings.max_image_age_s * _NS)
+        self.sampler = StreamSampler(cameras, settings.max_image_age_s, settings.max_skew_s)
+        self.arrivals: dict[str, Arrival] = {}
+        self.rates = {camera: Rate() for camera in cameras}
+        self.dropped = dict.fromkeys(cameras, 0)
+        self._pose: tuple[int, Pose] | None = None
+        self._findings: dict[str, tuple[float, tuple[str, str]]] = {}
+        kind = CompressedImage if settings.compressed else Image
+        self._images = {camera: self._subscribe(kind, TOPICS[camera],
+                                                partial(self._take_image, camera),
+                                                qos_profile_sensor_data) for camera in cameras}
+        self._image_type = kind.__name__
+        self._others = [self._subscribe(String, 'instruction',
+                                        lambda message: on_instruction(message.data),
+                                        QoSProfile(depth=10))]
+        if settings.workspace_m:
+            self._others.append(self._subscribe(PoseStamped, 'ee_pose', self._take_pose,
+                                                qos_profile_sensor_data))
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        for subscription in (*self._images.values(), *self._others):
+            self._node.destroy_subscription(subscription)
+
+    def pose(self, now_ns: int) -> Pose | None:
+        """Return the tool's pose, if there is one that is not too old."""
+        if self._pose is None or abs(now_ns - self._pose[0]) > self._max_age_ns:
+            return None
+        return self._pose[1]
+
+    def arrival(self, observation: Observation) -> Arrival | None:
+        """Return when the newest frame of an observation came."""
+        found = [a for a in self.arrivals.values() if a.stamp_ns == observation.stamp_ns]
+        return max(found, key=lambda a: a.received_ns, default=None)
+
+    def explain(self, reasons: Sequence[Reason]) -> tuple[Reason, ...]:
+        """Add what is known about a silent camera's topic: its publishers and their QoS."""
+        return tuple(reason if reason.code not in ('no_image', 'old_image')
+                     else self._explain(reason) for reason in reasons)
+
+    def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None],
+                   qos: QoSProfile) -> Subscription:
+        return self._node.create_subscription(
+            kind, topic, guarded(self._node, callback), qos,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies())
+
+    def _take_image(self, camera: str, message: Any) -> None:
+        received_ns = time.monotonic_ns()
+        self.rates[camera].add()
+        stamp = stamp_ns(message)
+        transport_ns = self._node.get_clock().now().nanoseconds - stamp
+        try:
+            image = image_to_rgb(message)
+        except ImageError as error:
+            topic = self._images[camera].topic_name
+            self.sampler.refuse(camera, Reason('bad_image', f'{camera} ({topic}): {error}',
+                                               camera))
+            return
+        if self.sampler.push(camera, stamp, image) is not None:
+            self.dropped[camera] += 1
+            return
+        self.arrivals[camera] = Arrival(stamp, received_ns, transport_ns,
+                                        time.monotonic_ns() - received_ns)
+        self._on_frame()
+
+    def _take_pose(self, message: PoseStamped) -> None:
+        self._pose = stamp_ns(message), pose_from_message(message)
+
+    def _explain(self, reason: Reason) -> Reason:
+        """Ask the graph at most once a second: it costs as much as an image."""
+        now_s = time.monotonic()
+        asked_s, finding = self._findings.get(reason.camera, (-_ASK_PERIOD_S, None))
+        if finding is None or now_s - asked_s >= _ASK_PERIOD_S:
+            finding = self._look_at_publishers(reason.camera)
+            self._findings[reason.camera] = now_s, finding
+        code, text = finding
+        return Reason(code or reason.code, f'{reason.text}; {text}', reason.camera)
+
+    def _look_at_publishers(self, camera: str) -> tuple[str, str]:
+        """Return a code, empty for none of its own, and what was found on a camera's topic."""
+        subscription = self._images[camera]
+        topic, wanted = subscription.topic_name, self._image_type
+        publishers = self._node.get_publishers_info_by_topic(topic)
+        if not publishers:
+            return 'no_publisher', f'nobody publishes {topic}; remap it to the topic of the camera'
+        for publisher in publishers:
+            if not publisher.topic_type.endswith(f'/{wanted}'):
+                return 'other_type', (f'{topic} is published as {publisher.topic_type}, and '
+                                      f'{wanted} is wanted (parameter compressed)')
+            fit, why = qos_check_compatible(publisher.qos_profile, subscription.qos_profile)
+            if fit == QoSCompatibility.ERROR:
+                return 'incompatible_qos', (f'the QoS that {publisher.node_name} publishes '
+                                            f'{topic} with is incompatible: {why}')
+        return '', f'{topic} has {len(publishers)} publisher(s)'

@@ -1,0 +1,114 @@
+"""What the node says to the robot: all messages of a command are built, then all are published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import time
+from typing import Any
+
+from geometry_msgs.msg import TwistStamped
+from nav_msgs.msg import Path
+import numpy as np
+from rclpy.lifecycle import LifecycleNode
+from rclpy.lifecycle.publisher import LifecyclePublisher
+from rclpy.qos import QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from ros2_lstm_policy.manifest import ActionManifest
+from ros2_lstm_policy.ros import conversions
+from ros2_lstm_policy.ros.gripper_action import GripperAction
+from ros2_lstm_policy.ros.parameters import Settings
+from ros2_lstm_policy.runtime.safety import Pose, ramp_down
+from ros2_lstm_policy.types import ARM_DIM, Decision
+from std_msgs.msg import Float64MultiArray
+
+# Servo's velocity is meant for one period; half a period of grace lets a late tick pass unnoticed.
+SERVO_FULL_PERIODS, SERVO_ZERO_PERIODS = 1.5, 2.5
+_STILL = np.zeros(ARM_DIM)
+_NS = 1_000_000_000
+
+
+class Outputs:
+    """
+    The node's publishers; whoever calls holds the worker's lock.
+
+    :param is_shadow: asked before each command; commands are not published where it says so.
+    """
+
+    def __init__(self, node: LifecycleNode, settings: Settings, manifest: ActionManifest,
+                 is_shadow: Callable[[], bool]) -> None:
+        """Create the publishers."""
+        self._node, self._settings, self._manifest = node, settings, manifest
+        self._is_shadow = is_shadow
+        in_tool = manifest.frame == 'tool'
+        self._frame_id = settings.tool_frame_id if in_tool else settings.base_frame_id
+        self._arm = self._publisher(TwistStamped, '~/arm_delta')
+        self._gripper = self._publisher(Float64MultiArray, '~/gripper_command')
+        self._chunk = self._publisher(Path, '~/action_chunk')
+        self._servo = (self._publisher(TwistStamped, '~/delta_twist_cmds')
+                       if settings.servo_rate_hz > 0 else None)
+        self._action = GripperAction.create(node, settings)
+        initial: dict[str, bool | None] = {'unknown': None, 'open': True, 'closed': False}
+        self._gripper_open = initial[settings.gripper_initial]
+        self._velocity, self._commanded_ns = _STILL, 0
+
+    def close(self) -> None:
+        """Destroy the publishers."""
+        for publisher in filter(None, (self._arm, self._gripper, self._chunk, self._servo)):
+            self._node.destroy_lifecycle_publisher(publisher)
+        if self._action is not None:
+            self._action.close()
+
+    def command(self, stamp_ns: int, arm: np.ndarray, gripper_open: bool) -> None:
+        """
+        Command one control period.
+
+        :param stamp_ns: of the observation that this answers.
+        :param arm: (6,) m and a rotation vector in rad.
+        """
+        is_edge = gripper_open != self._gripper_open
+        self._gripper_open = gripper_open
+        self._velocity = arm / self._manifest.control_period_s
+        self._commanded_ns = time.monotonic_ns()
+        self._publish(stamp_ns, arm)
+        if is_edge and self._action is not None and not self._is_shadow():
+            self._action.send(self._position())
+
+    def hold(self, stamp_ns: int) -> None:
+        """Command no motion, and the gripper to stay as it is."""
+        self._velocity = _STILL
+        self._publish(stamp_ns, _STILL)
+
+    def servo(self, now_ns: int) -> None:
+        """Repeat the last command as a velocity, stamped now, less of it the older it is."""
+        if self._servo is None or self._is_shadow():
+            return
+        age_s = (time.monotonic_ns() - self._commanded_ns) / _NS
+        period_s = self._manifest.control_period_s
+        left = ramp_down(age_s, SERVO_FULL_PERIODS * period_s, SERVO_ZERO_PERIODS * period_s)
+        self._servo.publish(conversions.twist(now_ns, self._frame_id, self._velocity * left))
+
+    def intention(self, stamp_ns: int, decision: Decision, start: Pose | None) -> None:
+        """Show the whole chunk, where somebody looks."""
+        if self._chunk.get_subscription_count() == 0:
+            return
+        arm_KA = np.array([conversions.rotation_vector(arm, self._manifest.rotation)
+                           for arm in decision.chunk[:, :ARM_DIM]])
+        frame_id = self._frame_id if start is None else self._settings.base_frame_id
+        self._chunk.publish(conversions.path(
+            stamp_ns, frame_id, arm_KA, self._manifest.frame == 'tool', start))
+
+    def _publish(self, stamp_ns: int, arm: np.ndarray) -> None:
+        if self._is_shadow():
+            return
+        arm_message = conversions.twist(stamp_ns, self._frame_id, arm)
+        if self._gripper_open is not None:
+            self._gripper.publish(conversions.gripper(self._position()))
+        self._arm.publish(arm_message)
+
+    def _position(self) -> float:
+        return self._settings.gripper_open if self._gripper_open else self._settings.gripper_closed
+
+    def _publisher(self, kind: Any, topic: str) -> LifecyclePublisher:
+        return self._node.create_lifecycle_publisher(
+            kind, topic, QoSProfile(depth=10),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies())

@@ -1,0 +1,242 @@
+"""The policy node: cameras and an instruction in, arm deltas and gripper commands out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+import gc
+from pathlib import Path
+import sys
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+import numpy as np
+from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
+from rclpy.duration import Duration
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+from rclpy.timer import Timer
+from ros2_lstm_policy.manifest import ActionManifest
+from ros2_lstm_policy.ros import diagnostics, report
+from ros2_lstm_policy.ros.commander import Commander
+from ros2_lstm_policy.ros.inputs import Inputs
+from ros2_lstm_policy.ros.lifecycle import guarded, GuardedLifecycleNode, run
+from ros2_lstm_policy.ros.outputs import Outputs
+from ros2_lstm_policy.ros.parameters import ParameterError, Parameters, Settings
+from ros2_lstm_policy.runtime.safety import Limits
+from ros2_lstm_policy.types import Actor, Observation
+from std_srvs.srv import Trigger
+
+_WARM_UP_STEPS = 3
+_WARM_UP_SIZE = (480, 640, 3)
+_RATE_TOLERANCE = 0.01
+_NS = 1_000_000_000
+
+
+class PolicyNode(GuardedLifecycleNode):
+    """See docs/node.md for its face."""
+
+    def __init__(self, **options: Any) -> None:
+        """Declare parameters; everything else waits for configure."""
+        super().__init__('policy', **options)
+        self.parameters = Parameters(self)
+        for line in (*self.parameters.unknown, *self.parameters.problems.values()):
+            self.get_logger().error(line)
+        self._settings = Settings()
+        self._manifest: ActionManifest | None = None
+        self._actor: Actor | None = None
+        self._fingerprint = ''
+        self._inputs: Inputs | None = None
+        self._outputs: Outputs | None = None
+        self._commander: Commander | None = None
+        self._timers_of_activity: list[Timer] = []
+        self._instruction, self._next_episode = '', 0
+        self._holds = diagnostics.Holds(self.get_logger())
+        self._clock_that_runs = Clock(clock_type=ClockType.STEADY_TIME)
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics',
+                                                  QoSProfile(depth=10))
+        self.create_timer(1.0, guarded(self, self._publish_diagnostics),
+                          clock=self._clock_that_runs)
+        self.create_service(Trigger, '~/reset_episode', self._reset_episode)
+        self._jumps = self.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1),
+                          on_clock_change=False),
+            post_callback=guarded(self, self._clock_jumped))
+        self.add_post_set_parameters_callback(guarded(self, self._take_live_parameters))
+
+    def configure(self) -> None:
+        """Load the policy, hold it against the parameters, warm it up, subscribe."""
+        settings = self.parameters.read()
+        if not settings.checkpoint:
+            raise ParameterError('the parameter checkpoint is empty; set it to the directory of '
+                                 'a checkpoint')
+        self._actor, manifest, self._fingerprint = _load(settings)
+        _check(manifest, settings)
+        self._settings, self._manifest = settings, manifest
+        self._instruction = settings.instruction
+        self._outputs = Outputs(self, settings, manifest, lambda: self._settings.shadow)
+        self._inputs = Inputs(self, settings, [camera.name for camera in manifest.cameras],
+                              self._frame_arrived, guarded(self, self._take_instruction))
+        _warm_up(self._actor, manifest)
+        self.parameters.lock(True)
+        self.get_logger().info(f'{settings.checkpoint} {self._fingerprint[:12]}: '
+                               f'{1 / manifest.control_period_s:g} Hz, {manifest.frame} axes, '
+                               f'cameras {", ".join(c.name for c in manifest.cameras)}')
+
+    def activate(self) -> None:
+        """Begin to act."""
+        settings, manifest = self._settings, self._manifest
+        assert manifest and self._actor and self._inputs and self._outputs
+        self._commander = Commander(
+            self, settings, manifest, _limits(settings, manifest), self._actor, self._inputs,
+            self._outputs, self._holds, self._instruction, self._next_episode)
+        self._commander.start()
+        if settings.trigger == 'timer':
+            self._start_timer(manifest.control_period_s, self._tick, self.get_clock())
+        if settings.servo_rate_hz > 0:
+            self._start_timer(1 / settings.servo_rate_hz, self._servo, self._clock_that_runs)
+        gc.collect()
+        gc.freeze()  # what is loaded stays: no collection walks over it between two ticks
+
+    def deactivate(self) -> None:
+        """Stop: nothing old goes out any more, the robot holds, the worker leaves."""
+        for timer in self._timers_of_activity:
+            self.destroy_timer(timer)
+        self._timers_of_activity.clear()
+        commander, self._commander = self._commander, None
+        if commander is not None:
+            commander.stop()
+            self._holds.end()
+            self._next_episode = commander.worker.episode
+
+    def cleanup(self) -> None:
+        """Give everything back."""
+        self.deactivate()
+        if self._inputs is not None:
+            self._inputs.close()
+        if self._outputs is not None:
+            self._outputs.close()
+        self._inputs = self._outputs = self._actor = self._manifest = None
+        self._fingerprint = ''
+        self.parameters.lock(False)
+        gc.unfreeze()
+
+    def _start_timer(self, period_s: float, callback: Callable[[], None], clock: Clock) -> None:
+        self._timers_of_activity.append(
+            self.create_timer(period_s, guarded(self, callback), clock=clock))
+
+    def _tick(self) -> None:
+        timer = self._timers_of_activity[0]
+        assert self._commander is not None
+        late_ns = timer.timer_period_ns - timer.time_until_next_call()
+        self._commander.tick(max(0, late_ns))
+
+    def _servo(self) -> None:
+        assert self._commander is not None
+        self._commander.repeat_for_servo()
+
+    def _frame_arrived(self) -> None:
+        if self._commander is not None:
+            self._commander.frame_arrived()
+
+    def _take_instruction(self, text: str) -> None:
+        self._instruction = text
+        if self._commander is not None:
+            self._commander.set_instruction(text)
+
+    def _reset_episode(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self._commander is None:
+            response.message = f'the node is {self.state_label}: there is no episode to reset'
+            return response
+        episode = self._commander.reset_episode('episode_reset', 'the episode was reset')
+        response.success, response.message = True, f'episode {episode}'
+        return response
+
+    def _clock_jumped(self, _: TimeJump) -> None:
+        if self._commander is not None:
+            self._commander.clock_jumped_back()
+        elif self._inputs is not None:
+            self._inputs.sampler.flush()
+
+    def _take_live_parameters(self, parameters: Sequence[Parameter]) -> None:
+        live = {f.name for f in fields(Settings) if f.metadata['live']}
+        self._settings = replace(self._settings, **{
+            p.name: p.value for p in parameters if p.name in live})
+        if self._commander is not None and self._manifest is not None:
+            self._commander.limits = _limits(self._settings, self._manifest)
+
+    def _publish_diagnostics(self) -> None:
+        name, found = self.get_fully_qualified_name(), []
+        found.append(report.state(name, self.state_label, self.last_error, self._fingerprint,
+                                  self._settings))
+        commander = self._commander
+        if commander is not None:
+            with commander.worker.lock:
+                commander.look_around()
+                found += [report.commands(name, commander, self._holds),
+                          report.latency(name, commander)]
+        if self._inputs is not None:
+            found.append(report.inputs(name, self._inputs, self._holds.current))
+        self._diagnostics.publish(diagnostics.array(self.get_clock().now().nanoseconds, found))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the node until it is told to stop."""
+    return run(PolicyNode, arguments, lambda node: node.get_parameter('autostart').value)
+
+
+def _load(settings: Settings) -> tuple[Actor, ActionManifest, str]:
+    """Load the checkpoint. The heavy imports are made here, so that --help needs none of them."""
+    import torch
+    from ros2_lstm_policy.model import checkpoint
+    from ros2_lstm_policy.runtime.actor import PolicyActor
+    torch.set_num_threads(settings.threads)
+    try:
+        torch.zeros(1, device=settings.device)
+    except (RuntimeError, AssertionError) as error:
+        raise ParameterError(f'device {settings.device!r} cannot be used: {error}') from error
+    directory = Path(settings.checkpoint)
+    policy = checkpoint.load(directory, settings.device)
+    actor = PolicyActor(policy, execute=settings.execute)
+    return actor, policy.manifest, checkpoint.fingerprint(directory)
+
+
+def _check(manifest: ActionManifest, settings: Settings) -> None:
+    """Hold a checkpoint against this robot. :raises ParameterError: where it is for another."""
+    problems = []
+    absent = [c.name for c in manifest.cameras if c.name not in settings.cameras]
+    if absent:
+        problems.append(f'it needs the camera {", ".join(absent)}, and this robot has '
+                        f'{", ".join(settings.cameras)} (cameras)')
+    rate_hz = 1 / manifest.control_period_s
+    wanted_hz = settings.control_rate_hz
+    if wanted_hz > 0 and abs(wanted_hz / rate_hz - 1) > _RATE_TOLERANCE:
+        problems.append(f'it acts at {rate_hz:g} Hz, and {wanted_hz:g} Hz are asked for '
+                        '(control_rate_hz)')
+    if settings.arm_frame and settings.arm_frame != manifest.frame:
+        problems.append(f'its deltas are in {manifest.frame} axes, and this robot takes '
+                        f'{settings.arm_frame} axes (arm_frame)')
+    if problems:
+        raise ParameterError(f'the checkpoint {settings.checkpoint} is not for this robot: '
+                             + '; '.join(problems))
+
+
+def _warm_up(actor: Actor, manifest: ActionManifest) -> None:
+    """Act a few times on black images: first calls allocate, compile and fill caches."""
+    images = {camera.name: np.zeros(_WARM_UP_SIZE, np.uint8) for camera in manifest.cameras}
+    for step in range(_WARM_UP_STEPS):
+        actor.act(Observation(step, images), 'warm up')
+    actor.reset()
+
+
+def _limits(settings: Settings, manifest: ActionManifest) -> Limits:
+    largest, box = manifest.max_arm_delta, settings.workspace_m
+    return Limits(
+        manifest.frame, manifest.control_period_s, settings.max_linear_speed_m_s,
+        settings.max_angular_speed_rad_s, settings.deadline_s,
+        None if largest is None else settings.max_step_ratio * np.array(largest),
+        np.reshape(box, (2, 3)) if box else None)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

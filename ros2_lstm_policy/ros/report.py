@@ -1,0 +1,63 @@
+"""The policy node's four statuses on /diagnostics: state, inputs, commands, latency."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import time
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from ros2_lstm_policy.ros import diagnostics
+from ros2_lstm_policy.ros.commander import Commander
+from ros2_lstm_policy.ros.diagnostics import ERROR, Holds, latency_values, OK, status, WARN
+from ros2_lstm_policy.ros.inputs import Inputs
+from ros2_lstm_policy.ros.parameters import Settings
+from ros2_lstm_policy.types import Reason
+
+
+def state(name: str, label: str, error: str, fingerprint: str,
+          settings: Settings) -> DiagnosticStatus:
+    """Say what the node is: lifecycle state, checkpoint, shadow, the last transition's error."""
+    values: dict[str, object] = {
+        'state': label, 'checkpoint': settings.checkpoint, 'checkpoint sha256': fingerprint,
+        'shadow': settings.shadow, 'trigger': settings.trigger, 'device': settings.device}
+    if error:
+        return status(f'{name}: state', ERROR, error, values)
+    if settings.shadow:
+        return status(f'{name}: state', WARN, f'{label}, in shadow: nothing is commanded', values)
+    return status(f'{name}: state', OK, label, values)
+
+
+def inputs(name: str, found: Inputs, reasons: Sequence[Reason]) -> DiagnosticStatus:
+    """Say what comes from each camera."""
+    values: dict[str, object] = {}
+    for camera, rate in found.rates.items():
+        arrival = found.arrivals.get(camera)
+        age_s = (time.monotonic_ns() - arrival.received_ns) / 1e9 if arrival else None
+        values |= {f'{camera} rate [Hz]': f'{rate.read_hz():.1f}',
+                   f'{camera} received': rate.count,
+                   f'{camera} dropped': found.dropped[camera],
+                   f'{camera} last received [s ago]': 'never' if age_s is None else f'{age_s:.3f}'}
+    about = [reason for reason in reasons if reason.camera]
+    message = '; '.join(reason.text for reason in about) or 'all cameras are seen'
+    return status(f'{name}: inputs', ERROR if about else OK, message, values)
+
+
+def commands(name: str, commander: Commander, holds: Holds) -> DiagnosticStatus:
+    """Say what is commanded, and why not."""
+    values: dict[str, object] = {
+        'episode': commander.worker.episode, 'instruction': commander.instruction[:200],
+        'ticks': commander.ticks.count, 'tick rate [Hz]': f'{commander.ticks.read_hz():.2f}',
+        'commands': commander.commands.count,
+        'command rate [Hz]': f'{commander.commands.read_hz():.2f}'}
+    values |= {f'held: {code}': count for code, count in sorted(holds.counts.items())}
+    message = '; '.join(reason.text for reason in holds.current)
+    return status(f'{name}: commands', diagnostics.level(holds.current),
+                  f'holding: {message}' if message else 'acting', values)
+
+
+def latency(name: str, commander: Commander) -> DiagnosticStatus:
+    """Say where the time between camera and command goes."""
+    values = latency_values(commander.latencies)
+    total = values.get('total p99 [ms]')
+    message = 'no command yet' if total is None else f'camera to command p99 {total} ms'
+    return status(f'{name}: latency', OK, message, values)
