@@ -1,8 +1,8 @@
 """
-Checkpoint directories: model.safetensors, config.yaml, action.yaml, README.md and what the
-backbone adds.
+Checkpoint directories.
 
-Loading is strict and offline, and runs no code from the files. Large policies may be split into
+A directory holds model.safetensors, config.yaml (PolicyConfig), action.yaml (ActionManifest),
+README.md (the model card) and what the backbone adds (tokenizer files). Loading is strict and offline, and runs no code from the files. Large policies may be split into
 shards with an index, laid out as Hugging Face does it.
 """
 
@@ -172,7 +172,7 @@ def _load_weights(directory: Path, policy: Policy) -> None:
     missing = [name for name, value in wanted.items() if _identity(value) not in filled]
     if missing:
         raise CheckpointError(f'{directory}: {len(missing)} keys are missing: {_some(missing)}; '
-                              f'{CONFIG} or {MANIFEST} describes another policy than the weights')
+                              f'{CONFIG} or {MANIFEST} describes another policy')
 
 
 def _weight_files(directory: Path) -> list[str]:
@@ -204,7 +204,7 @@ def _check_shapes(path: Path, found: Mapping[str, list[int]],
     unexpected = sorted(set(found) - set(wanted))
     if unexpected:
         raise CheckpointError(f'{path}: {len(unexpected)} keys are unexpected: {_some(unexpected)}'
-                              f'; {CONFIG} or {MANIFEST} describes another policy than the weights')
+                              f'; {CONFIG} or {MANIFEST} describes another policy')
     for name, shape in found.items():
         if tuple(shape) != tuple(wanted[name].shape):
             raise CheckpointError(f'{path}: {name}: found shape {tuple(shape)}, wanted '

@@ -1,0 +1,114 @@
+"""The policy as an actor: one observation and an instruction in, one decision out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+import time
+
+import numpy as np
+from ros2_lstm_policy import transforms
+from ros2_lstm_policy.model.policy import Policy
+from ros2_lstm_policy.runtime import engine, schedule
+from ros2_lstm_policy.types import Action, Decision, Observation
+import torch
+from torch import Tensor
+
+_KEPT_INSTRUCTIONS = 32
+_WARM_UP_STEPS = 3
+
+
+class MissingCamera(ValueError):
+    """An observation without an image that the policy needs."""
+
+
+class NonFiniteAction(RuntimeError):
+    """The policy gave NaN or infinity; nothing may be sent to a robot."""
+
+
+class PolicyActor:
+    """
+    Acts with a policy; implements `types.Actor`.
+
+    All state of an episode is here: the history and what is pending of earlier chunks. One thread
+    at a time may use it. An `act` that raises leaves the state as it was.
+
+    :param policy: from `checkpoint.load`; in eval mode, on its device.
+    :param execute: which action of which chunk is due, as `schedule.parse` reads it.
+    :param precision: of the backbone: 'bf16' for a GPU; the head is always float32.
+    :param cuda_graph: on a GPU, run a tick as one CUDA graph.
+    :param threads: CPU threads of one operation.
+    """
+
+    def __init__(self, policy: Policy, execute: str = 'first',
+                 precision: engine.Precision = 'fp32', cuda_graph: bool = True,
+                 threads: int = 1) -> None:
+        """
+        Prepare the policy.
+
+        :raises ValueError: for an `execute` that does not fit the policy's chunks.
+        """
+        self.manifest, self._decoder = policy.manifest, policy.config.decoder
+        self._schedule = schedule.parse(execute, self._decoder.fwd_pred_next_n)
+        self._engine = engine.create(policy, precision, cuda_graph, threads)
+        self._encode_text = lru_cache(_KEPT_INSTRUCTIONS)(self._engine.encode_text)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the episode."""
+        self._state = self._engine.start()
+        self._pending: schedule.Pending = ()
+
+    def warm_up(self, instruction: str = 'warm up') -> float:
+        """
+        Do some steps on blank images, so that the first real one is as fast as the others.
+
+        :return: seconds that the last of them took.
+        """
+        blank = Observation(0, {camera.name: np.zeros((camera.height, camera.width, 3), np.uint8)
+                                for camera in self.manifest.cameras})
+        for _ in range(_WARM_UP_STEPS):
+            decision = self.act(blank, instruction)
+        self.reset()
+        return sum(decision.stage_s.values())
+
+    def act(self, observation: Observation, instruction: str) -> Decision:
+        """
+        Decide for one observation; called once a control period.
+
+        :raises MissingCamera: where the policy needs an image that is not there.
+        :raises InstructionTooLong: where the instruction does not fit the policy.
+        :raises NonFiniteAction: where the policy gives NaN or infinity.
+        """
+        stage_s: dict[str, float] = {}
+        begin = time.perf_counter()
+        images = self._preprocess(observation.images)
+        preprocessed = time.perf_counter()
+        text = self._encode_text(instruction)
+        stage_s['preprocess'] = preprocessed - begin
+        stage_s['text'] = time.perf_counter() - preprocessed
+        prediction, state = self._engine.step(images, text, self._state, stage_s)
+        begin = time.perf_counter()
+        chunk_K7 = self._to_physical(prediction)
+        due_7, pending = self._schedule(chunk_K7, self._pending)
+        self._state, self._pending = state, pending
+        stage_s['postprocess'] = time.perf_counter() - begin
+        return Decision(Action(due_7[:-1].copy(), float(due_7[-1])), chunk_K7, stage_s)
+
+    def _preprocess(self, images: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+        missing = [camera.name for camera in self.manifest.cameras if camera.name not in images]
+        if missing:
+            raise MissingCamera(f'the policy needs an image of {", ".join(missing)}; the '
+                                f'observation has {", ".join(images) or "none"}')
+        return {camera.name: torch.from_numpy(transforms.resize(images[camera.name], camera))
+                for camera in self.manifest.cameras}
+
+    def _to_physical(self, prediction: engine.Prediction) -> np.ndarray:
+        """Return (K, 7) float32: m, rad, probability of open."""
+        arm_KA, gripper_K = (part.numpy() for part in prediction)
+        if not (np.isfinite(arm_KA).all() and np.isfinite(gripper_K).all()):
+            raise NonFiniteAction('the policy gave a value that is no finite number; nothing is '
+                                  'sent; reset the episode, and check the checkpoint if it '
+                                  'happens again')
+        arm_KA = transforms.label_to_arm(arm_KA, self.manifest)
+        return np.concatenate([arm_KA, gripper_K[:, None]], axis=1)
