@@ -107,7 +107,7 @@ def test_an_action_stamped_now_is_answered_by_the_newest_frames(tmp_path):
 
 
 def test_velocities_are_integrated_over_the_control_period(tmp_path):
-    """MoveIt Servo's 50 Hz commands become 10 Hz displacements."""
+    """Commands for MoveIt Servo at 50 Hz become displacements at 10 Hz."""
     layout = BagLayout(
         topics=TopicNames(arm_delta='delta_twist_cmds', gripper_command='gripper/commands'),
         arm='velocity', gripper_closed=-1.0, instruction='open the drawer')
@@ -153,10 +153,12 @@ def test_an_aborted_episode_is_no_bag_and_is_set_aside(tmp_path):
 
 def test_a_discarded_episode_leaves_nothing(tmp_path):
     """An exception in the block discards the bag."""
-    with pytest.raises(RuntimeError, match='stop'), EpisodeBagWriter(
-            tmp_path / 'one', info('one'), WORDS, START_NS) as writer:
-        writer.write_frame('static', START_NS, smooth_image(0, 'static'))
-        raise RuntimeError('stop')
+    def fails():
+        with EpisodeBagWriter(tmp_path / 'one', info('one'), WORDS, START_NS) as writer:
+            writer.write_frame('static', START_NS, smooth_image(0, 'static'))
+            raise RuntimeError('stop')
+    with pytest.raises(RuntimeError, match='stop'):
+        fails()
     assert list(tmp_path.iterdir()) == []
 
 

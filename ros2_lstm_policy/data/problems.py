@@ -28,9 +28,9 @@ class Problem:
 
     def __str__(self) -> str:
         """Write it as one line."""
-        episode = f' episode {self.episode!r}' if self.episode else ''
+        episode = f': episode {self.episode!r}' if self.episode else ''
         time = '' if self.time_s is None else f' at {self.time_s:.3f} s'
-        return f'{self.where}:{episode}{time}: [{self.rule}] {self.message}'
+        return f'{self.where}{episode}{time}: [{self.rule}] {self.message}'
 
 
 class RecordingError(ValueError):
