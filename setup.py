@@ -41,7 +41,7 @@ setup(
             'dataset = ros2_lstm_policy.data.dataset:main',
             'collect = ros2_lstm_policy.evaluation.collect:main',
             'evaluate = ros2_lstm_policy.evaluation.evaluate:main',
-            'import_robovlms = ros2_lstm_policy.model.import_robovlms:main',
+            'import_robovlms = ros2_lstm_policy.evaluation.import_robovlms:main',
             'init_checkpoint = ros2_lstm_policy.model.init_checkpoint:main',
         ],
     },

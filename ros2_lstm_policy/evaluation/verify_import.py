@@ -1,0 +1,158 @@
+"""
+Does an imported policy compute what the reference computed? Recorded inputs and outputs compared.
+
+The files are NumPy archives in the layout of test/golden/robokosmos_tiny.*.npz. Shape letters as in
+`types`; S step of the stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from ros2_lstm_policy.model.backbones.base import EncodedText, TextTokens
+from ros2_lstm_policy.model.losses import action_loss
+from ros2_lstm_policy.model.policy import Policy
+from ros2_lstm_policy.runtime import history
+from ros2_lstm_policy.types import ActionChunk, HAND_CAMERA, STATIC_CAMERA
+import torch
+from torch import Tensor
+
+IMAGE_KEYS = {STATIC_CAMERA: 'rgb', HAND_CAMERA: 'hand_rgb'}
+
+
+class VerificationError(ValueError):
+    """Recorded values that cannot be compared, with file, key, found and wanted."""
+
+
+class Conventions(NamedTuple):
+    """
+    How our outputs become the checkpoint's.
+
+    :param arm_sign_A: factor of the six normalised values.
+    :param gripper_sign: factor of the gripper logit.
+    :param gripper_weight: the run's weight of the gripper loss.
+    """
+
+    arm_sign_A: Tensor
+    gripper_sign: float
+    gripper_weight: float
+
+    def of(self, chunk: ActionChunk) -> ActionChunk:
+        """Return the chunk as the checkpoint would have given it."""
+        return ActionChunk(chunk.arm_BTKA * self.arm_sign_A,
+                           chunk.gripper_logit_BTK * self.gripper_sign)
+
+
+class Recording:
+    """One archive of named arrays."""
+
+    def __init__(self, path: Path) -> None:
+        """
+        Open it; pickled arrays are not read.
+
+        :raises VerificationError: where it cannot be read.
+        """
+        self._path = path
+        try:
+            self._arrays: Mapping[str, np.ndarray] = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise VerificationError(f'{path}: cannot be read as .npz: {error}') from error
+
+    def has(self, key: str) -> bool:
+        """Return whether there is such an array."""
+        return key in self._arrays
+
+    def get(self, key: str) -> Tensor:
+        """Return an array."""
+        if not self.has(key):
+            raise VerificationError(f'{self._path}: missing array {key!r}; found '
+                                    f'{", ".join(self._arrays)}')
+        return torch.from_numpy(np.array(self._arrays[key]))
+
+    def images(self, policy: Policy, prefix: str) -> dict[str, Tensor]:
+        """Return camera name to (B, T, 3, H, W), normalised."""
+        found = {}
+        for camera in policy.manifest.cameras:
+            key = prefix + IMAGE_KEYS[camera.name]
+            image = self.get(key)
+            if image.ndim != 5 or tuple(image.shape[2:]) != (3, camera.height, camera.width):
+                raise VerificationError(
+                    f'{self._path}: {key}: found {tuple(image.shape)}, wanted (B, T, 3, '
+                    f'{camera.height}, {camera.width}) for camera {camera.name!r}')
+            found[camera.name] = image
+        return found
+
+    def text(self, policy: Policy, prefix: str) -> EncodedText:
+        """Return the encoded words, from the recorded token ids."""
+        ids, mask = self.get(prefix + 'text'), self.get(prefix + 'text_mask').bool()
+        vocabulary = policy.backbone.model.get_input_embeddings().num_embeddings
+        if ids.max() >= vocabulary:
+            raise VerificationError(f'{self._path}: {prefix}text holds token {ids.max()}, the '
+                                    f'backbone knows {vocabulary}')
+        return policy.backbone.encode_text(TextTokens(ids, mask))
+
+
+@torch.no_grad()
+def differences(policy: Policy, inputs: Recording, outputs: Recording,
+                conventions: Conventions) -> dict[str, float]:
+    """
+    Return the largest absolute difference of features, actions, losses and streaming steps.
+
+    :raises VerificationError: where an array is absent or has another shape.
+    """
+    tokens = policy.encode(inputs.images(policy, ''), inputs.text(policy, ''))
+    chunk = conventions.of(policy.decoder(tokens))
+    return {
+        'features': _largest([(tokens, outputs.get('train/action_hs'))]),
+        'actions': _largest([
+            (chunk.arm_BTKA, outputs.get('train/pred_arm')),
+            (chunk.gripper_logit_BTK, outputs.get('train/pred_gripper_logit'))]),
+        'losses': _largest(_losses(chunk, inputs, outputs, conventions.gripper_weight)),
+        'streaming': _largest(_streaming(policy, inputs, outputs, conventions)),
+    }
+
+
+def _losses(chunk: ActionChunk, inputs: Recording, outputs: Recording,
+            gripper_weight: float) -> Iterator[tuple[Tensor, Tensor]]:
+    action = inputs.get('action')
+    for name, mask in (('train', inputs.get('chunck_mask').bool()), ('train_nomask', None)):
+        if mask is None and not outputs.has(f'{name}/loss_arm_act'):
+            continue
+        loss = action_loss(chunk, action[..., :-1], action[..., -1], mask)
+        yield loss.arm, outputs.get(f'{name}/loss_arm_act')
+        yield loss.gripper, outputs.get(f'{name}/loss_gripper_act')
+        yield loss.gripper_accuracy, outputs.get(f'{name}/acc_gripper_act')
+        yield loss.arm + gripper_weight * loss.gripper, outputs.get(f'{name}/trainer_loss')
+
+
+def _streaming(policy: Policy, inputs: Recording, outputs: Recording,
+               conventions: Conventions) -> Iterator[tuple[Tensor, Tensor]]:
+    """Act step by step with the robot's history, whose state is one episode's."""
+    images, text = inputs.images(policy, 'stream_'), inputs.text(policy, 'stream_')
+    rule = history.of_policy(policy)
+    state = rule.start()
+    for step in range(images[policy.manifest.cameras[0].name].shape[1]):
+        now = {camera: frames[:1, step:step + 1] for camera, frames in images.items()}
+        tokens = policy.encode(now, text)
+        output_H, state = rule.advance(policy.decoder.reduce_tokens(tokens)[0, 0], state)
+        chunk = conventions.of(policy.decoder.heads(output_H[None, None]))
+        yield tokens[0, 0], outputs.get('stream/action_hs')[0, step]
+        yield chunk.arm_BTKA[0, 0], outputs.get('stream/arm')[0, step]
+        yield chunk.gripper_logit_BTK[0, 0], outputs.get('stream/gripper_logit')[0, step]
+
+
+def _largest(pairs: Iterator[tuple[Tensor, Tensor]] | list[tuple[Tensor, Tensor]]) -> float:
+    """Return the largest difference; NaN where any value is NaN."""
+    worst = 0.0
+    for found, wanted in pairs:
+        if found.numel() != wanted.numel():
+            raise VerificationError(f'recorded shape {tuple(wanted.shape)} does not fit the '
+                                    f"policy's {tuple(found.shape)}")
+        difference = (found.double().flatten() - wanted.double().flatten()).abs().max().item()
+        if difference != difference:
+            return difference
+        worst = max(worst, difference)
+    return worst
