@@ -78,6 +78,10 @@ def read_meta(root: Path) -> LeRobotMeta:
                      f'LeRobot {version} is not supported; known: {", ".join(VERSIONS)}')
     read = _read_v3 if version == 'v3.0' else _read_v2
     tasks, episodes = read(root, info)
+    expected = info.get('total_episodes', len(episodes))
+    if not episodes or len(episodes) != expected:
+        raise refuse('damaged', root / 'meta', '',
+                     f'expected {expected} episodes, the tables list {len(episodes)}')
     sidecar = root / SIDECAR
     ours = {}
     if sidecar.exists():

@@ -1,0 +1,127 @@
+"""The frame store: built once, opened instantly, the same batch from disk, memory and device."""
+
+import os
+from pathlib import Path
+
+from data_recordings import manifest, PERIOD_NS, smooth_image, write_bag, write_calvin
+import numpy as np
+import pytest
+from ros2_lstm_policy import transforms
+from ros2_lstm_policy.data import build
+from ros2_lstm_policy.data.build import open_store, StoreRequest
+from ros2_lstm_policy.data.checks import Limits
+from ros2_lstm_policy.data.sources import SourceSpec
+from ros2_lstm_policy.data.store import FrameStore, StoredEpisode, StoreWriter
+from ros2_lstm_policy.data.windows import gather, WindowIndex
+import torch
+
+
+@pytest.fixture
+def request_of_bags(tmp_path):
+    """Three bags of different lengths."""
+    for number, steps in enumerate((12, 5, 9)):
+        write_bag(tmp_path / 'bags' / f'bag{number}', steps=steps, words=f'task {number}')
+    return StoreRequest((SourceSpec(tmp_path / 'bags'),), manifest().cameras,
+                        Limits(period_s=0.1))
+
+
+def test_a_store_holds_the_frames_as_the_robot_sees_them(request_of_bags, tmp_path):
+    """Resized by the function that the node uses."""
+    store = open_store(request_of_bags, tmp_path / 'cache', 2)
+    assert [(e.name, e.length) for e in store.episodes] == [('bag0', 12), ('bag1', 5), ('bag2', 9)]
+    for camera in request_of_bags.cameras:
+        expected = transforms.resize(smooth_image(3, camera.name), camera)
+        np.testing.assert_array_equal(store.images[camera.name][12 + 3], expected)
+    assert np.diff(store.stamps_ns[:12]).tolist() == [PERIOD_NS] * 11
+
+
+def test_a_batch_holds_what_the_window_rule_says(request_of_bags, tmp_path):
+    """Images, normalised labels, masks, words and names of each window."""
+    store = open_store(request_of_bags, tmp_path / 'cache', 2)
+    index = WindowIndex(store.lengths, window=6, chunk=3)
+    batch = gather(store, index, [0, 7, 9], manifest(), future_cameras=('hand',))
+    assert batch.episode_names == ['bag0', 'bag1', 'bag2']
+    assert batch.instructions == ['task 0', 'task 1', 'task 2']
+    frames = index.frames(np.array([7]))[0]
+    np.testing.assert_array_equal(batch.images['static'][1].numpy(),
+                                  np.asarray(store.images['static'])[frames])
+    assert batch.future_images['hand'].shape == (3, 6, 3, 16, 16, 3)
+    assert not batch.valid_BTK[1, 5].any()
+    np.testing.assert_allclose(batch.arm_BTKA[0, 2, 1].numpy(), store.arm[3] / 0.05, rtol=1e-5)
+    assert batch.gripper_open_BTK[0, :, 0].tolist() == [0, 1, 0, 1, 0, 1]
+
+
+def test_disk_and_device_give_the_same_batch(request_of_bags, tmp_path):
+    """A store in (GPU) memory is the same store."""
+    store = open_store(request_of_bags, tmp_path / 'cache', 2)
+    index = WindowIndex(store.lengths, window=4, chunk=2)
+    ids = np.array([8, 0, 3])
+    mapped, resident = (gather(s, index, ids, manifest()) for s in (store, store.to('cpu')))
+    assert isinstance(store.to('cpu').images['static'], torch.Tensor)
+    for name in mapped.images:
+        assert torch.equal(mapped.images[name], resident.images[name])
+
+
+def test_a_store_is_built_once(request_of_bags, tmp_path, monkeypatch):
+    """Opening again reads no recording."""
+    open_store(request_of_bags, tmp_path / 'cache', 2)
+
+    def fails(*_):
+        raise AssertionError('a recording was read again')
+    monkeypatch.setattr(build, '_load', fails)
+    assert len(open_store(request_of_bags, tmp_path / 'cache', 2).episodes) == 3
+
+
+def test_a_store_is_built_anew_when_its_recordings_change(request_of_bags, tmp_path):
+    """A new bag, a changed bag, another size or another limit is another store."""
+    keys = {request_of_bags.key()}
+    bag = tmp_path / 'bags' / 'bag1' / 'bag1.mcap'
+    os.utime(bag, ns=(1, 1))
+    keys.add(request_of_bags.key())
+    write_bag(tmp_path / 'bags' / 'bag3')
+    keys.add(request_of_bags.key())
+    keys.add(StoreRequest(request_of_bags.sources, manifest(24).cameras,
+                          request_of_bags.limits).key())
+    keys.add(StoreRequest(request_of_bags.sources, request_of_bags.cameras).key())
+    assert len(keys) == 5
+
+
+def test_a_weight_needs_no_new_store(request_of_bags):
+    """Weights choose windows, not frames."""
+    heavy = StoreRequest((SourceSpec(request_of_bags.sources[0].path, weight=3.0),),
+                         request_of_bags.cameras, request_of_bags.limits)
+    assert heavy.key() == request_of_bags.key()
+
+
+def test_several_sources_keep_their_number(request_of_bags, tmp_path):
+    """What is mixed by weight later."""
+    calvin = SourceSpec(write_calvin(tmp_path / 'training'))
+    store = open_store(StoreRequest((*request_of_bags.sources, calvin), request_of_bags.cameras),
+                       tmp_path / 'cache', 2)
+    assert [episode.source for episode in store.episodes] == [0, 0, 0, 1, 1]
+
+
+def test_a_damaged_store_is_refused(request_of_bags, tmp_path):
+    """A cache that was cut short never gives other frames."""
+    open_store(request_of_bags, tmp_path / 'cache', 2)
+    path = tmp_path / 'cache' / request_of_bags.key()
+    images = path / 'static.u8'
+    images.write_bytes(images.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r'static.u8: expected \d+ bytes, found \d+; build it'):
+        FrameStore.load(path)
+    (path / 'index.json').write_text('{"format": 0}')
+    with pytest.raises(ValueError, match='build it again'):
+        FrameStore.load(path)
+
+
+def test_an_unfinished_store_is_no_store(tmp_path):
+    """A build that was killed leaves nothing under the store's name."""
+    writer = StoreWriter(tmp_path / 'store', manifest().cameras)
+    assert not (tmp_path / 'store').exists()
+    with pytest.raises(ValueError, match='no episode'):
+        writer.close()
+    with pytest.raises(ValueError, match='static.u8 of shape'):
+        writer.append(StoredEpisode('one', 'go', 3), dict.fromkeys(
+            ('static', 'hand'), np.zeros((2, 16, 16, 3), np.uint8)), np.zeros((3, 6)),
+            np.zeros(3), np.zeros(3, np.int64))
+    assert not Path(tmp_path / 'store').exists()
