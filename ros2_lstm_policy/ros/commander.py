@@ -14,14 +14,13 @@ import traceback
 from rclpy.lifecycle import LifecycleNode
 from ros2_lstm_policy.manifest import ActionManifest
 from ros2_lstm_policy.resample import Missing
-from ros2_lstm_policy.ros.conversions import rotation_vector
 from ros2_lstm_policy.ros.diagnostics import Holds, Latencies, Rate
 from ros2_lstm_policy.ros.inputs import Inputs
 from ros2_lstm_policy.ros.outputs import Outputs
 from ros2_lstm_policy.ros.parameters import Settings
 from ros2_lstm_policy.runtime.safety import blend_in, check, GripperShaper, Limits
 from ros2_lstm_policy.runtime.worker import Outcome, PolicyWorker
-from ros2_lstm_policy.types import Action, Actor, Decision, Observation, Reason
+from ros2_lstm_policy.types import Actor, Decision, Observation, Reason
 
 MAX_INSTRUCTION_CHARACTERS = 1000
 _STOP_TIMEOUT_S = 2.0
@@ -41,7 +40,7 @@ class Commander:
                  limits: Limits, actor: Actor, inputs: Inputs, outputs: Outputs, holds: Holds,
                  instruction: str, first_episode: int) -> None:
         """Prepare; :meth:`start` acts."""
-        self._node, self._settings, self._manifest = node, settings, manifest
+        self._node, self._settings = node, settings
         self.limits = limits
         self._inputs, self._outputs, self._holds = inputs, outputs, holds
         self._gripper = GripperShaper(manifest.gripper_threshold, settings.gripper_hysteresis,
@@ -194,8 +193,7 @@ class Commander:
 
     def _act(self, outcome: Outcome, decision: Decision) -> None:
         observation, now_ns = outcome.job.observation, self._now_ns()
-        arm = rotation_vector(decision.action.arm, self._manifest.rotation)
-        action = Action(arm, decision.action.gripper_open)
+        action = decision.action
         pose = self._inputs.pose(now_ns)
         checked = check(action, (now_ns - observation.stamp_ns) / _NS, self.limits, pose)
         if isinstance(checked, Reason):
@@ -216,7 +214,8 @@ class Commander:
         self._holds.begin(reasons)
 
     def _failure(self, error: Exception) -> Reason:
-        if not isinstance(error, ValueError):
+        """Say what failed; what this package did not raise itself is logged with its traceback."""
+        if not type(error).__module__.startswith(__package__.partition('.')[0]):
             self._node.get_logger().error(''.join(traceback.format_exception(error)),
                                           throttle_duration_sec=10.0)
         return Reason('policy_failed', f'the policy failed: {type(error).__name__}: {error}')

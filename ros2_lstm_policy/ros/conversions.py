@@ -32,18 +32,6 @@ def gripper(position: float) -> Float64MultiArray:
     return Float64MultiArray(data=[position])
 
 
-def rotation_vector(arm: np.ndarray, rotation: str) -> np.ndarray:
-    """
-    Return an arm delta (6,) with its rotation as a rotation vector, whatever the manifest's is.
-
-    Euler angles are taken about fixed axes, x first (URDF's roll, pitch, yaw): R = Rz Ry Rx.
-    """
-    if rotation == 'rotation_vector':
-        return arm
-    roll, pitch, yaw = (_rotation(axis * angle) for axis, angle in zip(np.eye(3), arm[3:]))
-    return np.concatenate([arm[:3], cv2.Rodrigues(yaw @ pitch @ roll)[0][:, 0]])
-
-
 def path(stamp_ns: int, frame_id: str, arm_KA: np.ndarray, in_tool_axes: bool,
          start: Pose | None) -> Path:
     """

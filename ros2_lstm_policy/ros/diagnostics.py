@@ -77,9 +77,11 @@ class Holds:
         self.current = tuple(reasons)
         self.counts.update(reason.code for reason in reasons)
         if is_new and self._may_log(_causes(reasons)):
-            text = '; '.join(reason.text for reason in reasons)
-            say = self._logger.info if level(reasons) == WARN else self._logger.warning
-            say(f'holding: {text}')
+            text = 'holding: ' + '; '.join(reason.text for reason in reasons)
+            if level(reasons) == WARN:  # two lines: rclpy binds a line of code to one severity
+                self._logger.info(text)
+            else:
+                self._logger.warning(text)
             self._announced = True
 
     def end(self) -> None:

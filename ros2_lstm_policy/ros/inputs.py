@@ -17,7 +17,7 @@ from ros2_lstm_policy.resample import StreamSampler
 from ros2_lstm_policy.ros.conversions import pose_from_message
 from ros2_lstm_policy.ros.diagnostics import Rate
 from ros2_lstm_policy.ros.lifecycle import guarded
-from ros2_lstm_policy.ros.parameters import Settings
+from ros2_lstm_policy.ros.parameters import has_workspace, Settings
 from ros2_lstm_policy.runtime.safety import Pose
 from ros2_lstm_policy.types import HAND_CAMERA, Observation, Reason, STATIC_CAMERA
 from sensor_msgs.msg import CompressedImage, Image
@@ -71,7 +71,7 @@ class Inputs:
         self._others = [self._subscribe(String, 'instruction',
                                         lambda message: on_instruction(message.data),
                                         QoSProfile(depth=10))]
-        if settings.workspace_m:
+        if has_workspace(settings):
             self._others.append(self._subscribe(PoseStamped, 'ee_pose', self._take_pose,
                                                 qos_profile_sensor_data))
 

@@ -91,11 +91,10 @@ class Outputs:
         """Show the whole chunk, where somebody looks."""
         if self._chunk.get_subscription_count() == 0:
             return
-        arm_KA = np.array([conversions.rotation_vector(arm, self._manifest.rotation)
-                           for arm in decision.chunk[:, :ARM_DIM]])
         frame_id = self._frame_id if start is None else self._settings.base_frame_id
         self._chunk.publish(conversions.path(
-            stamp_ns, frame_id, arm_KA, self._manifest.frame == 'tool', start))
+            stamp_ns, frame_id, decision.chunk[:, :ARM_DIM], self._manifest.frame == 'tool',
+            start))
 
     def _publish(self, stamp_ns: int, arm: np.ndarray) -> None:
         if self._is_shadow():

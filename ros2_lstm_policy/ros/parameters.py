@@ -7,10 +7,10 @@ person decides who deploys it.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, Field, field, fields
 import difflib
+import math
 from typing import Any
 
 from rcl_interfaces.msg import (FloatingPointRange, IntegerRange, ParameterDescriptor,
@@ -47,9 +47,11 @@ class Settings:
     device: str = _parameter('cpu', 'where the policy runs: cpu, cuda, cuda:1')
     threads: int = _parameter(
         1, 'threads that one operation of the policy may use on the CPU', low=1, high=64)
-    execute: int = _parameter(
-        1, 'actions of a chunk that are executed before the next chunk is asked for',
-        low=1, high=64)
+    precision: str = _parameter(
+        'fp32', 'of the backbone; bf16 is for a GPU', choices=('fp32', 'bf16'))
+    execute: str = _parameter(
+        'first', "which action of which chunk is due: 'first' of each, 'chunk:N' actions of one "
+        "before the next, or 'ensemble' of all")
     autostart: bool = _parameter(False, 'configure and activate by itself', read_only=True)
     cameras: tuple[str, ...] = _parameter(
         CAMERAS, 'the cameras that this robot has; a checkpoint that needs another one is refused')
@@ -82,8 +84,8 @@ class Settings:
     max_step_ratio: float = _parameter(
         1.5, 'a delta larger than this times the largest in training is refused', '', 0.1, 1000.0)
     workspace_m: tuple[float, ...] = _parameter(
-        (), 'box that the tool may not leave: x y z minima, then x y z maxima, in the base frame; '
-        'needs the topic ee_pose; empty: none', 'm')
+        (*[-math.inf] * 3, *[math.inf] * 3), 'box that the tool may not leave: x y z minima, then '
+        'x y z maxima, in the base frame; where one of them is finite, ee_pose is needed', 'm')
     blend_in_s: float = _parameter(
         0.0, 'time over which the first commands of an episode grow to their size', 's', 0.0, 60.0)
     servo_rate_hz: float = _parameter(
@@ -107,6 +109,11 @@ class Settings:
     gripper_max_effort: float = _parameter(
         0.0, "effort of the action's goal; 0: the driver's", 'N', 0.0, 1000.0)
     gripper_joint: str = _parameter('finger_joint', 'joint that ParallelGripperCommand names')
+
+
+def has_workspace(settings: Settings) -> bool:
+    """Return whether the tool is kept in a box."""
+    return any(math.isfinite(bound) for bound in settings.workspace_m)
 
 
 class Parameters:
@@ -142,7 +149,7 @@ class Parameters:
         self._is_configured = is_configured
 
     def _declare(self, parameter: Field[Any]) -> None:
-        default, descriptor = _ros_value(parameter.default), _descriptor(parameter)
+        default, descriptor = _plain(parameter.default), _descriptor(parameter)
         try:
             value = self._node.declare_parameter(parameter.name, default, descriptor).value
         except (InvalidParameterTypeException, InvalidParameterValueException) as error:
@@ -180,8 +187,7 @@ def table() -> str:
         if data['low'] is not None:
             bounds = f'{data["low"]:g} to {data["high"]:g}'
         when = ' *(read only)*' if data['read_only'] else ' *(live)*' if data['live'] else ''
-        default = list(f.default) if isinstance(f.default, tuple) else f.default
-        lines.append(f'| `{f.name}` | `{default!r}` | {data["unit"]} | {bounds} '
+        lines.append(f'| `{f.name}` | `{_plain(f.default)!r}` | {data["unit"]} | {bounds} '
                      f'| {data["text"]}{when} |')
     return '\n'.join(lines)
 
@@ -201,19 +207,12 @@ def _descriptor(parameter: Field[Any]) -> ParameterDescriptor:
     return descriptor
 
 
-def _ros_value(default: Any) -> Any:
-    """Return a default whose type ROS can tell; an empty list alone would be one of bytes."""
-    if isinstance(default, tuple):
-        return list(default) if default else array('d')
-    return default
-
-
 def _problem(parameter: Field[Any], value: Any) -> str:
     """Return what is wrong with a value beyond type and range, or nothing."""
     choices = parameter.metadata['choices']
     if choices and value not in choices:
         return f'{parameter.name} is {value!r}; expected one of {", ".join(map(repr, choices))}'
-    if parameter.name == 'workspace_m' and len(value) and not _is_box(value):
+    if parameter.name == 'workspace_m' and not _is_box(value):
         return (f'workspace_m is {list(value)}; expected x y z minima, then larger x y z maxima, '
                 'in m')
     if parameter.name == 'cameras':
@@ -221,6 +220,10 @@ def _problem(parameter: Field[Any], value: Any) -> str:
         if unknown or not value:
             return f'cameras is {list(value)}; expected some of {", ".join(CAMERAS)}'
     return ''
+
+
+def _plain(default: Any) -> Any:
+    return list(default) if isinstance(default, tuple) else default
 
 
 def _is_box(value: Sequence[float]) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import gc
 from pathlib import Path
 import sys
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray
 import numpy as np
@@ -22,15 +22,15 @@ from ros2_lstm_policy.ros.commander import Commander
 from ros2_lstm_policy.ros.inputs import Inputs
 from ros2_lstm_policy.ros.lifecycle import guarded, GuardedLifecycleNode, run
 from ros2_lstm_policy.ros.outputs import Outputs
-from ros2_lstm_policy.ros.parameters import ParameterError, Parameters, Settings
+from ros2_lstm_policy.ros.parameters import (has_workspace, ParameterError, Parameters,
+                                             Settings)
 from ros2_lstm_policy.runtime.safety import Limits
-from ros2_lstm_policy.types import Actor, Observation
 from std_srvs.srv import Trigger
 
-_WARM_UP_STEPS = 3
-_WARM_UP_SIZE = (480, 640, 3)
+if TYPE_CHECKING:
+    from ros2_lstm_policy.runtime.actor import PolicyActor
+
 _RATE_TOLERANCE = 0.01
-_NS = 1_000_000_000
 
 
 class PolicyNode(GuardedLifecycleNode):
@@ -44,7 +44,7 @@ class PolicyNode(GuardedLifecycleNode):
             self.get_logger().error(line)
         self._settings = Settings()
         self._manifest: ActionManifest | None = None
-        self._actor: Actor | None = None
+        self._actor: PolicyActor | None = None
         self._fingerprint = ''
         self._inputs: Inputs | None = None
         self._outputs: Outputs | None = None
@@ -77,7 +77,7 @@ class PolicyNode(GuardedLifecycleNode):
         self._outputs = Outputs(self, settings, manifest, lambda: self._settings.shadow)
         self._inputs = Inputs(self, settings, [camera.name for camera in manifest.cameras],
                               self._frame_arrived, guarded(self, self._take_instruction))
-        _warm_up(self._actor, manifest)
+        self._actor.warm_up()
         self.parameters.lock(True)
         self.get_logger().info(f'{settings.checkpoint} {self._fingerprint[:12]}: '
                                f'{1 / manifest.control_period_s:g} Hz, {manifest.frame} axes, '
@@ -185,19 +185,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run(PolicyNode, arguments, lambda node: node.get_parameter('autostart').value)
 
 
-def _load(settings: Settings) -> tuple[Actor, ActionManifest, str]:
+def _load(settings: Settings) -> tuple[PolicyActor, ActionManifest, str]:
     """Load the checkpoint. The heavy imports are made here, so that --help needs none of them."""
-    import torch
     from ros2_lstm_policy.model import checkpoint
     from ros2_lstm_policy.runtime.actor import PolicyActor
-    torch.set_num_threads(settings.threads)
+    import torch
     try:
         torch.zeros(1, device=settings.device)
     except (RuntimeError, AssertionError) as error:
         raise ParameterError(f'device {settings.device!r} cannot be used: {error}') from error
     directory = Path(settings.checkpoint)
     policy = checkpoint.load(directory, settings.device)
-    actor = PolicyActor(policy, execute=settings.execute)
+    actor = PolicyActor(policy, settings.execute, precision=settings.precision,  # type: ignore
+                        threads=settings.threads)
     return actor, policy.manifest, checkpoint.fingerprint(directory)
 
 
@@ -221,21 +221,13 @@ def _check(manifest: ActionManifest, settings: Settings) -> None:
                              + '; '.join(problems))
 
 
-def _warm_up(actor: Actor, manifest: ActionManifest) -> None:
-    """Act a few times on black images: first calls allocate, compile and fill caches."""
-    images = {camera.name: np.zeros(_WARM_UP_SIZE, np.uint8) for camera in manifest.cameras}
-    for step in range(_WARM_UP_STEPS):
-        actor.act(Observation(step, images), 'warm up')
-    actor.reset()
-
-
 def _limits(settings: Settings, manifest: ActionManifest) -> Limits:
-    largest, box = manifest.max_arm_delta, settings.workspace_m
+    largest = manifest.max_arm_delta
     return Limits(
         manifest.frame, manifest.control_period_s, settings.max_linear_speed_m_s,
         settings.max_angular_speed_rad_s, settings.deadline_s,
         None if largest is None else settings.max_step_ratio * np.array(largest),
-        np.reshape(box, (2, 3)) if box else None)
+        np.reshape(settings.workspace_m, (2, 3)) if has_workspace(settings) else None)
 
 
 if __name__ == '__main__':
