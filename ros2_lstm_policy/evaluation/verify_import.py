@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.model.backbones.base import EncodedText, TextTokens
 from ros2_lstm_policy.model.losses import action_loss
 from ros2_lstm_policy.model.policy import Policy
-from ros2_lstm_policy.runtime import history
+from ros2_lstm_policy.runtime import engine
 from ros2_lstm_policy.types import ActionChunk, HAND_CAMERA, STATIC_CAMERA
 import torch
 from torch import Tensor
@@ -130,18 +131,25 @@ def _losses(chunk: ActionChunk, inputs: Recording, outputs: Recording,
 
 def _streaming(policy: Policy, inputs: Recording, outputs: Recording,
                conventions: Conventions) -> Iterator[tuple[Tensor, Tensor]]:
-    """Act step by step with the robot's history, whose state is one episode's."""
+    """Act step by step with the robot's engine and one episode's state."""
     images, text = inputs.images(policy, 'stream_'), inputs.text(policy, 'stream_')
-    rule = history.of_policy(policy)
-    state = rule.start()
-    for step in range(images[policy.manifest.cameras[0].name].shape[1]):
-        now = {camera: frames[:1, step:step + 1] for camera, frames in images.items()}
-        tokens = policy.encode(now, text)
-        output_H, state = rule.advance(policy.decoder.reduce_tokens(tokens)[0, 0], state)
-        chunk = conventions.of(policy.decoder.heads(output_H[None, None]))
-        yield tokens[0, 0], outputs.get('stream/action_hs')[0, step]
-        yield chunk.arm_BTKA[0, 0], outputs.get('stream/arm')[0, step]
-        yield chunk.gripper_logit_BTK[0, 0], outputs.get('stream/gripper_logit')[0, step]
+    ticks = engine.EagerEngine(policy)
+    state = ticks.start()
+    wanted = [outputs.get(f'stream/{name}')[0] for name in ('action_hs', 'arm', 'gripper_logit')]
+    for step in range(len(wanted[0])):
+        pixels = {camera.name: _pixels(images[camera.name][0, step], camera)
+                  for camera in policy.manifest.cameras}
+        input_D = ticks.see(pixels, text)
+        (arm_KA, gripper_open_K), state = ticks.think(input_D, state)
+        yield input_D, wanted[0][step]
+        yield arm_KA * conventions.arm_sign_A, wanted[1][step]
+        yield gripper_open_K, (conventions.gripper_sign * wanted[2][step]).sigmoid()
+
+
+def _pixels(normalised_CHW: Tensor, camera: CameraSpec) -> Tensor:
+    """Undo `transforms.normalise_images`, which the engine begins with: (H, W, 3), not rounded."""
+    image_HWC = normalised_CHW.double().movedim(0, -1)
+    return 255 * (image_HWC * torch.tensor(camera.std) + torch.tensor(camera.mean))
 
 
 def _largest(pairs: Iterator[tuple[Tensor, Tensor]] | list[tuple[Tensor, Tensor]]) -> float:

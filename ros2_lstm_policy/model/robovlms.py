@@ -306,18 +306,31 @@ def _embedding_scale(policy: Policy) -> float:
 
 
 def _load(policy: Policy, weights: Mapping[str, Tensor]) -> None:
+    """Copy the weights strictly; of tied tensors one name is enough."""
     wanted = policy.state_dict()
     for key, value in weights.items():
         if key in wanted and value.shape != wanted[key].shape:
             raise RoboVLMsError(f'{key}: found shape {tuple(value.shape)}, wanted '
-                               f'{tuple(wanted[key].shape)}; the backbone directory or the '
-                               'configuration is of another run')
+                                f'{tuple(wanted[key].shape)}; the backbone directory or the '
+                                'configuration is of another run')
+    names: dict[int, list[str]] = {}
+    for key, value in wanted.items():
+        names.setdefault(value.data_ptr(), []).append(key)
+    for tied in names.values():
+        there = [weights[key] for key in tied if key in weights]
+        if any(not torch.equal(value, there[0]) for value in there):
+            raise RoboVLMsError(f'{" and ".join(tied)} are one tensor in this network, but '
+                                'differ in the checkpoint')
+    filled = {key for tied in names.values() if any(key in weights for key in tied)
+              for key in tied}
     try:
-        pretrained.complain_of_keys('the checkpoint', set(wanted) - set(weights),
+        pretrained.complain_of_keys('the checkpoint', set(wanted) - filled,
                                     set(weights) - set(wanted))
     except ValueError as error:
         raise RoboVLMsError(str(error)) from error
-    policy.load_state_dict(weights, strict=True)
+    with torch.no_grad():
+        for key, value in weights.items():
+            wanted[key].copy_(value)
 
 
 def _turn_conventions(policy: Policy, tcp_rel: bool, one_is_closed: bool) -> None:

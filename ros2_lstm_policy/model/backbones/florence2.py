@@ -28,6 +28,7 @@ class Florence2:
     adds_special_tokens = False
     causal = False
     vision_parts = ('model.vision_tower', 'model.multi_modal_projector')
+    capturable = True
 
     def check_image(self, config: Any, camera: CameraSpec) -> None:
         """Accept multiples of the tower's stride, up to its learned positions."""

@@ -121,6 +121,7 @@ class Family(Protocol):
     :param adds_special_tokens: whether the tokenizer adds its own at both ends of the prompt.
     :param causal: whether a token sees earlier ones only.
     :param vision_parts: submodules from the pixels to the language model's width.
+    :param capturable: whether a CUDA graph can hold it, with nothing read back on the way.
     """
 
     model_types: tuple[str, ...]
@@ -130,6 +131,7 @@ class Family(Protocol):
     adds_special_tokens: bool
     causal: bool
     vision_parts: tuple[str, ...]
+    capturable: bool
 
     def check_image(self, config: Any, camera: CameraSpec) -> None:
         """Raise ValueError for an image size that the vision tower does not take."""
@@ -165,6 +167,7 @@ class HuggingFaceBackbone(nn.Module):
         known = {name: family for family in families for name in family.model_types}
         self.directory = pretrained.check(where, tuple(known))
         self.family = known[self.directory.model_type]
+        self.capturable = self.family.capturable
         self.tokenizer = pretrained.load_tokenizer(self.directory)
         make = pretrained.build_model if checkpoint else pretrained.load_model
         self.model = make(self.directory, options.dtype, options.attention)
@@ -236,7 +239,12 @@ class HuggingFaceBackbone(nn.Module):
                            text.mask_BN.new_ones(len(words_BMD), added),
                            text.mask_BN[:, lead:]], 1)
         prefix = torch.full((len(words_BMD),), lead + added, device=embeds.device)
-        return Frame(embeds, valid, None if self.family.causal else valid, tuple(spans), prefix)
+        return Frame(embeds, valid, self._mask(valid), tuple(spans), prefix)
+
+    def _mask(self, valid_BN: Tensor) -> Tensor | None:
+        """Return the mask to pass on: none where padding stands last and causality hides it."""
+        hidden = self.family.causal and self.options.layout == 'compact'
+        return None if hidden else valid_BN
 
     def _words_before(self, cameras: int, device: torch.device) -> list[Tensor | None]:
         key = (cameras, device)
@@ -273,19 +281,24 @@ class HuggingFaceBackbone(nn.Module):
         is_action_BN = (offset_BN >= 0) & (offset_BN < count)
         embeds = torch.where(is_action_BN[..., None], action, embeds)
         valid = functional.pad(frame.valid_BN, (0, count)) | is_action_BN
-        return frame._replace(embeds_BND=embeds, valid_BN=valid, prefix_B=start_B,
-                              mask_BN=None if self.family.causal else valid), start_B
+        return frame._replace(embeds_BND=embeds, valid_BN=valid, mask_BN=self._mask(valid),
+                              prefix_B=start_B), start_B
 
     def _pool(self, hidden: Tensor, frame: Frame, text: EncodedText) -> Tensor:
         """Choose tokens; padding repeats the last word, which a maximum over tokens ignores."""
-        last_B = frame.valid_BN.shape[1] - 1 - (~text.mask_BN).sum(1)
-        columns = torch.arange(hidden.shape[1], device=hidden.device)
+        length, words = hidden.shape[1], text.mask_BN.shape[1] - self._prompt.lead
+        reference = self.options.layout == 'robovlms'
+        columns = torch.arange(length, device=hidden.device)
         if self.options.feature == 'vision':
             columns = torch.cat([columns[span.start:span.start + span.image.tokens_BND.shape[1]]
                                  for span in frame.spans])
         elif self.options.feature == 'text':
-            columns = columns[hidden.shape[1] - text.mask_BN.shape[1] + self._prompt.lead:]
-        return _columns(hidden, torch.minimum(columns[None], last_B[:, None]))
+            columns = columns[length - words:length - reference]  # not the last: the end token
+        columns_BP = columns.expand(len(hidden), -1)
+        if not reference:
+            last_B = length - 1 - (~text.mask_BN).sum(1)
+            columns_BP = torch.minimum(columns_BP, last_B[:, None])
+        return _columns(hidden, columns_BP)
 
     def _freeze(self) -> None:
         inside = {id(p) for name in self.family.vision_parts
@@ -379,5 +392,4 @@ def check_square(config: Any, camera: CameraSpec) -> None:
 
 
 def _columns(hidden_BND: Tensor, columns_BP: Tensor) -> Tensor:
-    index = columns_BP.expand(len(hidden_BND), -1)[..., None].expand(-1, -1, hidden_BND.shape[-1])
-    return hidden_BND.gather(1, index)
+    return hidden_BND.gather(1, columns_BP[..., None].expand(-1, -1, hidden_BND.shape[-1]))

@@ -34,6 +34,7 @@ class Kosmos2:
     adds_special_tokens = True
     causal = True
     vision_parts = ('vision_model', 'image_to_text_projection')
+    capturable = True
 
     def check_image(self, config: Any, camera: CameraSpec) -> None:
         """Accept the size that the vision tower's positions were learned for."""

@@ -29,6 +29,7 @@ class Llava:
     adds_special_tokens = True
     causal = True
     vision_parts = ('model.vision_tower', 'model.multi_modal_projector')
+    capturable = True
 
     def check_image(self, config: Any, camera: CameraSpec) -> None:
         """Accept the size that the vision tower's positions were learned for."""

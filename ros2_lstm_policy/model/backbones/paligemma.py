@@ -49,6 +49,7 @@ class PaliGemma:
     image_text, image_token = '<image>', '<image>'
     adds_special_tokens = False
     vision_parts = ('model.vision_tower', 'model.multi_modal_projector')
+    capturable = True
 
     def __init__(self, prefix_attention: bool) -> None:
         """Choose the attention."""

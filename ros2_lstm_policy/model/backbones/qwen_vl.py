@@ -40,6 +40,7 @@ class QwenVL:
     adds_special_tokens = False
     causal = True
     vision_parts = ('model.visual',)
+    capturable = False  # the tower reads its grid back
 
     def __init__(self, model_type: str, prompt: str) -> None:
         """Take the version."""

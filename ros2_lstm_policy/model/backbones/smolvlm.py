@@ -33,6 +33,7 @@ class SmolVLM:
     adds_special_tokens = False
     causal = True
     vision_parts = ('model.vision_model', 'model.connector')
+    capturable = True
 
     def check_image(self, config: Any, camera: CameraSpec) -> None:
         """Accept the square that the connector's pixel shuffle was made for."""
