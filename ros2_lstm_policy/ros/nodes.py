@@ -29,7 +29,8 @@ class NodeSpec:
     One node as it is started, whoever starts it.
 
     :param executable: its console script; its module in `ros/` has the same name.
-    :param name: the node's name, the `~` of its topics.
+    :param name: the name that it gives itself, the `~` of its topics. A process may hold further
+        nodes, so nobody renames them all.
     :param params_file: YAML with its parameters: a file in `config/`, or a path.
     :param parameters: what is set on top; the last word.
     :param remappings: topic as the node knows it, to the topic it is wired to.
@@ -49,13 +50,29 @@ class NodeSpec:
 
 
 POLICY = NodeSpec('policy_node', 'policy', 'policy.yaml', lifecycle=True)
-SIM_ROBOT = NodeSpec(
-    'sim_robot_node', 'sim_robot', 'sim_robot.yaml',
-    remappings={'arm_delta': 'policy/arm_delta', 'gripper_command': 'policy/gripper_command'})
-RECORDER = NodeSpec(
-    'recorder_node', 'recorder', 'recorder.yaml',
-    remappings={'arm_delta': 'policy/arm_delta', 'gripper_command': 'policy/gripper_command'})
+SIM_ROBOT = NodeSpec('sim_robot_node', 'sim_robot', 'sim_robot.yaml')
+RECORDER = NodeSpec('recorder_node', 'recorder', 'recorder.yaml')
 NODES = (POLICY, SIM_ROBOT, RECORDER)
+
+
+def obeying(spec: NodeSpec, actor: str) -> NodeSpec:
+    """Return a node wired to the commands of the acting node of that name."""
+    return replace(spec, remappings={
+        **spec.remappings, 'arm_delta': f'{actor}/arm_delta',
+        'gripper_command': f'{actor}/gripper_command'})
+
+
+def simulation(lock_step: bool = True) -> tuple[NodeSpec, NodeSpec]:
+    """Return the simulated robot and the policy that it obeys."""
+    robot = obeying(SIM_ROBOT, POLICY.name).having(lock_step=lock_step, use_sim_time=lock_step)
+    policy = replace(POLICY, params_file='policy_sim.yaml').having(use_sim_time=lock_step)
+    return robot, policy
+
+
+def simulation_with_expert(lock_step: bool = True) -> tuple[NodeSpec]:
+    """Return the simulated robot with the scripted expert, which lives in its process."""
+    robot = obeying(SIM_ROBOT, 'expert')
+    return (robot.having(lock_step=lock_step, use_sim_time=lock_step, expert=True),)
 
 
 def share_directory() -> Path:
@@ -82,7 +99,7 @@ def for_launch(spec: NodeSpec) -> dict[str, Any]:
     return {
         'package': PACKAGE,
         'executable': spec.executable,
-        'name': spec.name,
+        **({'name': spec.name} if spec.lifecycle else {}),
         'parameters': [_params_path(spec), dict(spec.parameters)],
         'remappings': list(spec.remappings.items()),
         'additional_env': environment(),
@@ -96,8 +113,7 @@ def command(spec: NodeSpec) -> list[str]:
     Values are written as JSON, which is YAML that no parser takes for another type: the
     instruction `yes` stays a text.
     """
-    words = [*_program(spec.executable), '--ros-args', '--remap', f'__node:={spec.name}',
-             '--params-file', str(_params_path(spec))]
+    words = [*_program(spec.executable), '--ros-args', '--params-file', str(_params_path(spec))]
     for name, value in spec.parameters.items():
         words += ['--param', f'{name}:={json.dumps(value)}']
     for source, target in spec.remappings.items():
