@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ros2_lstm_policy.data.build import open_store, StoreRequest
 from ros2_lstm_policy.data.checks import check, Limits
+from ros2_lstm_policy.data.episodes import Reading
 from ros2_lstm_policy.data.problems import RecordingError
 from ros2_lstm_policy.data.rosbag import BagLayout
 from ros2_lstm_policy.data.sources import open_source, SourceSpec
@@ -22,8 +23,7 @@ def problems_of(path, limits=None, **options):
     try:
         for recording in open_source(SourceSpec(path, **options)):
             for reading in recording.read():
-                found += [*reading.remarks,
-                          *check(reading.episode, recording.where, limits or Limits())]
+                found += check(reading, recording.where, limits or Limits())
                 for frames in reading.episode.frames.values():
                     for step in range(len(frames)):
                         assert frames[step].dtype == np.uint8
@@ -65,7 +65,7 @@ def test_a_missing_topic_is_named_with_what_is_there(tmp_path, topic):
 @pytest.mark.parametrize(('value', 'rule'), [(np.nan, 'nan'), (np.inf, 'nan'),
                                              (3.0, 'action-range'), (-25.0, 'action-range')])
 def test_an_impossible_action_is_named_with_its_time(tmp_path, value, rule):
-    """NaN and metres where millimetres were meant."""
+    """Numbers that are none, and metres where millimetres were meant."""
     def arm(step):
         return np.where(np.arange(6) == 1, value, 0.01) if step == 7 else arm_of(step)
     problem = next(p for p in problems_of(write_bag(tmp_path / 'one', arm=arm)) if p.fatal)
@@ -215,6 +215,13 @@ def test_an_episode_at_another_rate_than_the_policy_is_refused(tmp_path):
     assert [problem.rule for problem in found] == ['period']
 
 
+def test_an_episode_in_other_axes_is_refused(tmp_path):
+    """Deltas in the tool's axes are none in the base's."""
+    found = problems_of(write_bag(tmp_path / 'one'), Limits(frame='tool'))
+    assert [problem.rule for problem in found] == ['frame']
+    assert problems_of(tmp_path / 'one', Limits.of(manifest())) == []
+
+
 def test_an_episode_shorter_than_a_window_is_kept(tmp_path):
     """The window rule pads it at its end; see test_data_windows."""
     assert problems_of(write_bag(tmp_path / 'one', steps=2), Limits(period_s=0.1)) == []
@@ -224,7 +231,7 @@ def test_streams_of_different_lengths_are_refused(tmp_path):
     """An episode whose arrays do not belong together."""
     episode = Episode('one', 'go', np.arange(3) * PERIOD_NS, {'static': [0, 1]},
                       np.full((3, 6), 0.01), np.zeros(3))
-    assert [p.rule for p in check(episode, tmp_path, Limits())] == ['lengths']
+    assert [p.rule for p in check(Reading(episode), tmp_path, Limits())] == ['lengths']
 
 
 def test_broken_episodes_are_told_and_left_out_of_training(tmp_path):

@@ -10,6 +10,7 @@ from ros2_lstm_policy.data.problems import RecordingError
 from ros2_lstm_policy.data.rosbag import BagLayout, BagRecording
 from ros2_lstm_policy.data.sources import detect, open_source, SourceSpec
 from ros2_lstm_policy.types import CAMERAS
+from scipy.spatial.transform import Rotation
 
 CODEC_ERROR = 6  # largest mean difference of H.264 at quality 18 on the test images
 
@@ -32,8 +33,10 @@ def test_calvin_annotations_become_episodes_in_metres_and_radians(tmp_path):
     """Rel_actions are in units of 0.02 m and 0.05 rad; the gripper is -1 closed, 1 open."""
     first, second = read_all(write_calvin(tmp_path / 'training'))
     assert (first.instruction, len(first), len(second)) == ('push the block 0', 8, 10)
-    np.testing.assert_allclose(first.arm[0], np.linspace(-1, 1, 6) * ([0.02] * 3 + [0.05] * 3),
-                               rtol=1e-6)
+    recorded = np.linspace(-1, 1, 6) * ([0.02] * 3 + [0.05] * 3)
+    np.testing.assert_allclose(first.arm[0, :3], recorded[:3], rtol=1e-6)
+    turned = Rotation.from_rotvec(first.arm[0, 3:]).as_euler('xyz')
+    np.testing.assert_allclose(turned, recorded[3:], atol=1e-7)
     assert second.gripper_open.tolist() == [0, 1] * 5
     np.testing.assert_array_equal(second.frames['hand'][3], smooth_image(13, 'hand'))
     assert np.diff(first.stamps_ns)[0] == pytest.approx(1e9 / 30, abs=1)
@@ -106,7 +109,7 @@ def test_bag_to_lerobot_v3_to_episode_equals_bag_to_episode(tmp_path):
 
 
 def test_several_lerobot_episodes_in_one_file_keep_their_own_frames(tmp_path):
-    """LeRobot's own recorder appends episodes to one data file and one video."""
+    """The recorder of LeRobot appends episodes to one data file and one video."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from ros2_lstm_policy.data.lerobot.video import write_video

@@ -139,7 +139,7 @@ def _load(recording: Recording, source: int, request: StoreRequest) -> _Loaded:
     problems: list[Problem] = []
     try:
         for reading in recording.read():
-            found = [*reading.remarks, *check(reading.episode, recording.where, request.limits)]
+            found = check(reading, recording.where, request.limits)
             problems += found
             if not any(problem.fatal for problem in found):
                 episodes.append(_resized(reading.episode, source, request.cameras))

@@ -18,13 +18,14 @@ import zipfile
 import zlib
 
 import numpy as np
+from ros2_lstm_policy.data.conventions import to_rotation_vectors
 from ros2_lstm_policy.data.episodes import Reading, Recording
 from ros2_lstm_policy.data.problems import refuse
 from ros2_lstm_policy.types import Episode, HAND_CAMERA, STATIC_CAMERA
 
 PERIOD_NS = round(1e9 / 30)
 SCALE = np.array([0.02] * 3 + [0.05] * 3)
-FACTS = {'frame': 'base', 'rotation': 'euler_xyz', 'control_period_s': f'{1 / 30:.6f}'}
+FACTS = {'frame': 'base', 'control_period_s': f'{1 / 30:.6f}'}
 ANNOTATIONS = Path('lang_annotations') / 'auto_lang_ann.npy'
 _KEYS = {STATIC_CAMERA: 'rgb_static', HAND_CAMERA: 'rgb_gripper'}
 _PICKLED = {('numpy', 'ndarray'), ('numpy', 'dtype'),
@@ -92,7 +93,7 @@ class CalvinRecording:
         stamps_ns = np.arange(self.first, self.last + 1, dtype=np.int64) * PERIOD_NS
         frames = {camera: NpzFrames(paths, _KEYS[camera], self.name) for camera in self.cameras}
         episode = Episode(self.name, self.instruction, stamps_ns, frames,
-                          (actions[:, :6] * SCALE).astype(np.float32),
+                          to_rotation_vectors(actions[:, :6] * SCALE, 'euler_xyz'),
                           (actions[:, 6].astype(np.float32) + 1) / 2)
         return (Reading(episode, (), FACTS),)
 

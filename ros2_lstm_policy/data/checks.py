@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from ros2_lstm_policy.data.episodes import Reading
 from ros2_lstm_policy.data.problems import Problem
+from ros2_lstm_policy.manifest import ActionManifest
 from ros2_lstm_policy.types import Episode
 
 _NS = 1_000_000_000
@@ -27,12 +29,19 @@ class Limits:
     :param max_step_rad: largest rotation about one axis of one control period.
     :param period_s: control period of the manifest; None to accept any.
     :param period_tolerance: accepted relative distance of the median step from it.
+    :param frame: axes of the deltas that the manifest wants; None to accept any.
     """
 
     max_step_m: float = 0.2
     max_step_rad: float = 1.0
     period_s: float | None = None
     period_tolerance: float = 0.2
+    frame: str | None = None
+
+    @classmethod
+    def of(cls, manifest: ActionManifest) -> Limits:
+        """Return the limits of recordings for a policy of this manifest."""
+        return cls(period_s=manifest.control_period_s, frame=manifest.frame)
 
 
 @dataclass(frozen=True)
@@ -43,18 +52,30 @@ class _Finding:
     fatal: bool = True
 
 
-def check(episode: Episode, where: Path, limits: Limits) -> list[Problem]:
+def check(reading: Reading, where: Path, limits: Limits) -> list[Problem]:
     """
-    Return every problem of an episode; its frames are not decoded.
+    Return every problem of an episode, with those found while reading; no frame is decoded.
 
     :param where: its file, for the message.
     """
+    episode = reading.episode
     if len(episode) == 0:
-        return [Problem('empty', where, episode.name, 'the episode has no step')]
+        return [*reading.remarks, Problem('empty', where, episode.name, 'the episode has no step')]
     seconds = (episode.stamps_ns - episode.stamps_ns[0]) / _NS
     found = [finding for rule in _RULES if (finding := rule(episode, limits)) is not None]
-    return [Problem(f.rule, where, episode.name, f.message,
-                    None if f.step is None else float(seconds[f.step]), f.fatal) for f in found]
+    found += _frame(reading, limits)
+    return [*reading.remarks,
+            *(Problem(f.rule, where, episode.name, f.message,
+                      None if f.step is None else float(seconds[f.step]), f.fatal)
+              for f in found)]
+
+
+def _frame(reading: Reading, limits: Limits) -> list[_Finding]:
+    found = reading.facts.get('frame', limits.frame)
+    if limits.frame is None or found == limits.frame:
+        return []
+    return [_Finding('frame', f'its deltas are in the axes of {found!r}, the policy wants '
+                     f'{limits.frame!r}')]
 
 
 def _lengths(episode: Episode, limits: Limits) -> _Finding | None:

@@ -70,8 +70,7 @@ class LiberoRecording:
             self.name, self.instruction, np.arange(len(actions), dtype=np.int64) * period_ns,
             frames, (actions[:, :6] * SCALE).astype(np.float32),
             (1 - actions[:, 6]).astype(np.float32) / 2, self._success())
-        facts = {'frame': 'base', 'rotation': 'rotation_vector',
-                 'control_period_s': f'{1 / self.rate_hz:g}'}
+        facts = {'frame': 'base', 'control_period_s': f'{1 / self.rate_hz:g}'}
         return (Reading(episode, (), facts),)
 
     def _success(self) -> bool | None:

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-
 from ros2_lstm_policy import transforms
 from ros2_lstm_policy.data.checks import Limits
 from ros2_lstm_policy.data.datamodule import LoaderConfig
 from ros2_lstm_policy.data.sources import SourceSpec
+from ros2_lstm_policy.data.statistics import as_numbers, normalisation
 from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
 from ros2_lstm_policy.types import ARM_DIM
 
-_SMALLEST_SHARE = 0.05  # of the widest axis of its kind: an axis that never moved is only noise
 _FAR = 1e3  # m or rad: far beyond any delta
 
 
@@ -81,20 +80,11 @@ class ManifestConfig:
         :param arm_F6: (F, 6) m and rotation vectors in rad.
         """
         values = _in_convention(arm_F6, self.manifest())
-        low, high = ((values.min(0), values.max(0)) if self.statistics == 'range'
-                     else np.quantile(values, (0.01, 0.99), axis=0))
-        scale = (high - low) / 2
-        for axes in (slice(0, 3), slice(3, 6)):
-            scale[axes] = np.maximum(scale[axes], max(_SMALLEST_SHARE * scale[axes].max(), 1e-6))
-        arm = ArmNormalisation(_floats((high + low) / 2), _floats(scale))
-        return self.manifest(arm, _floats(np.abs(arm_F6).max(0)))
+        return self.manifest(normalisation(values, self.statistics),
+                             as_numbers(np.abs(arm_F6).max(0)))
 
 
 def _in_convention(arm_F6: np.ndarray, manifest: ActionManifest) -> np.ndarray:
     """Return the deltas in the manifest's rotation convention, not normalised."""
     far = replace(manifest, arm=ArmNormalisation((0.0,) * ARM_DIM, (_FAR,) * ARM_DIM))
     return transforms.arm_to_label(arm_F6, far).astype(np.float64) * _FAR
-
-
-def _floats(values: np.ndarray) -> tuple[float, ...]:
-    return tuple(float(f'{value:.6g}') for value in values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ros2_lstm_policy.types import HAND_CAMERA, STATIC_CAMERA
 
@@ -16,6 +17,7 @@ class LeRobotLayout:
     :param hand: feature of the wrist camera.
     :param action: feature of seven values: six arm deltas, then the gripper.
     :param arm_scale: factors from the stored deltas to m and rad.
+    :param rotation: convention of the stored rotations.
     :param gripper_closed: stored value that means closed.
     :param gripper_open: stored value that means open.
     """
@@ -24,6 +26,7 @@ class LeRobotLayout:
     hand: str = 'observation.images.hand'
     action: str = 'action'
     arm_scale: tuple[float, ...] = (1.0,) * 6
+    rotation: Literal['rotation_vector', 'euler_xyz'] = 'rotation_vector'
     gripper_closed: float = 0.0
     gripper_open: float = 1.0
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ros2_lstm_policy.data.conventions import to_rotation_vectors
 from ros2_lstm_policy.data.episodes import Reading, Recording
 from ros2_lstm_policy.data.lerobot.layout import LeRobotLayout
 from ros2_lstm_policy.data.lerobot.meta import EpisodeLine, LeRobotMeta, read_meta, reading
@@ -76,7 +77,7 @@ class LeRobotRecording:
         ours = self.meta.ours.get(self.line.number, {})
         return (Reading(Episode(
             self.name, self.meta.tasks[task], stamps_ns, self._frames(rows),
-            (actions[:, :6] * self.layout.arm_scale).astype(np.float32),
+            to_rotation_vectors(actions[:, :6] * self.layout.arm_scale, self.layout.rotation),
             self._gripper_open(actions[:, 6]), ours.get('success')), (), self._facts(ours)),)
 
     def _stamps_ns(self, rows: Any) -> np.ndarray:

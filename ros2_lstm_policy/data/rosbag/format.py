@@ -65,6 +65,7 @@ class BagLayout:
     :param stamps: 'observation': an action's stamp is that of the observation it answers, and a
         step whose observation is missing is left out; 'now': the stamp is the time of sending, and
         the newest frames before it are its observation. Displacements only.
+    :param rotation: convention of the rotations in bags that do not say it themselves.
     :param gripper_closed: value of the gripper topic that means closed.
     :param gripper_open: value that means open.
     :param max_image_age_s: oldest frame that a step may use, as the node's parameter.
@@ -75,9 +76,10 @@ class BagLayout:
     topics: TopicNames = field(default_factory=TopicNames)
     arm: Literal['displacement', 'velocity'] = 'displacement'
     stamps: Literal['observation', 'now'] = 'observation'
+    rotation: Literal['rotation_vector', 'euler_xyz'] = 'rotation_vector'
     gripper_closed: float = 0.0
     gripper_open: float = 1.0
-    max_image_age_s: float = 0.25
+    max_image_age_s: float = 0.2
     max_skew_s: float = 0.05
     instruction: str | None = None
 
@@ -90,7 +92,7 @@ class EpisodeInfo:
     :param name: unique name, the bag's folder.
     :param actor: who acted.
     :param frame: axes of the deltas, as in the action manifest.
-    :param rotation: rotation convention, as in the action manifest.
+    :param rotation: convention of the rotations in `arm_delta`; ours are rotation vectors.
     :param control_period_s: time that one action covers.
     :param model: SHA-256 of the checkpoint where a policy acted, else None.
     :param source: what the robot was, for people ('LIBERO benchmark_a seed 3').
@@ -106,6 +108,8 @@ class EpisodeInfo:
 
     def __post_init__(self) -> None:
         """Refuse names that are no folder names, and a policy without its fingerprint."""
+        if self.control_period_s <= 0:
+            raise ValueError(f'control_period_s must be positive, found {self.control_period_s}')
         if not self.name or self.name != Path(self.name).name or self.name.startswith('.'):
             raise ValueError(f'episode name {self.name!r} cannot be a folder name')
         if self.actor == 'policy' and not self.model:

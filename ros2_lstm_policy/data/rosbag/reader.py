@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from ros2_lstm_policy.data.conventions import to_rotation_vectors
 from ros2_lstm_policy.data.episodes import Reading, Recording
 from ros2_lstm_policy.data.problems import Problem, refuse
 from ros2_lstm_policy.data.rosbag.format import BagLayout
@@ -104,7 +105,8 @@ def _read_segment(index: BagIndex, segment: Segment, recording: BagRecording) ->
         segment.name, segment.instruction, found.stamps_ns,
         {name: BagFrames(index.path, topic, found.frames[name])
          for name, topic in index.cameras.items()},
-        found.arm, found.gripper_open, index.success)
+        to_rotation_vectors(found.arm, index.info.rotation if index.info else layout.rotation),
+        found.gripper_open, index.success)
     remarks = [*missing_remarks(found, index.path, segment.name),
                *_rate_remarks(index, segment.name)]
     return Reading(episode, tuple(remarks), _facts(index))
@@ -112,8 +114,7 @@ def _read_segment(index: BagIndex, segment: Segment, recording: BagRecording) ->
 
 def _refuse_gaps(index: BagIndex, segment: Segment, found: Steps, layout: BagLayout) -> None:
     """Refuse an episode whose cameras stopped early, or that lacks too many observations."""
-    count = len(found.missing) + len(found.stamps_ns)
-    if not count:
+    if not len(found.missing) + len(found.stamps_ns):
         raise refuse('empty', index.path, segment.name, 'no action was recorded')
     begin = min([*found.stamps_ns[:1].tolist(), found.missing[0][0]] if found.missing
                 else found.stamps_ns[:1].tolist())
@@ -124,10 +125,14 @@ def _refuse_gaps(index: BagIndex, segment: Segment, found: Steps, layout: BagLay
             raise refuse('stream-ends', index.path, segment.name,
                          f'{topic.topic} stops {(end - last) / _NS:.2f} s before the last action',
                          (last - begin) / _NS)
-    if len(found.missing) > _MAX_MISSING * count:
-        stamp_ns, reason = found.missing[0]
+    # A robot that waits for its first image or instruction holds, and that is no fault.
+    inner = [item for item in found.missing
+             if not len(found.stamps_ns) or item[0] > found.stamps_ns[0]]
+    count = len(inner) + len(found.stamps_ns)
+    if len(inner) > _MAX_MISSING * count:
+        stamp_ns, reason = inner[0]
         raise refuse('no-observation', index.path, segment.name,
-                     f'{len(found.missing)} of {count} actions have no observation, more than '
+                     f'{len(inner)} of {count} actions have no observation, more than '
                      f'{_MAX_MISSING:.0%}; the first: {reason.text}', (stamp_ns - begin) / _NS)
 
 
@@ -152,6 +157,6 @@ def _facts(index: BagIndex) -> Mapping[str, str]:
     facts = {f'{camera}_hz': f'{rate:.1f}' for camera, rate in stream_rates(index).items()}
     if index.info:
         facts |= {'actor': index.info.actor, 'model': index.info.model or '',
-                  'frame': index.info.frame, 'rotation': index.info.rotation,
+                  'frame': index.info.frame,
                   'control_period_s': f'{index.info.control_period_s:g}'}
     return facts
