@@ -79,7 +79,7 @@ def share_directory() -> Path:
     """Return the installed share directory; the source tree where the package is not installed."""
     try:
         return Path(get_package_prefix(PACKAGE)) / 'share' / PACKAGE
-    except PackageNotFoundError:
+    except (PackageNotFoundError, OSError):  # OSError: no AMENT_PREFIX_PATH
         return Path(__file__).parents[2]
 
 
@@ -131,6 +131,6 @@ def _program(executable: str) -> list[str]:
     """Return the installed console script, as launch runs it, or its module in a source tree."""
     try:
         prefix = Path(get_package_prefix(PACKAGE))
-    except PackageNotFoundError:
+    except (PackageNotFoundError, OSError):  # OSError: no AMENT_PREFIX_PATH
         return [sys.executable, '-m', f'{PACKAGE}.ros.{executable}']
     return [str(prefix / 'lib' / PACKAGE / executable)]
