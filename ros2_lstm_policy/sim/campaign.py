@@ -1,0 +1,121 @@
+"""
+Recording many episodes into one folder: in parallel, resumable, with an account of every one.
+
+A folder holds one bag an episode, `outcomes.jsonl` with a line for each episode that was run, kept
+or not, and the settings that it was begun with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from dataclasses import dataclass
+import json
+from pathlib import Path
+from typing import Any
+
+from ros2_lstm_policy import config
+from ros2_lstm_policy.data.rosbag.writer import set_aside_unfinished
+from ros2_lstm_policy.sim import benchmarks, fleet
+from ros2_lstm_policy.sim.demonstration import Outcome
+from ros2_lstm_policy.sim.tasks import SimEpisode
+from tqdm import tqdm
+
+OUTCOMES = 'outcomes.jsonl'
+SETTINGS = 'settings.yaml'
+_SAMPLERS = {'a': benchmarks.training_a, 'b': benchmarks.training_b, 'c': benchmarks.training_c}
+
+
+@dataclass(frozen=True)
+class EpisodeCounts:
+    """
+    How many training episodes like those of each benchmark; never one of its own.
+
+    :param a: one scene, five instructions, own places.
+    :param b: one scene, seven objects in permuted places.
+    :param c: 24 tasks in 13 scenes.
+    :param first: number of the first of each; a second folder that begins where the first one
+        ended holds other episodes.
+    """
+
+    a: int = 0
+    b: int = 0
+    c: int = 0
+    first: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse negative counts, and none at all."""
+        if min(self.a, self.b, self.c, self.first) < 0 or not self.a + self.b + self.c:
+            raise ValueError('expected a, b and c of which at least one is positive, found '
+                             f'{self.a}, {self.b} and {self.c}, first {self.first}')
+
+    def episodes(self) -> list[SimEpisode]:
+        """Return the episodes."""
+        return [_SAMPLERS[name](self.first + i)
+                for name in _SAMPLERS for i in range(getattr(self, name))]
+
+
+def bag_name(episode: SimEpisode) -> str:
+    """Return the name of an episode's bag: its own, as one folder name."""
+    return episode.name.replace('/', '-').replace(' ', '_')
+
+
+def record_all(output: Path, episodes: Sequence[SimEpisode], settings: Mapping[str, Any],
+               make_worker: Callable[[], fleet.Work[Outcome]], processes: int) -> list[Outcome]:
+    """
+    Record the episodes that the folder lacks.
+
+    :param settings: all that decides what an episode holds; the folder keeps to them.
+    :return: outcomes of all episodes of the folder.
+    :raises ValueError: where the folder was begun with other settings.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    _keep_settings(output / SETTINGS, settings)
+    set_aside_unfinished(output)
+    done = read_outcomes(output)
+    known = {outcome.name for outcome in done}
+    rest = [episode for episode in episodes if bag_name(episode) not in known]
+    with open(output / OUTCOMES, 'a') as lines, \
+            tqdm(total=len(episodes), initial=len(episodes) - len(rest), unit='episode') as bar:
+        for outcome in fleet.run(rest, make_worker, processes):
+            lines.write(json.dumps(dataclasses.asdict(outcome)) + '\n')
+            lines.flush()
+            done.append(outcome)
+            bar.set_postfix_str(f'{sum(o.success for o in done)} of {len(done)} succeeded')
+            bar.update()
+    return done
+
+
+def read_outcomes(output: Path) -> list[Outcome]:
+    """Return the outcomes of a folder; none where it is new."""
+    path = Path(output) / OUTCOMES
+    if not path.exists():
+        return []
+    return [Outcome(**json.loads(line)) for line in path.read_text().splitlines()]
+
+
+def account(outcomes: Sequence[Outcome]) -> str:
+    """Say in a table how many episodes of each instruction were run, succeeded and are kept."""
+    by_instruction: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        by_instruction.setdefault(outcome.instruction, []).append(outcome)
+    rows = [('instruction', 'run', 'succeeded', 'kept', 'steps')]
+    for instruction, of in [*sorted(by_instruction.items()), ('all', list(outcomes))]:
+        rows.append((instruction, str(len(of)), str(sum(o.success for o in of)),
+                     str(sum(o.kept for o in of)), str(sum(o.steps for o in of if o.kept))))
+    width = max(len(row[0]) for row in rows)
+    lines = [f'{row[0]:<{width}} ' + ' '.join(f'{cell:>9}' for cell in row[1:]) for row in rows]
+    notes = [f'{o.episode}: {o.note}' for o in outcomes if o.note]
+    return '\n'.join(lines + notes)
+
+
+def _keep_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings into a new folder, or hold an old one to its own."""
+    wanted = config.dump(dict(settings))
+    if not path.exists():
+        path.write_text(wanted)
+        return
+    found = path.read_text()
+    if found != wanted:
+        raise ValueError(f'{path.parent}: was begun with other settings, so its episodes would '
+                         f'not go together; give another output. There:\n{found}now:\n{wanted}')

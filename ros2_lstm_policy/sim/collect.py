@@ -1,0 +1,103 @@
+"""
+Record demonstrations of the scripted expert in the simulated robot.
+
+`ros2 run ros2_lstm_policy collect --config config/collect.yaml episodes.b=700 processes=4`
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+import functools
+from pathlib import Path
+import sys
+
+import numpy as np
+from ros2_lstm_policy import config
+from ros2_lstm_policy.sim.backend import SimulatorMissingError
+from ros2_lstm_policy.sim.campaign import account, bag_name, EpisodeCounts, record_all
+from ros2_lstm_policy.sim.demonstration import demonstrate, Outcome
+from ros2_lstm_policy.sim.fleet import RobotKeeper
+from ros2_lstm_policy.sim.perturbation import Perturbation, PerturbationConfig
+from ros2_lstm_policy.sim.tasks import SimEpisode
+
+_DISTURBED = 1  # separates this module's random numbers from others of an episode's seed
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """
+    What to record.
+
+    :param output: folder of the bags.
+    :param image_size: (height, width) of both cameras in pixels.
+    :param horizon: control periods after which an episode has failed and is thrown away.
+    :param processes: simulators at once; one core each.
+    """
+
+    output: Path
+    episodes: EpisodeCounts
+    perturbation: PerturbationConfig = field(default_factory=PerturbationConfig)
+    image_size: tuple[int, int] = (256, 256)
+    horizon: int = 150
+    processes: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse what records nothing."""
+        if self.horizon < 1 or self.processes < 1:
+            raise ValueError('horizon and processes must be at least 1')
+
+
+class Collector:
+    """Records episodes in one process."""
+
+    def __init__(self, settings: CollectConfig) -> None:
+        """Begin without a robot."""
+        self._settings = settings
+        self._keeper = RobotKeeper(settings.image_size)
+
+    def __call__(self, episode: SimEpisode) -> Outcome:
+        """Record one episode; a failed one leaves no bag."""
+        try:
+            robot, state = self._keeper.reset(episode)
+        except ValueError as error:  # the objects do not fit into their drawn places
+            return Outcome(bag_name(episode), episode.name, episode.instruction, False, False, 0,
+                           str(error))
+        rng = np.random.default_rng([episode.seed, _DISTURBED])
+        disturbed = Perturbation(self._settings.perturbation, rng)
+        source = f'LIBERO {episode.name}, executed with noise {disturbed.noise:.2f}'
+        return demonstrate(
+            robot, state, episode, lambda _, label: disturbed.disturb(label),
+            self._settings.output / bag_name(episode), source, self._settings.horizon,
+            keep_failures=False)
+
+
+def collect(settings: CollectConfig) -> list[Outcome]:
+    """Record what the folder lacks; return the outcomes of all its episodes."""
+    decides = {'perturbation': settings.perturbation, 'image_size': settings.image_size,
+               'horizon': settings.horizon}
+    return record_all(settings.output, settings.episodes.episodes(), decides,
+                      functools.partial(Collector, settings), settings.processes)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description='Record demonstrations of the scripted expert in the simulated robot, as '
+        'one rosbag2 bag an episode. Interrupted, the same command goes on.')
+    parser.add_argument('--config', type=Path, required=True, help='YAML file, see config/')
+    parser.add_argument('overrides', nargs='*', metavar='key=value',
+                        help='changes to it, such as episodes.b=700')
+    arguments = parser.parse_args(argv)
+    try:
+        settings = config.load(CollectConfig, arguments.config, arguments.overrides)
+        print(account(collect(settings)))
+    except (ValueError, SimulatorMissingError) as error:
+        print(f'collect: {error}', file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
