@@ -2,8 +2,9 @@
 Checkpoint directories.
 
 A directory holds model.safetensors, config.yaml (PolicyConfig), action.yaml (ActionManifest),
-README.md (the model card) and what the backbone adds (tokenizer files). Loading is strict and offline, and runs no code from the files. Large policies may be split into
-shards with an index, laid out as Hugging Face does it.
+README.md (the model card) and what the backbone adds (tokenizer files). Loading is strict and
+offline, and runs no code from the files. Large policies may be split into shards with an index,
+laid out as Hugging Face does it.
 """
 
 from __future__ import annotations

@@ -57,6 +57,14 @@ class SameConv2d(nn.Conv2d):
         return F.conv2d(images, self.weight, self.bias, self.stride, 0, 1, self.groups)
 
 
+class Pointwise(nn.Linear):
+    """A 1 x 1 convolution as a matrix product, which is faster on a CPU in channels-last order."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C', H, W)."""
+        return super().forward(images.movedim(1, -1)).movedim(-1, 1)
+
+
 class InvertedResidual(nn.Module):
     """Expand, filter each channel, project; residual where the shape stays."""
 
@@ -64,15 +72,15 @@ class InvertedResidual(nn.Module):
         """Make the convolutions; `expand` 1 has no expansion."""
         super().__init__()
         middle = inputs * expand
-        self.expand = SameConv2d(inputs, middle, 1) if expand != 1 else None
+        self.expand = Pointwise(inputs, middle) if expand != 1 else None
         self.depthwise = SameConv2d(middle, middle, kernel, stride, groups=middle)
-        self.project = SameConv2d(middle, outputs, 1)
+        self.project = Pointwise(middle, outputs)
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
-        hidden = images if self.expand is None else F.relu6(self.expand(images))
-        hidden = self.project(F.relu6(self.depthwise(hidden)))
+        hidden = images if self.expand is None else _relu6(self.expand(images))
+        hidden = self.project(_relu6(self.depthwise(hidden)))
         return images + hidden if self.residual else hidden
 
 
@@ -110,7 +118,7 @@ class EfficientNetLite0(nn.Module):
         :return: one (B, C, H / stride, W / stride) for each of `strides`.
         """
         images = images.contiguous(memory_format=torch.channels_last)
-        hidden, maps = F.relu6(self.stem(images)), {}
+        hidden, maps = _relu6(self.stem(images)), {}
         for depth, stage in enumerate(self.stages, 1):
             hidden = stage(hidden)
             if depth in modulation:
@@ -152,12 +160,18 @@ def load_pretrained(network: EfficientNetLite0, source: PackagedFiles) -> None:
 
 def _fold(weights: Mapping[str, Tensor], convolution: str, norm: str,
           name: str) -> dict[str, Tensor]:
-    """Return convolution and batch normalisation as one convolution with a bias."""
+    """Return convolution and batch normalisation as one convolution or linear layer."""
     deviation = (weights[f'{norm}.running_var'] + _BATCH_NORM_EPSILON).sqrt()
     gain = weights[f'{norm}.weight'] / deviation
     bias = weights[f'{norm}.bias'] - weights[f'{norm}.running_mean'] * gain
-    return {f'{name}.weight': weights[f'{convolution}.weight'] * gain[:, None, None, None],
-            f'{name}.bias': bias}
+    weight = weights[f'{convolution}.weight'] * gain[:, None, None, None]
+    if weight.shape[2:] == (1, 1):
+        weight = weight.flatten(1)
+    return {f'{name}.weight': weight, f'{name}.bias': bias}
+
+
+def _relu6(images: Tensor) -> Tensor:
+    return F.relu6(images, inplace=True)
 
 
 def _same_padding(size: int, kernel: int, stride: int) -> int:
