@@ -274,7 +274,7 @@ def _renamed(policy: Policy, weights: Mapping[str, Tensor]) -> dict[str, Tensor]
     named = {f'backbone.model.{key}': value for key, value in vlm.items()}
     for key, value in weights.items():
         if key == 'model.action_token':
-            named['backbone.action_token'] = value * _embedding_scale(policy)
+            named['backbone.action_token'] = value.float() * _embedding_scale(policy)
         elif key.startswith('model.act_head.'):
             named[key.replace('model.act_head.', 'decoder.', 1)] = value
         elif not key.startswith('model.backbone.'):

@@ -1,0 +1,322 @@
+"""Imported RoboVLMs checkpoints compute what the reference computed; bad ones are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ros2_lstm_policy.evaluation import import_robovlms
+from ros2_lstm_policy.evaluation.verify_import import Recording
+from ros2_lstm_policy.model import checkpoint, robovlms
+from ros2_lstm_policy.model.losses import action_loss
+from ros2_lstm_policy.model.policy import Policy
+from ros2_lstm_policy.runtime.actor import PolicyActor
+from ros2_lstm_policy.transforms import normalise_arm
+from ros2_lstm_policy.types import Observation
+import torch
+from torch import Tensor
+
+GOLDEN = Path(__file__).parent / 'golden'
+KOSMOS, PALIGEMMA = GOLDEN / 'robokosmos_tiny.pt', GOLDEN / 'robopaligemma_tiny.pt'
+CONFIG = GOLDEN / 'robokosmos_tiny.config.json'
+ANSWERS = ['--control-period', '0.0333', '--metres-per-unit', '0.02', '--radians-per-unit',
+           '0.05', '--gripper-one', 'open']
+CALVIN = [*ANSWERS, '--frame', 'base', '--rotation', 'euler_xyz']
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Return a function that runs the command on the tiny Kosmos-2 run, with changes."""
+    def command(*options: str, weights: Path = KOSMOS, changes: Mapping[str, Any] | None = None,
+                backbone: Path = GOLDEN / 'tiny_kosmos2', configuration: Path = CONFIG,
+                answers: list[str] = CALVIN) -> int:
+        torch.set_num_threads(1)
+        values = json.loads(configuration.read_text())
+        for key, value in (changes or {}).items():
+            *above, last = key.split('.')
+            place = values
+            for name in above:
+                place = place[name]
+            place[last] = value
+        file = tmp_path / 'run.json'
+        file.write_text(json.dumps(values))
+        return import_robovlms.main([str(weights), str(file), '--backbone', str(backbone),
+                                     '--out', str(tmp_path / 'out'), *answers, *options])
+    return command
+
+
+@pytest.fixture
+def imported(run: Run, tmp_path: Path) -> Policy:
+    """Return the tiny Kosmos-2 policy, imported, saved and loaded."""
+    assert run() == 0
+    return checkpoint.load(tmp_path / 'out')
+
+
+def verify(name: str, outputs: str | None = None) -> list[str]:
+    """Return the option that compares with the golden values."""
+    return ['--verify', str(GOLDEN / f'{name}.inputs.npz'),
+            str(GOLDEN / f'{outputs or name}.outputs.npz')]
+
+
+def test_kosmos_agrees_with_the_reference(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Features, actions, losses and 24 steps, through import and checkpoint."""
+    assert run(*verify('robokosmos_tiny')) == 0
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ('features', 'actions', 'losses', 'streaming',
+                                            'agrees'))
+
+
+def test_kosmos_with_the_hand_camera_agrees_with_the_reference(run: Run) -> None:
+    """The hand image's tokens stand before the static image's."""
+    assert run(*verify('robokosmos_tiny', 'robokosmos_hand'), changes={'use_hand_rgb': True}) == 0
+
+
+def test_paligemma_agrees_with_the_reference(run: Run) -> None:
+    """The old layout, causal attention and the scale of the action token, from bfloat16."""
+    assert run(*verify('robopaligemma_tiny'), weights=PALIGEMMA,
+               backbone=GOLDEN / 'tiny_paligemma',
+               configuration=GOLDEN / 'robopaligemma_tiny.config.json') == 0
+
+
+def test_other_values_make_the_verification_fail(run: Run, tmp_path: Path) -> None:
+    """A static camera alone is not the two-camera reference."""
+    assert run(*verify('robokosmos_tiny', 'robokosmos_hand')) == 1
+    arrays = dict(np.load(GOLDEN / 'robokosmos_tiny.outputs.npz'))
+    arrays['stream/arm'] = arrays['stream/arm'] + np.where(np.arange(24) == 23, 2e-5, 0)[
+        None, :, None, None]
+    np.savez(tmp_path / 'changed.npz', **arrays)
+    assert run('--verify', str(GOLDEN / 'robokosmos_tiny.inputs.npz'),
+               str(tmp_path / 'changed.npz')) == 1
+
+
+def test_gradients_agree_with_the_reference(imported: Policy) -> None:
+    """The norm of every parameter's gradient, for the masked training loss."""
+    inputs = Recording(GOLDEN / 'robokosmos_tiny.inputs.npz')
+    chunk = imported(inputs.images(imported, ''), inputs.text(imported, ''))
+    action = inputs.get('action')
+    loss = action_loss(chunk, action[..., :6], action[..., 6], inputs.get('chunck_mask').bool())
+    (loss.arm + 0.01 * loss.gripper).backward()
+    wanted = json.loads((GOLDEN / 'robokosmos_tiny.gradnorms.json').read_text())
+    found = {}
+    for key, parameter in imported.named_parameters():
+        if parameter.grad is not None:
+            name = key.replace('backbone.action_token', 'action_token')
+            name = name.replace('backbone.model.', 'backbone.')
+            found['model.' + name.replace('decoder.', 'act_head.')] = parameter.grad.norm().item()
+    assert found.keys() == wanted.keys()
+    assert max(abs(found[key] - wanted[key]) for key in wanted) <= 1e-5
+    outputs = np.load(GOLDEN / 'robokosmos_tiny.outputs.npz')
+    whole = {key for key in outputs.files if key.startswith('train/grad/')}
+    parameters = dict(imported.named_parameters())
+    for key in whole:
+        ours = key.removeprefix('train/grad/').removeprefix('model.')
+        ours = ours.replace('act_head.', 'decoder.').replace('backbone.', 'backbone.model.')
+        ours = 'backbone.action_token' if ours == 'action_token' else ours
+        np.testing.assert_allclose(parameters[ours].grad, outputs[key], atol=1e-5)
+
+
+class FloatActor(PolicyActor):
+    """The actor, taking recorded images that are not rounded to whole levels."""
+
+    def _preprocess(self, images: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(image) for name, image in images.items()}
+
+
+@pytest.mark.parametrize(('hand', 'outputs'), [(False, 'robokosmos_tiny'),
+                                               (True, 'robokosmos_hand')])
+def test_24_steps_of_the_actor_agree_with_the_reference(
+        run: Run, tmp_path: Path, hand: bool, outputs: str) -> None:
+    """Instruction in words, state of the episode, chunk in physical units; after a reset too."""
+    assert run(changes={'use_hand_rgb': hand}) == 0
+    policy = checkpoint.load(tmp_path / 'out')
+    actor = FloatActor(policy)
+    inputs = np.load(GOLDEN / 'robokosmos_tiny.inputs.npz')
+    wanted = np.load(GOLDEN / f'{outputs}.outputs.npz')
+    for _ in range(2):
+        actor.reset()
+        for step in range(24):
+            images = {}
+            for camera in policy.manifest.cameras:
+                key = {'static': 'stream_rgb', 'hand': 'stream_hand_rgb'}[camera.name]
+                image = inputs[key][0, step].astype(np.float64).transpose(1, 2, 0)
+                images[camera.name] = 255 * (image * camera.std + camera.mean)
+            chunk = actor.act(Observation(step, images), 'pick up the red block').chunk
+            arm = normalise_arm(chunk[:, :6], policy.manifest.arm)
+            np.testing.assert_allclose(arm, as_rotation_vectors(wanted['stream/arm'][0, step],
+                                                                policy), atol=1e-5)
+            logit = wanted['stream/gripper_logit'][0, step, :, 0]
+            np.testing.assert_allclose(chunk[:, 6], 1 / (1 + np.exp(-logit)), atol=1e-5)
+
+
+def as_rotation_vectors(label: np.ndarray, policy: Policy) -> np.ndarray:
+    """Return what the actor means by this label, normalised again."""
+    from ros2_lstm_policy.transforms import label_to_arm
+    return normalise_arm(label_to_arm(label, policy.manifest), policy.manifest.arm)
+
+
+@pytest.mark.parametrize('layout', ['lightning', 'deepspeed', 'plain', 'model_state_dict'])
+def test_every_layout_of_a_checkpoint_is_the_same_policy(
+        run: Run, tmp_path: Path, layout: str) -> None:
+    """Prefixes, containers and a second name of the head make no difference."""
+    weights = torch.load(KOSMOS, weights_only=True)['state_dict']
+    files: dict[str, Any] = {
+        'lightning': {'state_dict': weights, 'epoch': 1, 'hyper_parameters': {'configs': {}}},
+        'deepspeed': {'_forward_module.' + key: value for key, value in weights.items()},
+        'plain': {key.removeprefix('model.'): value for key, value in weights.items()
+                  if 'text_model.lm_head' not in key},
+        'model_state_dict': {'model_state_dict': {
+            **{'module.' + key: value for key, value in weights.items()},
+            **{key.replace('act_head', 'lm_head'): value for key, value in weights.items()
+               if '.act_head.' in key}}}}
+    torch.save(files[layout], tmp_path / 'file.pt')
+    assert run(weights=tmp_path / 'file.pt') == 0
+    found = checkpoint.load(tmp_path / 'out').state_dict()
+    for key in ('action_token', 'backbone.text_model.model.layer_norm.weight',
+                'act_head.rnn.weight_ih_l0'):
+        ours = {'action_token': 'backbone.action_token'}.get(
+            key, key.replace('backbone.', 'backbone.model.').replace('act_head', 'decoder'))
+        assert torch.equal(found[ours], weights['model.' + key])
+
+
+def test_configuration_fills_the_manifest_and_the_decoder(
+        run: Run, tmp_path: Path) -> None:
+    """The top-level window and chunk win; the range becomes metres and radians."""
+    assert run(changes={'use_hand_rgb': True, 'norm_min': -0.5, 'norm_max': 0.7,
+                        'use_mu_law': True, 'mu_val': 63}) == 0
+    policy = checkpoint.load(tmp_path / 'out')
+    assert policy.config.decoder.window_size == 8
+    assert policy.config.decoder.fwd_pred_next_n == 3
+    manifest = policy.manifest
+    assert [camera.name for camera in manifest.cameras] == ['hand', 'static']
+    assert {camera.interpolation for camera in manifest.cameras} == {'bicubic'}
+    np.testing.assert_allclose(manifest.arm.scale, [0.012] * 3 + [0.03] * 3)
+    np.testing.assert_allclose(manifest.arm.offset, [0.002] * 3 + [0.005] * 3, atol=1e-12)
+    assert manifest.arm.mu == 63
+    assert (manifest.frame, manifest.rotation) == ('base', 'euler_xyz')
+    assert not (tmp_path / 'out' / 'model.pt').exists()
+    assert 'run.json' in (tmp_path / 'out' / 'README.md').read_text()
+
+
+def test_tcp_rel_and_a_closing_gripper_turn_signs_in_the_last_layer(
+        run: Run, imported: Policy, tmp_path: Path) -> None:
+    """The rotation becomes old-to-new and the logit one of open; verification knows both."""
+    answers = [*ANSWERS[:-1], 'closed']
+    assert run(*verify('robokosmos_tiny'), changes={'tcp_rel': True}, answers=answers) == 0
+    turned = checkpoint.load(tmp_path / 'out')
+    assert (turned.manifest.frame, turned.manifest.rotation) == ('tool', 'rotation_vector')
+    features = torch.randn(1, 2, 1, 64)
+    with torch.no_grad():
+        before, after = imported.decoder(features), turned.decoder(features)
+    torch.testing.assert_close(after.gripper_logit_BTK, -before.gripper_logit_BTK)
+    torch.testing.assert_close(after.arm_BTKA[..., :3], before.arm_BTKA[..., :3])
+    torch.testing.assert_close(after.arm_BTKA[..., 3:], -before.arm_BTKA[..., 3:])
+
+
+def test_open_questions_are_asked_together(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """What no configuration says has no silent default."""
+    assert run(answers=['--gripper-one', 'open']) == 2
+    asked = capsys.readouterr().err
+    for option in ('--control-period', '--metres-per-unit', '--radians-per-unit', '--frame',
+                   '--rotation'):
+        assert option in asked
+    assert '--gripper-one' not in asked
+
+
+@pytest.mark.parametrize(('changes', 'said'), [
+    ({'act_head.type': 'GPTDecoder'}, ["act_head.type is 'GPTDecoder'", 'LSTMDecoder']),
+    ({'model': 'moondream'}, ["model is 'moondream'", 'kosmos']),
+    ({'act_head.history_type': 'pre'}, ['history_type', 'post']),
+    ({'act_head.action_space': 'discrete'}, ['action_space', 'continuous']),
+    ({'use_vision_resampler': True}, ['use_vision_resampler']),
+    ({'window_size': None}, ["missing key 'window_size'"]),
+    ({'norm_min': 0.65}, ['norm_min 0.65', 'norm_max 0.65']),
+    ({'tcp_rel': True}, ['tcp_rel', "'base'"]),
+    ({'image_size': 224}, ['224x224', '56x56']),
+    ({'act_head.hidden_size': 48}, ['rnn', 'found shape', 'wanted']),
+    ({'act_head.down_sample': 'average'}, ['down_sample', 'average']),
+])
+def test_configuration_that_does_not_fit_is_refused(
+        run: Run, capsys: pytest.CaptureFixture[str], changes: Mapping[str, Any],
+        said: list[str]) -> None:
+    """The message says what was found and what is wanted."""
+    assert run(changes=changes) == 2
+    error = capsys.readouterr().err
+    assert all(part in error for part in said), error
+
+
+@pytest.mark.parametrize(('change', 'said'), [
+    (lambda w: w.pop('model.action_token'), ['backbone.action_token', 'missing']),
+    (lambda w: w.update({'model.fwd_head.x': torch.zeros(1)}), ['fwd_head.x', 'unexpected']),
+    (lambda w: w.update({'model.act_head.rnn.weight_ih_l0': torch.zeros(2, 2)}),
+     ['decoder.rnn.weight_ih_l0', '(2, 2)', '(128, 64)']),
+    (lambda w: w.clear(), ['state_dict']),
+])
+def test_weights_that_do_not_fit_are_refused(
+        run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+        change: Callable[[dict[str, Tensor]], Any], said: list[str]) -> None:
+    """Missing, unexpected and misshapen tensors are named."""
+    weights = dict(torch.load(KOSMOS, weights_only=True)['state_dict'])
+    change(weights)
+    torch.save({'state_dict': weights}, tmp_path / 'file.pt')
+    assert run(weights=tmp_path / 'file.pt') == 2
+    error = capsys.readouterr().err
+    assert all(part in error for part in said), error
+
+
+class _Malice:
+    """What a pickle could do."""
+
+    def __reduce__(self) -> tuple:
+        """Write a file when unpickled."""
+        return Path.touch, (Path('/tmp/never_run_by_import_robovlms'),)
+
+
+def test_pickle_with_code_is_refused_and_not_run(
+        run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only tensors and plain values are read."""
+    torch.save({'state_dict': {}, 'extra': _Malice()}, tmp_path / 'bad.pt')
+    assert run(weights=tmp_path / 'bad.pt') == 2
+    assert 'would run code' in capsys.readouterr().err
+    assert not Path('/tmp/never_run_by_import_robovlms').exists()
+
+
+def test_files_that_are_no_checkpoint_are_refused(
+        run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sharded directory, a cut file, no file, a backbone of another family."""
+    assert run(weights=tmp_path) == 2
+    assert 'zero_to_fp32' in capsys.readouterr().err
+    (tmp_path / 'cut.pt').write_bytes(KOSMOS.read_bytes()[:100_000])
+    assert run(weights=tmp_path / 'cut.pt') == 2
+    assert 'cut.pt' in capsys.readouterr().err
+    assert run(weights=tmp_path / 'none.pt') == 2
+    assert 'none.pt' in capsys.readouterr().err
+    assert run(backbone=GOLDEN / 'tiny_paligemma') == 2
+    error = capsys.readouterr().err
+    assert "'paligemma'" in error and "'kosmos-2'" in error
+
+
+def test_verification_names_what_the_recording_lacks(
+        run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file without an array, or with images of another size."""
+    arrays = dict(np.load(GOLDEN / 'robokosmos_tiny.inputs.npz'))
+    np.savez(tmp_path / 'small.npz', **{**arrays, 'rgb': arrays['rgb'][..., :28, :28]})
+    outputs = str(GOLDEN / 'robokosmos_tiny.outputs.npz')
+    assert run('--verify', str(tmp_path / 'small.npz'), outputs) == 2
+    assert '(2, 8, 3, 28, 28)' in capsys.readouterr().err
+    del arrays['text']
+    np.savez(tmp_path / 'less.npz', **arrays)
+    assert run('--verify', str(tmp_path / 'less.npz'), outputs) == 2
+    assert "missing array 'text'" in capsys.readouterr().err
+
+
+def test_parents_of_a_configuration_are_read(tmp_path: Path) -> None:
+    """A run's file changes single keys of its parent's."""
+    (tmp_path / 'below.json').write_text('{"a": {"b": 1, "c": 2}, "d": 3}')
+    (tmp_path / 'run.json').write_text('{"parent": "below.json", "a": {"c": 4}}')
+    found = robovlms.read_configuration(tmp_path / 'run.json')
+    assert found['a'] == {'b': 1, 'c': 4} and found['d'] == 3
