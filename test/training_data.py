@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-
 from ros2_lstm_policy.data.store import FrameStore, StoredEpisode, StoreWriter
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.types import CAMERAS

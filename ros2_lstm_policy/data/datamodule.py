@@ -14,7 +14,6 @@ import hashlib
 from typing import Any, Literal, NamedTuple, TYPE_CHECKING
 
 import numpy as np
-
 from ros2_lstm_policy.data.image_text import PairBatch, PairSet
 from ros2_lstm_policy.data.order import BatchOrder, Share, Stream
 from ros2_lstm_policy.data.store import FrameStore
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.data import DataLoader
 
+_ALONE = Share()
 _COPY_FRAMES = 16384  # frames copied to a device at once
 
 
@@ -151,7 +151,7 @@ class DataModule:
     """Loaders over one store, and the frames on the device where they are kept there."""
 
     def __init__(self, store: FrameStore, config: LoaderConfig, manifest: ActionManifest,
-                 index: WindowIndex, split: Split, seed: int, *, share: Share = Share(),
+                 index: WindowIndex, split: Split, seed: int, *, share: Share = _ALONE,
                  source_weights: Sequence[float] = (), future: int = 0,
                  future_cameras: Sequence[str] = (), pairs: PairSet | None = None,
                  pair_batch_size: int = 0, validation_batch_size: int = 64) -> None:

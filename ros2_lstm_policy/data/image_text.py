@@ -70,7 +70,7 @@ class PairSet:
     camera: CameraSpec
 
     @classmethod
-    def open(cls, path: Path, camera: CameraSpec) -> PairSet:
+    def load(cls, path: Path, camera: CameraSpec) -> PairSet:
         """
         Read the list of pairs and check that every image is there.
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-
 from ros2_lstm_policy.data.windows import mixed_ids
 
 

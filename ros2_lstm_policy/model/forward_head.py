@@ -1,7 +1,7 @@
 """
 Forward prediction: the next frames of a camera, from the feature stream.
 
-Letters beside those of :mod:`ros2_lstm_policy.types`: F future frame, P patch, C values of a patch.
+Letters beside those of `types`: F future frame, P patch, C values of a patch.
 An auxiliary task of training only: a feature that foresees the next frames knows what moves and
 how. Acting never runs it. As in GR-1 (Wu et al. 2023, arXiv 2312.13139), targets are
 pixels normalised patch by patch (He et al. 2022, arXiv 2111.06377).
@@ -12,11 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from einops import rearrange
+from ros2_lstm_policy.types import HAND_CAMERA, STATIC_CAMERA
 import torch
 from torch import nn, Tensor
 from torch.nn import functional
-
-from ros2_lstm_policy.types import HAND_CAMERA, STATIC_CAMERA
 
 _PATCH_EPSILON = 1e-4  # of pixel values in [0, 1]: a flat patch has no noise to predict
 

@@ -4,7 +4,7 @@ Language losses: next-token prediction of words after images.
 The caption loss predicts the instruction from what the cameras see; vision-language
 co-training predicts the texts of image-text pairs mixed into training, so that a fine-tuned model
 keeps the words that it came with (as in RT-2, Brohan et al. 2023, arXiv 2307.15818).
-Letters beside those of :mod:`ros2_lstm_policy.types`: L text token, V vocabulary.
+Letters beside those of `types`: L text token, V vocabulary.
 """
 
 from __future__ import annotations
@@ -70,6 +70,8 @@ class WordDecoder(nn.Module):
     It reads the backbone's tokens for images and no words, so it cannot copy what it is to
     say. Word vectors are the frozen ones of the backbone's vocabulary, on both ends.
     """
+
+    words_VE: Tensor
 
     def __init__(self, backbone: SeesAndReads, config: LanguageConfig) -> None:
         """Create a decoder for that backbone's tokens."""

@@ -4,9 +4,9 @@ A learned latent of the action chunk: how this chunk was done, beyond what was s
 As in ACT (Zhao et al. 2023, arXiv 2304.13705) and HULC (Mees et al. 2022, arXiv 2204.06252): in
 training an encoder sees the labels and gives z ~ N(mean, variance), which is added to the feature;
 a KL term holds it to the prior N(0, I). Acting uses the prior's mean, zero, and the map from z
-to the feature has no bias, so a policy acts exactly as if the latent were not there: it is not part
+to the feature has no bias, so a policy acts exactly as if the latent were not there: it is no part
 of the checkpoint.
-Letter beside those of :mod:`ros2_lstm_policy.types`: Z latent dimension.
+Letter beside those of `types`: Z latent dimension.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from einops import rearrange
+from ros2_lstm_policy.types import ACTION_DIM
 import torch
 from torch import nn, Tensor
-
-from ros2_lstm_policy.types import ACTION_DIM
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from einops import rearrange
-import torch
-from torch import Tensor
-from torch.nn import functional
-
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.transforms import normalise_images
 from ros2_lstm_policy.types import HAND_CAMERA
+import torch
+from torch import Tensor
+from torch.nn import functional
 
 _GREY = 0.5  # contrast turns about this value
 
@@ -27,10 +26,10 @@ class AugmentationConfig:
     """
     How far each draw may go; 0 for none.
 
-    :param static_shift: shift of the static camera, as a share of its side; borders are repeated.
+    :param static_shift: shift of the static camera, a share of its side; borders are repeated.
         The reference's 10 of 224 pixels.
     :param hand_shift: shift of the hand camera; the reference's 4 of 224 pixels.
-    :param crop: the largest share of a side that a random crop cuts away before it is resized back.
+    :param crop: the largest share of a side that a random crop cuts away before the resize back.
     :param brightness: added to all channels, of values in [0, 1].
     :param contrast: relative change about mid-grey.
     :param tint: added to each channel, of values in [0, 1].
@@ -119,6 +118,6 @@ def _signed(batch: int, values: int, device: torch.device) -> Tensor:
 
 def _shifted(batch: int, side: int, share: float, device: torch.device) -> Tensor:
     """Return the source row (or column) of each row, (B, side), for one shift a window."""
-    most = int(round(share * side))
+    most = round(share * side)
     shift = torch.randint(-most, most + 1, (batch, 1), device=device)
     return (torch.arange(side, device=device) + shift).clamp_(0, side - 1)

@@ -15,8 +15,8 @@ _LISTED = 20
 
 _CARD = """# Policy trained by behaviour cloning
 
-**Measured success: unknown.** Nobody has evaluated this checkpoint on a robot or in simulation yet;
-the losses below say how well it imitates, not whether it does the task.
+**Measured success: unknown.** Nobody has evaluated this checkpoint on a robot or in simulation
+yet; the losses below say how well it imitates, not whether it does the task.
 
 ## Data
 {episodes} episodes, {steps} steps; {held_out} of the episodes were held out for validation.
@@ -27,7 +27,8 @@ Sources: {sources}
 {instructions}
 
 ## Training
-Step {step}, {elapsed_s:.0f} s, {windows} windows seen, {trained} of {parameters} policy parameters trained.
+Step {step}, {elapsed_s:.0f} s, {windows} windows seen; {trained} of {parameters} parameters of the
+policy were trained.
 
 | on held-out episodes | value |
 |---|---|

@@ -51,7 +51,7 @@ class EngineConfig:
     :param strategy: 'auto' is one process, or 'ddp' where there are several devices; 'fsdp'
         shards the weights; 'deepspeed_stage_2' needs DeepSpeed installed.
     :param precision: 'fp32', or autocast to 'bf16' or 'fp16' over fp32 weights.
-    :param compile: compile the backbone with torch.compile (minutes at first, then faster).
+    :param torch_compile: compile the backbone (minutes at first, then faster).
     :param gradient_checkpointing: recompute the backbone in the backward pass: less memory.
     :param log_every_steps: optimiser steps between two rows of the curves.
     :param save_every_steps: optimiser steps between two saves of the state that resume needs.
@@ -62,7 +62,7 @@ class EngineConfig:
     nodes: int = 1
     strategy: Literal['auto', 'ddp', 'fsdp', 'deepspeed_stage_2'] = 'auto'
     precision: Literal['fp32', 'bf16', 'fp16'] = 'bf16'
-    compile: bool = False
+    torch_compile: bool = False
     gradient_checkpointing: bool = False
     log_every_steps: int = 10
     save_every_steps: int = 1000

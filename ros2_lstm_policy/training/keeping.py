@@ -18,14 +18,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
-from safetensors import SafetensorError
-import torch
-from torch import distributed, Tensor
-
 from ros2_lstm_policy.model import checkpoint
 from ros2_lstm_policy.training.card import model_card
 from ros2_lstm_policy.training.module import TrainingModule
 from ros2_lstm_policy.training.weight_average import WeightAverage
+from safetensors import SafetensorError
+import torch
+from torch import distributed, Tensor
 
 STATE = 'training_state.ckpt'
 BEST, LAST = 'checkpoints/best', 'checkpoints/last'
@@ -133,7 +132,7 @@ class Keeper(Callback):
         return bool(trainer.strategy.reduce_boolean_decision(self._interrupted, all=False))
 
     def _save_state(self, trainer: pl.Trainer) -> None:
-        """Called in every process: each brings its part."""
+        """Save in every process: each brings its part."""
         self._module.require_finite()
         beside = self._output / f'{STATE}.partial'
         with _telling(self._output / STATE):
@@ -160,8 +159,8 @@ def _telling(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise NotSaved(f'{path} could not be written: {error}; the one before is whole. Make room, '
-                       f'then resume') from error
+        raise NotSaved(f'{path} could not be written: {error}; the one before is whole. Make '
+                       'room, then resume') from error
 
 
 def _random_states() -> list[dict[str, Tensor]]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ros2_lstm_policy.training.objective import Outcome
 import torch
 from torch import Tensor
-
-from ros2_lstm_policy.training.objective import Outcome
 
 _SWAPPED = 'arm_swapped'
 
@@ -39,14 +38,14 @@ class Measures:
     def add(self, outcome: Outcome) -> None:
         """Take the losses and metrics of a batch in."""
         for name, term in outcome.terms.items():
-            self._add(name, term.value, term.count)
+            self._add(name, term.value, term.entries)
         for name, value in outcome.metrics.items():
-            self._add(name, value, outcome.terms['arm'].count)
+            self._add(name, value, outcome.terms['arm'].entries)
 
     def add_swapped(self, outcome: Outcome) -> None:
         """Take the same batch under wrong instructions in."""
         arm = outcome.terms['arm']
-        self._add(_SWAPPED, arm.value, arm.count)
+        self._add(_SWAPPED, arm.value, arm.entries)
 
     def _add(self, name: str, mean: Tensor, count: Tensor) -> None:
         pair = torch.stack([mean.detach().double() * count, count.double()])

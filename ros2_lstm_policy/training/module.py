@@ -8,9 +8,6 @@ import time
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
-from torch import distributed, Tensor
-
 from ros2_lstm_policy.data.datamodule import DataModule, TrainingBatch
 from ros2_lstm_policy.data.image_text import PairBatch
 from ros2_lstm_policy.training import optimiser
@@ -21,6 +18,8 @@ from ros2_lstm_policy.training.objective import Objective, Outcome, Term, total,
 from ros2_lstm_policy.training.schedule import Schedule
 from ros2_lstm_policy.training.texts import Texts
 from ros2_lstm_policy.transforms import normalise_images
+import torch
+from torch import distributed, Tensor
 
 
 class LossIsNotFinite(RuntimeError):
@@ -113,7 +112,7 @@ class TrainingModule(pl.LightningModule):
             self._recent.append((norm.isfinite(), names))
 
     def on_train_batch_end(self, outputs: Any, batch: TrainingBatch, batch_idx: int) -> None:
-        """Write a row of the curves where one is due: the one place that waits for a GPU."""
+        """Write a row of the curves where one is due: this alone waits for a GPU."""
         stepped = (batch_idx + 1) % self.config.optimiser.accumulate == 0
         due = stepped and self.global_step % self.config.engine.log_every_steps == 0
         if due or self.device.type == 'cpu':
@@ -149,8 +148,8 @@ class TrainingModule(pl.LightningModule):
         if not recent or bool(torch.stack([flag for flag, _ in recent]).all()):
             return
         names = next(names for flag, names in recent if not bool(flag))
-        raise LossIsNotFinite(f'the loss is NaN or infinite at step {self.global_step}, in a batch '
-                              f'of the episodes {", ".join(sorted(set(names)))}')
+        raise LossIsNotFinite(f'the loss is NaN or infinite at step {self.global_step}, in a '
+                              f'batch of the episodes {", ".join(sorted(set(names)))}')
 
     @property
     def _optimizer(self) -> torch.optim.Optimizer:
@@ -188,7 +187,7 @@ class TrainingModule(pl.LightningModule):
         """
         if self.trainer.world_size == 1:
             return dict(terms)
-        counts = torch.stack([term.count for term in terms.values()]).float()
+        counts = torch.stack([term.entries for term in terms.values()]).float()
         everyone = counts.clone()
         distributed.all_reduce(everyone)
         factors = (counts * self.trainer.world_size / everyone.clamp(min=1)).unbind()

@@ -1,7 +1,7 @@
 """
 What training minimises: every loss, its ratio, and the modules that only training needs.
 
-The heads of auxiliary losses live here and not in the policy, so a checkpoint holds exactly what acts.
+The heads of auxiliary losses live here and not in the policy: a checkpoint holds what acts.
 """
 
 from __future__ import annotations
@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
-
-import torch
-from torch import nn, Tensor
 
 from ros2_lstm_policy.data.image_text import CotrainConfig
 from ros2_lstm_policy.model.backbones.base import EncodedText, TextTokens
@@ -23,6 +20,8 @@ from ros2_lstm_policy.model.latent import ActionLatent, kl_loss, LatentConfig
 from ros2_lstm_policy.model.losses import action_loss
 from ros2_lstm_policy.model.policy import Policy
 from ros2_lstm_policy.types import ActionChunk, Batch
+import torch
+from torch import nn, Tensor
 
 CAPTION_RATIO = 0.05
 KL_RATIO = 0.05
@@ -65,8 +64,8 @@ class LossConfig:
                                   ('fwd_loss_ratio', 'forward.static or forward.hand',
                                    self.forward.cameras)):
             if getattr(self, name) and not there:
-                raise ValueError(f'{name} is {getattr(self, name)}, but the loss that it weighs is '
-                                 f'not configured; set {loss} or remove the ratio')
+                raise ValueError(f'{name} is {getattr(self, name)}, but the loss that it weighs '
+                                 f'is not configured; set {loss} or remove the ratio')
         for name in ('arm_gripper_loss_ratio', 'fwd_loss_ratio', 'cap_loss_ratio', 'kl_div_ratio',
                      'vl_cotrain_ratio'):
             if (getattr(self, name) or 0) < 0:
@@ -89,12 +88,12 @@ class Term(NamedTuple):
 
     :param value: mean over the entries that count.
     :param ratio: its weight in the total.
-    :param count: how many entries that were.
+    :param entries: how many that were.
     """
 
     value: Tensor
     ratio: float
-    count: Tensor
+    entries: Tensor
 
 
 class Words(NamedTuple):
@@ -189,7 +188,7 @@ class Objective(nn.Module):
 
     def _add_caption(self, terms: dict[str, Term], images: Mapping[str, Tensor],
                      tokens: TextTokens) -> None:
-        """The first frame of a window stands for it: it always exists, and one is enough."""
+        """Let the first frame of a window stand for it: it always exists, and one is enough."""
         first = {camera: value[:, 0] for camera, value in images.items()}
         loss = language_loss(self._logits(first, tokens), tokens)
         terms['caption'] = Term(loss, _default(self.config.cap_loss_ratio, CAPTION_RATIO),
@@ -213,7 +212,9 @@ class Objective(nn.Module):
     def _logits(self, images: Mapping[str, Tensor], text: TextTokens) -> Tensor:
         backbone = self.policy.backbone
         if self.word_decoder is None:
+            assert isinstance(backbone, LanguageModel)
             return backbone.next_token_logits(images, text)
+        assert isinstance(backbone, SeesAndReads)
         no_words = self.policy.encode_instructions([''])
         return decoded_logits(self.word_decoder, backbone, no_words, images, text)
 

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 import logging
 from pathlib import Path
+from typing import Any
 import warnings
 
+import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import TQDMProgressBar
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
-import torch
-
 from ros2_lstm_policy import config as yaml_config
 from ros2_lstm_policy.data.build import open_store, StoreRequest
 from ros2_lstm_policy.data.datamodule import DataModule, held_out, split_windows
@@ -29,12 +29,14 @@ from ros2_lstm_policy.training.keeping import Keeper, STATE
 from ros2_lstm_policy.training.module import TrainingModule
 from ros2_lstm_policy.training.objective import Objective
 from ros2_lstm_policy.training.schedule import Schedule
+import torch
 
-USED_CONFIG = 'train.yaml'
-_PRECISION = {'fp32': '32-true', 'bf16': 'bf16-mixed', 'fp16': '16-mixed'}
+USED_CONFIG, LOGS = 'train.yaml', 'logs'
+_ALONE = Share()
+_PRECISION: dict[str, Any] = {'fp32': '32-true', 'bf16': 'bf16-mixed', 'fp16': '16-mixed'}
 
 
-def assemble(config: TrainConfig, share: Share = Share(),
+def assemble(config: TrainConfig, share: Share = _ALONE,
              tell: Callable[[str], None] = print) -> TrainingModule:
     """
     Build everything of a run: the model first, so that a bad configuration reads no data.
@@ -77,12 +79,15 @@ def fit(config: TrainConfig, resume: bool = False) -> None:
     logging.getLogger('pytorch_lightning').setLevel(logging.WARNING)
     warnings.filterwarnings('ignore', '.*does not have many workers.*')
     engine = config.engine
-    trainer = _trainer(config)
+    bar = _Progress(refresh_rate=config.engine.log_every_steps)
+    trainer = _trainer(config, bar)
     module = assemble(config, Share(trainer.global_rank, trainer.world_size),
                       print if trainer.is_global_zero else lambda line: None)
     trainer.callbacks.append(Keeper(module, config.output))  # type: ignore[attr-defined]
-    if engine.compile:
-        module.objective.policy.backbone.compile()
+    if module.schedule.max_steps is not None:
+        bar.batches = module.schedule.max_steps * config.optimiser.accumulate
+    if engine.torch_compile:
+        module.objective.policy.backbone.compile()  # type: ignore[attr-defined]
     if trainer.is_global_zero:
         config.output.mkdir(parents=True, exist_ok=True)
         (config.output / USED_CONFIG).write_text(yaml_config.dump(config))
@@ -105,7 +110,7 @@ def _pairs(config: TrainConfig) -> PairSet | None:
     cotrain = config.losses.cotrain
     if cotrain is None:
         return None
-    return PairSet.open(cotrain.path, config.manifest.manifest().camera(cotrain.camera))
+    return PairSet.load(cotrain.path, config.manifest.manifest().camera(cotrain.camera))
 
 
 def _store(config: TrainConfig, tell: Callable[[str], None]) -> FrameStore:
@@ -116,13 +121,12 @@ def _store(config: TrainConfig, tell: Callable[[str], None]) -> FrameStore:
     return open_store(request, config.data.cache, max(1, config.data.loader.workers), tell)
 
 
-def _training_arm(store: FrameStore, held_out_E: object) -> object:
-    import numpy as np
-    frames = np.repeat(~np.asarray(held_out_E), store.lengths)
+def _training_arm(store: FrameStore, held_out_E: np.ndarray) -> np.ndarray:
+    frames = np.repeat(~held_out_E, store.lengths)
     return np.asarray(store.arm)[frames]
 
 
-def _trainer(config: TrainConfig) -> pl.Trainer:
+def _trainer(config: TrainConfig, bar: _Progress) -> pl.Trainer:
     engine, output = config.engine, config.output
     return pl.Trainer(
         accelerator=engine.accelerator, devices=engine.devices or 'auto', num_nodes=engine.nodes,
@@ -132,13 +136,28 @@ def _trainer(config: TrainConfig) -> pl.Trainer:
         max_steps=-1, max_epochs=-1, use_distributed_sampler=False, num_sanity_val_steps=0,
         val_check_interval=config.validation.every_steps * config.optimiser.accumulate,
         check_val_every_n_epoch=None, enable_checkpointing=False, enable_model_summary=False,
-        log_every_n_steps=1, logger=[CSVLogger(output, 'logs', flush_logs_every_n_steps=1),
-                                     TensorBoardLogger(output, 'logs')],
-        callbacks=[TQDMProgressBar(refresh_rate=engine.log_every_steps)],
+        log_every_n_steps=1, logger=_loggers(output), callbacks=[bar],
         default_root_dir=output)
 
 
-def _strategy(config: TrainConfig) -> object:
+def _loggers(output: Path) -> list[Logger]:
+    """Curves of each part of a run in a folder of its own: logs/part_0, logs/part_1, ..."""
+    part = f'part_{len(list((output / LOGS).glob("part_*")))}'
+    return [CSVLogger(output, LOGS, part, flush_logs_every_n_steps=1),
+            TensorBoardLogger(output, LOGS, part)]
+
+
+class _Progress(TQDMProgressBar):
+    """A bar that knows where the run ends."""
+
+    batches = float('inf')
+
+    @property
+    def total_train_batches(self) -> int | float:
+        return self.batches
+
+
+def _strategy(config: TrainConfig) -> Any:
     several = config.engine.devices != 1 or config.engine.nodes > 1
     if config.engine.strategy == 'ddp' or (config.engine.strategy == 'auto' and several):
         return DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True,

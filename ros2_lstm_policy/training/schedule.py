@@ -2,7 +2,7 @@
 Learning rate over a run whose end is a number of steps, of passes over the data, or of seconds.
 
 Warm-up is linear in steps. After it the rate follows how far the run is, from 0 to 1: the most
-advanced of its limits. A run under a time limit so ends at the lowest rate, however fast the machine.
+advanced of its limits. So a run under a time limit ends at the lowest rate on any machine.
 """
 
 from __future__ import annotations

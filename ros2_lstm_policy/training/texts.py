@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-import torch
-
 from ros2_lstm_policy.model.backbones.base import Backbone, EncodedText, TextTokens
+import torch
 
 _KEPT = 1024
 
