@@ -91,6 +91,10 @@ class Holds:
             self._logger.info('acting')
             self._announced = False
 
+    def clear(self) -> None:
+        """Forget the reason: nobody acts any more."""
+        self.current, self._announced = (), False
+
     def _may_log(self, causes: Causes) -> bool:
         now_s = time.monotonic()
         if now_s - self._logged_s.get(causes, -np.inf) < _LOG_PERIOD_S:

@@ -167,11 +167,10 @@ class Parameters:
             row = table.get(parameter.name)
             if row is None:
                 continue
-            if self._is_configured and not row.metadata['live']:
-                return SetParametersResult(
-                    successful=False, reason=f'{parameter.name} is read when the node is '
-                    'configured: deactivate and clean up first')
             problem = _problem(row, parameter.value)
+            if not problem and self._is_configured and not row.metadata['live']:
+                problem = (f'{parameter.name} is read when the node is configured: deactivate '
+                           'and clean up first')
             if problem:
                 return SetParametersResult(successful=False, reason=problem)
             self.problems.pop(parameter.name, None)

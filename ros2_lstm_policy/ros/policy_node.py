@@ -106,7 +106,7 @@ class PolicyNode(GuardedLifecycleNode):
         commander, self._commander = self._commander, None
         if commander is not None:
             commander.stop()
-            self._holds.end()
+            self._holds.clear()
             self._next_episode = commander.worker.episode
 
     def cleanup(self) -> None:

@@ -1,0 +1,382 @@
+"""Tests of the policy node over real DDS, with a real policy: one node process for all of them."""
+
+import time
+
+from node_robot import (ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, nanoseconds, node_process,
+                        Robot, small_checkpoint, values)
+import numpy as np
+import pytest
+
+T0 = 1_000_000_000_000
+MS = 1_000_000
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    """Return a checkpoint of two cameras."""
+    return str(small_checkpoint(tmp_path_factory.mktemp('two') / 'checkpoint'))
+
+
+@pytest.fixture(scope='module')
+def running(checkpoint, tmp_path_factory):
+    """Return a robot beside a running node."""
+    robot = Robot()
+    with node_process(tmp_path_factory.mktemp('log') / 'node.log'):
+        yield robot
+    robot.close()
+
+
+@pytest.fixture
+def robot(running, checkpoint):
+    """Return the robot with cameras on and an active node that has no instruction."""
+    running.__dict__.update(cameras={'static', 'hand'}, stamp_offset_s=0.0, sim_time_ns=None,
+                            change_image=lambda name, message: None, rate_hz=20.0)
+    running.bring_to('active', checkpoint=checkpoint, cameras=['static', 'hand'], trigger='timer',
+                     instruction='', shadow=False, use_sim_time=False, control_rate_hz=0.0,
+                     arm_frame='', gripper_initial='unknown', deadline_s=1.0,
+                     max_image_age_s=0.5)
+    return running
+
+
+def test_nothing_is_commanded_unless_active(robot, checkpoint):
+    """Silent while inactive; a hold, then silence, after deactivation; then no publishers."""
+    robot.order('pick up the milk')
+    robot.until(robot.acts)
+    robot.forget()
+    assert robot.change(DEACTIVATE)
+    robot.until(lambda: robot.arms)
+    robot.listen(0.3)
+    assert values(robot.arms[-1]) == (0,) * 6
+    robot.forget()
+    robot.listen(0.5)
+    assert robot.heard == robot.twists == []
+    assert robot.change(CLEANUP)
+    robot.until(lambda: not robot.node.get_publishers_info_by_topic('/policy/arm_delta'))
+
+
+def test_every_observation_is_answered_by_one_gripper_and_then_one_arm_message(robot):
+    """Stamps are those of frames that were shown, each at most once."""
+    robot.order('pick up the milk')
+    robot.until(lambda: len(robot.commands()) >= 12)
+    robot.until(lambda: robot.heard[-1] == 'arm')
+    first = robot.heard.index('gripper')
+    answered = robot.heard[first:]
+    assert answered == ['gripper', 'arm'] * (len(answered) // 2)
+    stamps = [nanoseconds(arm) for arm in robot.commands()]
+    assert len(set(stamps)) == len(stamps)
+    assert set(stamps) <= set(robot.shown)
+    assert robot.arms[-1].header.frame_id == 'base_link'
+
+
+def test_a_hold_before_the_first_decision_leaves_the_gripper_alone(robot):
+    """Nobody knows yet whether it holds something."""
+    robot.until(lambda: len(robot.arms) >= 3)
+    assert robot.grippers == []
+    robot.bring_to('active', gripper_initial='closed')
+    robot.until(lambda: len(robot.grippers) >= 3)
+    assert {tuple(gripper.data) for gripper in robot.grippers} == {(0.0,)}
+
+
+def test_reset_episode_names_the_new_episode_and_holds(robot):
+    """The answer comes after the hold."""
+    robot.order('pick up the milk')
+    robot.until(robot.acts)
+    first, second = robot.reset(), robot.reset()
+    assert first.success
+    numbers = [int(answer.message.removeprefix('episode ')) for answer in (first, second)]
+    assert numbers[1] == numbers[0] + 1
+    robot.forget()
+    robot.until(robot.acts)
+
+
+def test_reset_episode_of_an_inactive_node_says_so(robot):
+    """There is no episode to reset."""
+    assert robot.change(DEACTIVATE)
+    answer = robot.reset()
+    assert not answer.success
+    assert answer.message == 'the node is inactive: there is no episode to reset'
+
+
+def test_an_episode_after_a_reset_equals_the_one_of_a_fresh_start(robot):
+    """Same frames, same commands: nothing is left of the episode before."""
+    rng = np.random.default_rng(1)
+    frames = [rng.integers(0, 255, (48, 64, 3), np.uint8) for _ in range(6)]
+
+    def commands_for(first_ns):
+        robot.forget()
+        for index, frame in enumerate(frames):
+            robot.show(first_ns + index * 100 * MS, frame)
+            robot.until(lambda n=index: len(robot.commands()) > n)
+        return [values(arm) for arm in robot.commands()]
+
+    robot.rate_hz = 0
+    robot.bring_to('active', trigger='frames', instruction='pick up the milk',
+                   max_image_age_s=60.0, deadline_s=60.0)
+    robot.until_heard()
+    now_ns = time.time_ns()
+    fresh = commands_for(now_ns)
+    assert robot.reset().success
+    again = commands_for(now_ns + 1000 * MS)
+    assert again == fresh
+    assert len(set(fresh)) == len(frames)
+
+
+def test_frames_of_one_stamp_are_answered_with_that_stamp(robot):
+    """Lock-step: question and answer are matched by stamp."""
+    robot.bring_to('active', trigger='frames', gripper_initial='open')
+    robot.until(lambda: len(robot.arms) >= 5)
+    stamps = [nanoseconds(arm) for arm in robot.arms]
+    assert set(stamps) <= set(robot.shown)
+    assert len(set(stamps)) == len(stamps)
+    assert robot.heard[:4] == ['gripper', 'arm'] * 2
+    robot.until(robot.holds('there is no instruction'))
+
+
+def test_an_empty_instruction_stops_and_another_one_begins_an_episode(robot):
+    """The same text again changes nothing."""
+    robot.order('pick up the milk')
+    robot.until(robot.acts)
+    robot.order('')
+    robot.until(robot.holds('there is no instruction'))
+    robot.forget()
+    robot.until(lambda: len(robot.arms) >= 3)
+    assert not robot.acts()
+    robot.order('pick up the butter')
+    robot.until(robot.acts)
+    robot.until(lambda: robot.message('commands') == 'acting')
+    episode = robot.value('commands', 'episode')
+    robot.order(' pick up the butter ')
+    robot.forget()
+    robot.until(lambda: robot.message('commands') == 'acting')
+    assert robot.value('commands', 'episode') == episode
+
+
+def test_a_very_long_instruction_holds_and_says_so(robot):
+    """Too long for the node, or too long for the policy: a diagnostic each."""
+    robot.order('milk ' * 1000)
+    robot.until(robot.holds('the instruction has 4999 characters, at most 1000 are allowed'))
+    robot.order('milk ' * 190)
+    robot.until(robot.holds('the policy failed: InstructionTooLong'))
+    assert not robot.acts()
+    robot.order('pick up the milk')
+    robot.until(robot.acts)
+
+
+def test_an_instruction_beyond_ascii_is_acted_on(robot):
+    """Words of any language reach the tokenizer."""
+    robot.order('Nimm die Milch für Žofie 取牛奶 🥛')
+    robot.until(robot.acts)
+
+
+def test_a_missing_hand_camera_holds_and_is_named(robot):
+    """The topic, and that nobody publishes it; then the camera comes."""
+    robot.bring_to('active', instruction='pick up the milk')
+    robot.cameras = {'static'}
+    robot.until(robot.holds('hand: the newest image is'))
+    assert '/hand_rgb has 1 publisher' in robot.message('commands')
+    assert '/hand_rgb' in robot.message('inputs')
+    robot.cameras = {'static', 'hand'}
+    robot.until(robot.acts)
+
+
+def test_a_policy_of_one_camera_acts_without_the_hand_camera(robot, tmp_path):
+    """A checkpoint says which cameras it needs."""
+    path = small_checkpoint(tmp_path / 'static', cameras=('static',))
+    robot.cameras = {'static'}
+    robot.bring_to('active', checkpoint=str(path), cameras=['static'],
+                   instruction='pick up the milk')
+    robot.until(robot.acts)
+
+
+def wrong_encoding(name, message):
+    """Publish depth as colour."""
+    message.encoding = '16UC1'
+
+
+def wrong_step(name, message):
+    """Say that rows are shorter than they are."""
+    message.step = 5
+
+
+def empty(name, message):
+    """Publish nothing."""
+    message.height = message.width = message.step = 0
+    message.data = b''
+
+
+def other_size(name, message):
+    """Publish an image of half the height."""
+    message.height //= 2
+    message.data = message.data[:message.height * message.step]
+
+
+def no_stamp(name, message):
+    """Forget the stamp."""
+    message.header.stamp.sec = message.header.stamp.nanosec = 0
+
+
+@pytest.mark.parametrize(('change', 'words'), [
+    (wrong_encoding, "'16UC1' 64x48: this encoding has no known colour"),
+    (wrong_step, 'step is 5 bytes, a row of 64 pixels needs 192'),
+    (empty, 'the image is empty'),
+    (other_size, 'images are now 64x24, and were 64x48'),
+    (no_stamp, 'the header stamp is zero'),
+])
+def test_a_bad_image_holds_until_good_ones_come_again(robot, change, words):
+    """One camera goes wrong; the node names it, holds, lives and goes on."""
+    robot.order('pick up the milk')
+    robot.until(robot.acts)
+    robot.change_image = lambda name, message: change(name, message) if name == 'hand' else None
+    robot.until(robot.holds(words))
+    robot.forget()
+    robot.until(lambda: len(robot.arms) >= 3)
+    assert not robot.acts()
+    robot.change_image = lambda name, message: None
+    robot.until(robot.acts)
+
+
+def test_a_new_image_size_is_accepted_by_a_reset(robot):
+    """The other way out of a changed size."""
+    robot.order('pick up the milk')
+    robot.until(robot.acts)
+    robot.change_image = other_size
+    robot.until(robot.holds('images are now 64x24'))
+    assert robot.reset().success
+    robot.forget()
+    robot.until(robot.acts)
+
+
+def test_old_images_hold_until_new_ones_come(robot):
+    """Stamps far behind the clock are a camera that hangs, or clocks that differ."""
+    robot.order('pick up the milk')
+    robot.until(robot.acts)
+    robot.stamp_offset_s = -5
+    robot.until(robot.holds('s old, at most 0.500 s is allowed (max_image_age_s)'))
+    robot.stamp_offset_s = 5
+    robot.until(robot.holds('s ahead of now'))
+    robot.stamp_offset_s = 0
+    robot.forget()
+    robot.until(robot.acts)
+
+
+def test_a_clock_that_jumps_back_begins_afresh(robot):
+    """A simulation restarts: the node follows the clock without a restart of its own."""
+    robot.bring_to('active', use_sim_time=True, instruction='pick up the milk')
+    robot.sim_time_ns = T0
+    robot.until(robot.acts)
+    robot.until(lambda: robot.message('commands') == 'acting')
+    episode = int(robot.value('commands', 'episode'))
+    robot.sim_time_ns = T0 // 2
+    robot.forget()
+    robot.until(robot.acts)
+    robot.until(lambda: robot.message('commands') == 'acting'
+                and int(robot.value('commands', 'episode')) > episode)
+    assert nanoseconds(robot.commands()[-1]) < T0
+
+
+def test_shadow_computes_and_shows_but_commands_nothing(robot):
+    """It can be switched while the node acts."""
+    assert robot.give(shadow=True) == []
+    robot.order('pick up the milk')
+    robot.until(lambda: 'in shadow: nothing is commanded' in robot.message('state'))
+    robot.forget()
+    robot.until(lambda: len(robot.chunks) >= 5)
+    assert robot.heard == robot.twists == []
+    assert len(robot.chunks[-1].poses) == 11
+    assert robot.give(shadow=False) == []
+    robot.until(robot.acts)
+
+
+def test_servo_twists_are_velocities_stamped_now_that_fade_with_age(robot):
+    """Displacement over period, repeated faster than the policy acts; zero when it is silent."""
+    robot.bring_to('active', instruction='pick up the milk', max_linear_speed_m_s=10.0,
+                   max_angular_speed_rad_s=20.0)
+    robot.until(lambda: len(robot.commands()) >= 5 and len(robot.twists) >= 25)
+    deltas = np.array([values(arm) for arm in robot.commands()])
+    newest = np.array(values(robot.twists[-1]))
+    assert min(np.abs(deltas / 0.1 - newest).max(axis=1)) < 1e-6
+    assert abs(nanoseconds(robot.twists[-1]) / 1e9 - time.time()) < 1
+    robot.cameras = set()
+    robot.forget()
+    robot.until(lambda: len(robot.twists) > 0 and values(robot.twists[-1]) == (0,) * 6)
+
+
+def test_commands_are_slowed_to_the_speed_limits(robot):
+    """The limits can be set while the node acts."""
+    assert robot.give(max_linear_speed_m_s=0.01) == []
+    robot.order('pick up the milk')
+    robot.until(lambda: len(robot.commands()) >= 3)
+    speeds = [np.linalg.norm(values(arm)[:3]) / 0.1 for arm in robot.commands()]
+    assert max(speeds) <= 0.01 + 1e-9
+    assert robot.give(max_linear_speed_m_s=0.4) == []
+
+
+def spoil_long_instructions(policy):
+    """Put NaN where only instructions of many words look."""
+    policy.backbone.text_position.data[8:] = float('nan')
+
+
+def spoil(policy):
+    """Put NaN where every step comes by."""
+    policy.decoder.actions.mlp[-1].bias.data.fill_(float('nan'))
+
+
+def test_nan_from_the_policy_holds_until_it_gives_numbers_again(robot, tmp_path):
+    """What the policy remembers of it is forgotten, too."""
+    path = small_checkpoint(tmp_path / 'nan', spoil=spoil_long_instructions)
+    robot.bring_to('active', checkpoint=str(path), instruction='milk ' * 10)
+    robot.until(robot.holds('no finite number'))
+    assert not robot.acts()
+    assert robot.state() == 'active'
+    robot.order('milk')
+    robot.until(robot.acts)
+
+
+def truncated(tmp_path):
+    """Return a checkpoint whose weights were copied half."""
+    path = small_checkpoint(tmp_path / 'truncated')
+    weights = path / 'model.safetensors'
+    weights.write_bytes(weights.read_bytes()[:100_000])
+    return path
+
+
+@pytest.mark.parametrize(('make', 'parameters', 'words'), [
+    (lambda tmp: tmp / 'nowhere', {}, 'config.yaml is missing'),
+    (truncated, {}, 'are no whole safetensors file'),
+    (lambda tmp: '', {}, 'the parameter checkpoint is empty'),
+    (lambda tmp: small_checkpoint(tmp / 'nan', spoil=spoil), {}, 'no finite number'),
+    (None, {'cameras': ['static']}, 'it needs the camera hand, and this robot has static'),
+    (None, {'control_rate_hz': 20.0}, 'it acts at 10 Hz, and 20 Hz are asked for'),
+    (None, {'arm_frame': 'tool'}, 'its deltas are in base axes, and this robot takes tool axes'),
+    (None, {'device': 'cuda'}, "device 'cuda' cannot be used"),
+    (None, {'execute': 'all'}, "execute: expected 'first'"),
+    (None, {'gripper_action': 'GripperCommand'}, 'control_msgs is not installed'),
+])
+def test_a_checkpoint_that_does_not_fit_is_refused_with_one_error(
+        robot, checkpoint, tmp_path, make, parameters, words):
+    """The node stays unconfigured, says why, and can be configured when the cause is gone."""
+    path = checkpoint if make is None else str(make(tmp_path))
+    robot.bring_to('unconfigured', checkpoint=path, **parameters)
+    assert not robot.change(CONFIGURE)
+    assert robot.state() == 'unconfigured'
+    robot.until(lambda: words in robot.message('state'))
+    good = {'cameras': ['static', 'hand'], 'control_rate_hz': 0.0, 'arm_frame': '',
+            'device': 'cpu', 'execute': 'first', 'gripper_action': ''}
+    assert robot.give(checkpoint=checkpoint, **{key: good[key] for key in parameters}) == []
+    assert robot.change(CONFIGURE)
+
+
+def test_an_unknown_transition_does_not_end_the_node(robot):
+    """Neither an id that does not exist nor one that this state does not have."""
+    assert not robot.change(123)
+    assert not robot.change(ACTIVATE)
+    assert robot.state() == 'active'
+
+
+def test_parameters_out_of_range_or_out_of_time_are_refused(robot):
+    """Each refusal says what is allowed."""
+    assert 'range' in robot.give(max_linear_speed_m_s=-1.0)[0]
+    assert 'expected one of' in robot.give(trigger='never')[0]
+    assert 'deactivate and clean up first' in robot.give(checkpoint='/elsewhere')[0]
+    assert 'read only' in robot.give(autostart=True)[0].replace('-', ' ')
+    assert robot.give(deadline_s=0.5) == []
