@@ -1,0 +1,152 @@
+"""
+Measure an actor in closed loop in the simulated robot.
+
+`ros2 run ros2_lstm_policy evaluate --config config/evaluate.yaml benchmark=b processes=4`
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+import dataclasses
+from dataclasses import dataclass
+import functools
+import json
+from pathlib import Path
+import sys
+
+from ros2_lstm_policy import config
+from ros2_lstm_policy.evaluation import actors, controls, report
+from ros2_lstm_policy.evaluation.rollout import HORIZON, Result, rollout
+from ros2_lstm_policy.sim import benchmarks, fleet
+from ros2_lstm_policy.sim.backend import SimulatorMissingError
+from ros2_lstm_policy.sim.tasks import SimEpisode
+from tqdm import tqdm
+
+EPISODES = 'episodes.jsonl'
+SETTINGS = 'settings.yaml'
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """
+    What to measure.
+
+    :param output: folder of the results.
+    :param benchmark: 'a', 'b', 'c', or a LIBERO suite such as 'libero_goal'.
+    :param actor: who acts.
+    :param checkpoint: the policy's directory.
+    :param control: what is said instead of the truth.
+    :param execute: which action of which chunk is due, see `runtime/schedule.py`.
+    :param every: of the benchmark's episodes, each how-many-th is run; 1 for all.
+    :param image_size: (height, width) of both cameras in pixels.
+    :param horizon: control periods after which an episode has failed.
+    :param processes: simulators at once; one core each.
+    """
+
+    output: Path
+    benchmark: str
+    actor: actors.Who = 'policy'
+    checkpoint: Path | None = None
+    control: controls.Control = 'none'
+    execute: str = 'first'
+    every: int = 1
+    image_size: tuple[int, int] = (256, 256)
+    horizon: int = HORIZON
+    processes: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse what measures nothing."""
+        if min(self.every, self.horizon, self.processes) < 1:
+            raise ValueError('every, horizon and processes must be at least 1')
+        if self.actor == 'policy' and self.checkpoint is None:
+            raise ValueError("actor 'policy' needs a checkpoint; set checkpoint=DIRECTORY")
+
+    def episodes(self) -> list[SimEpisode]:
+        """Return the episodes to be run."""
+        all_of = controls.controlled(benchmarks.named(self.benchmark), self.control)
+        return all_of[::self.every]
+
+
+class Evaluator:
+    """Runs episodes in one process."""
+
+    def __init__(self, settings: EvaluateConfig) -> None:
+        """Load the actor."""
+        self._settings = settings
+        self._keeper = fleet.RobotKeeper(settings.image_size)
+        self._actor = actors.make(settings.actor, settings.checkpoint, settings.execute)
+
+    def __call__(self, episode: SimEpisode) -> Result:
+        """Run one episode."""
+        robot, state = self._keeper.reset(episode)
+        return rollout(robot, state, episode, self._actor,
+                       controls.said(episode, self._settings.control), self._settings.horizon)
+
+
+def evaluate(settings: EvaluateConfig) -> list[Result]:
+    """
+    Run the episodes whose results the folder lacks; return all results in the benchmark's order.
+
+    :raises ValueError: where the folder was begun with other settings.
+    """
+    output = settings.output
+    output.mkdir(parents=True, exist_ok=True)
+    _keep_settings(settings)
+    episodes = settings.episodes()
+    results = {result.episode: result for result in read_results(output)}
+    rest = [episode for episode in episodes if episode.name not in results]
+    with open(output / EPISODES, 'a') as lines, \
+            tqdm(total=len(episodes), initial=len(episodes) - len(rest), unit='episode') as bar:
+        make_worker = functools.partial(Evaluator, settings)
+        for result in fleet.run(rest, make_worker, settings.processes):
+            lines.write(json.dumps(dataclasses.asdict(result)) + '\n')
+            lines.flush()
+            results[result.episode] = result
+            done = list(results.values())
+            bar.set_postfix_str(f'{sum(r.success for r in done)} of {len(done)} succeeded')
+            bar.update()
+    return [results[episode.name] for episode in episodes]
+
+
+def read_results(output: Path) -> list[Result]:
+    """Return the results of a folder; none where it is new."""
+    path = output / EPISODES
+    if not path.exists():
+        return []
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [Result(**row | {'lifted': tuple(row['lifted'])}) for row in rows]
+
+
+def _keep_settings(settings: EvaluateConfig) -> None:
+    """Write the settings into a new folder, or hold an old one to its own."""
+    path = settings.output / SETTINGS
+    wanted = config.dump(dataclasses.replace(settings, processes=1, output=Path()))
+    if not path.exists():
+        path.write_text(wanted)
+    elif path.read_text() != wanted:
+        raise ValueError(f'{settings.output}: was begun with other settings; give another '
+                         f'output. There:\n{path.read_text()}now:\n{wanted}')
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description='Measure an actor in closed loop in the simulated robot: success with '
+        'intervals, what went wrong, pictures. Interrupted, the same command goes on.')
+    parser.add_argument('--config', type=Path, required=True, help='YAML file, see config/')
+    parser.add_argument('overrides', nargs='*', metavar='key=value',
+                        help='changes to it, such as benchmark=b')
+    arguments = parser.parse_args(argv)
+    try:
+        settings = config.load(EvaluateConfig, arguments.config, arguments.overrides)
+        results = evaluate(settings)
+    except (ValueError, SimulatorMissingError) as error:
+        print(f'evaluate: {error}', file=sys.stderr)
+        return 1
+    print(report.write(settings.output, config.plain(settings), results))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""What an evaluation found, for people and for programs: Markdown, JSON and a picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ros2_lstm_policy.evaluation.intervals import Rate, wilson
+from ros2_lstm_policy.evaluation.rollout import CATEGORIES, Result
+from ros2_lstm_policy.sim.tasks import words
+
+NOTHING = 'nothing'
+
+
+def write(output: Path, settings: Mapping[str, Any], results: Sequence[Result]) -> str:
+    """
+    Write report.json, report.md and report.png.
+
+    :param settings: how it was measured, as plain values.
+    :return: the Markdown.
+    """
+    summary = summarise(results)
+    text = markdown(settings, results)
+    (output / 'report.json').write_text(json.dumps(
+        {'settings': dict(settings), **summary}, indent=2) + '\n')
+    (output / 'report.md').write_text(text)
+    draw(output / 'report.png', results)
+    return text
+
+
+def by_instruction(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """Group results by the target that success asks for and by what was said."""
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(result.said or f'(nothing) {_target(result)}', []).append(result)
+    return groups
+
+
+def success_rate(results: Sequence[Result]) -> Rate:
+    """Return the rate of success."""
+    return wilson(sum(result.success for result in results), len(results))
+
+
+def right_rate(results: Sequence[Result]) -> Rate:
+    """Return the rate of episodes in which the right object was lifted."""
+    return wilson(sum(result.right_lifted for result in results), len(results))
+
+
+def summarise(results: Sequence[Result]) -> dict[str, Any]:
+    """Return the numbers as plain values."""
+    return {
+        'success': success_rate(results)._asdict(),
+        'right_object_lifted': right_rate(results)._asdict(),
+        'categories': {c: sum(r.category == c for r in results) for c in CATEGORIES},
+        'by_instruction': {said: success_rate(of)._asdict()
+                           for said, of in by_instruction(results).items()},
+        'median_steps_to_success': _median([r.steps for r in results if r.success]),
+        'median_act_ms': _median([r.act_ms for r in results])}
+
+
+def markdown(settings: Mapping[str, Any], results: Sequence[Result]) -> str:
+    """Return the report as Markdown."""
+    numbers = summarise(results)
+    lines = [f'# Benchmark {settings["benchmark"]}, {settings["actor"]}, '
+             f'control: {settings["control"]}', '',
+             f'Success {success_rate(results)}, right object lifted {right_rate(results)}; '
+             'Wilson 95 % intervals.',
+             f'Median steps to success {numbers["median_steps_to_success"]:.0f}, median decision '
+             f'{numbers["median_act_ms"]:.1f} ms.', '',
+             '| said | success | right object lifted |', '|---|---|---|']
+    lines += [f'| {said} | {success_rate(of)} | {right_rate(of)} |'
+              for said, of in by_instruction(results).items()]
+    lines += ['', '| what became of it | episodes |', '|---|---|']
+    lines += [f'| {category} | {count} |'
+              for category, count in numbers['categories'].items() if count]
+    return '\n'.join(lines) + '\n'
+
+
+def confusion(results: Sequence[Result]) -> tuple[list[str], list[str], np.ndarray]:
+    """
+    Count instructed against first lifted objects.
+
+    :return: targets, lifted objects, counts (targets, lifted).
+    """
+    pairs = Counter((_target(r), words(r.lifted[0]) if r.lifted else NOTHING) for r in results)
+    targets = sorted({target for target, _ in pairs})
+    lifted = sorted({thing for _, thing in pairs} - {NOTHING} | set(targets)) + [NOTHING]
+    counts = np.array([[pairs[target, thing] for thing in lifted] for target in targets])
+    return targets, lifted, counts
+
+
+def draw(path: Path, results: Sequence[Result]) -> None:
+    """Draw success by instruction and the confusion of instructed and lifted object."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    groups = by_instruction(results)
+    figure = Figure(figsize=(15, 2.5 + 0.32 * len(groups)), layout='constrained')
+    FigureCanvasAgg(figure)
+    bars, matrix = figure.subplots(1, 2)
+    _draw_success(bars, groups)
+    _draw_confusion(matrix, *confusion(results))
+    figure.suptitle(f'success {success_rate(results)}')
+    figure.savefig(path, dpi=90)
+
+
+def _draw_success(axes: Any, groups: Mapping[str, Sequence[Result]]) -> None:
+    rates = [success_rate(of) for of in groups.values()]
+    shares = np.array([rate.share for rate in rates])
+    ends = np.array([[rate.share - rate.low, rate.high - rate.share] for rate in rates]).T
+    places = np.arange(len(rates))
+    axes.barh(places, shares, xerr=np.maximum(ends, 0), color='#4878a8', ecolor='#555555')
+    axes.set_yticks(places, list(groups))
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.set_xlabel('success, Wilson 95 % interval')
+
+
+def _draw_confusion(axes: Any, targets: list[str], lifted: list[str], counts: np.ndarray) -> None:
+    axes.imshow(counts, cmap='Blues', vmin=0)
+    axes.set_xticks(range(len(lifted)), lifted, rotation=40, ha='right')
+    axes.set_yticks(range(len(targets)), targets)
+    axes.set_xlabel('lifted first')
+    axes.set_ylabel('asked for')
+    for row, column in zip(*np.nonzero(counts)):
+        dark = counts[row, column] > counts.max() / 2
+        axes.text(column, row, str(counts[row, column]), ha='center', va='center',
+                  color='white' if dark else 'black')
+
+
+def _target(result: Result) -> str:
+    return words(result.target) if result.target else 'other'
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(np.median(values)) if values else float('nan')

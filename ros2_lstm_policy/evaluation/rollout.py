@@ -1,0 +1,109 @@
+"""One closed-loop episode: an actor in the simulated robot, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from ros2_lstm_policy.sim.robot import SimRobot, SimState
+from ros2_lstm_policy.sim.tasks import SimEpisode
+from ros2_lstm_policy.types import Action, Decision, Observation
+
+HORIZON = 150
+GRASP_REACH_M = 0.12  # of an object's origin: closer, closing is an attempt to grasp
+
+SUCCESS = 'success'
+NOT_PLACED = 'right object lifted, not placed'
+WRONG_LIFTED = 'wrong object lifted'
+MISSED = 'missed the right object'
+WRONG_CLOSED = 'closed at a wrong object'
+NEVER_CLOSED = 'never closed at an object'
+CATEGORIES = (SUCCESS, NOT_PLACED, WRONG_LIFTED, MISSED, WRONG_CLOSED, NEVER_CLOSED)
+
+
+class SimActor(Protocol):
+    """An actor that may be told which robot it acts in; the scripted expert needs it."""
+
+    def begin(self, robot: SimRobot) -> None:
+        """Forget the last episode; the robot has been reset for the next."""
+
+    def act(self, observation: Observation, instruction: str) -> Decision:
+        """Decide for one observation."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """
+    What became of one episode.
+
+    :param episode: its name.
+    :param said: the instruction that the actor was given.
+    :param target: the object that success asks for.
+    :param first_grasp: the object nearest to the first closing of the gripper near one.
+    :param lifted: objects that were lifted, the first one first.
+    :param steps: control periods until success, or the horizon.
+    :param act_ms: median time of a decision.
+    """
+
+    episode: str
+    said: str
+    target: str | None
+    success: bool
+    steps: int
+    first_grasp: str | None
+    lifted: tuple[str, ...]
+    act_ms: float
+
+    @property
+    def right_lifted(self) -> bool:
+        """Return whether the right object was lifted."""
+        return self.target in self.lifted
+
+    @property
+    def category(self) -> str:
+        """Return how it ended, one of CATEGORIES."""
+        if self.success:
+            return SUCCESS
+        if self.right_lifted:
+            return NOT_PLACED
+        if self.lifted:
+            return WRONG_LIFTED
+        if self.first_grasp is None:
+            return NEVER_CLOSED
+        return MISSED if self.first_grasp == self.target else WRONG_CLOSED
+
+
+def rollout(robot: SimRobot, state: SimState, episode: SimEpisode, actor: SimActor, said: str,
+            horizon: int = HORIZON,
+            watch: Callable[[SimState, Action], None] = lambda state, action: None) -> Result:
+    """
+    Run one episode from its first state.
+
+    :param said: the instruction that the actor is given.
+    :param watch: sees every state and the action taken at it.
+    """
+    actor.begin(robot)
+    first_grasp: str | None = None
+    act_s = []
+    while not state.success and state.step < horizon:
+        decision = actor.act(state.observation, said)
+        act_s.append(sum(decision.stage_s.values()))
+        action = decision.action
+        gripper_open = action.gripper_open > 0.5
+        if first_grasp is None and not gripper_open:
+            first_grasp = nearest_object(robot)
+        watch(state, action)
+        state = robot.step(action.arm, gripper_open)
+    return Result(episode.name, said, episode.target, state.success, state.step, first_grasp,
+                  state.lifted, round(1e3 * float(np.median(act_s or [0.0])), 2))
+
+
+def nearest_object(robot: SimRobot) -> str | None:
+    """Return the object nearest to the gripper sideways, None where it reaches none."""
+    gripper = robot.privileged.gripper_position
+    away = {name: robot.privileged.position(name) - gripper for name in robot.movable}
+    reached = {name: float(np.linalg.norm(offset[:2])) for name, offset in away.items()
+               if np.linalg.norm(offset) < GRASP_REACH_M}
+    return min(reached, key=reached.__getitem__, default=None)
