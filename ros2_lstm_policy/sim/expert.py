@@ -18,12 +18,15 @@ from ros2_lstm_policy.sim.robot import SimRobot
 from ros2_lstm_policy.types import Action
 
 LARGEST_MOVE_M, LARGEST_TURN_RAD, LARGEST_TILT_RAD = 0.05, 0.5, 0.15
+GAIN = 1.5  # the controller covers about 0.4 of what it is told in one period
 HOVER_M = 0.10  # above the grasp, while turning over the object
 CLEAR_M = 0.04  # between what passes and what is passed over
 GRASP_M, GRASP_RAD = 0.012, 0.12
 PLAN_KEPT_M = 0.004
-CORRIDOR_M = 0.12
+CORRIDOR_M, AHEAD_M = 0.08, 0.12
+STILL_M, STILL_PERIODS = 0.002, 3
 OVER_CONTAINER_M = 0.035
+FOLDED_M = 0.38
 
 
 class Phase(enum.Enum):
@@ -40,15 +43,25 @@ class Phase(enum.Enum):
 
 
 class _Scene(NamedTuple):
-    """What one decision looks at: m, world axes."""
+    """
+    What one decision looks at: m, world axes.
+
+    :param grasp: where the gripper is to grasp the target.
+    :param middle: (2,) the target's, `bottom` and `top` its lowest and highest points.
+    :param centre: (2,) the container's.
+    :param passage: height of the tallest thing between target and container.
+    :param ahead: the same for the next few centimetres.
+    """
 
     gripper: np.ndarray
     grasp: Grasp
     middle: np.ndarray
     bottom: float
+    top: float
     centre: np.ndarray
     rim: float
     passage: float
+    ahead: float
 
 
 class ScriptedExpert:
@@ -69,6 +82,7 @@ class ScriptedExpert:
         self._grasp: Grasp | None = None
         self._planned_for = np.full(12, np.inf)
         self._missed = False
+        self._last, self._still = np.full(3, np.inf), 0
 
     def act(self) -> Action:
         """
@@ -77,6 +91,8 @@ class ScriptedExpert:
         :raises ValueError: where the episode's goal is not to put an object into a container.
         """
         scene = self._look()
+        is_still = np.abs(scene.gripper - self._last).max() < STILL_M
+        self._last, self._still = scene.gripper, self._still + 1 if is_still else 0
         self.phase = self._decide(scene)
         goal, gripper_open = self._goal(scene)
         return Action(self._command(scene, goal), float(gripper_open))
@@ -92,10 +108,14 @@ class ScriptedExpert:
         middle = (target[:, :2].max(0) + target[:, :2].min(0)) / 2
         rim = container[:, 2].max()
         others = np.concatenate(list(points.values()))
+        way = centre - middle
+        soon = middle + way * min(1.0, AHEAD_M / max(float(np.linalg.norm(way)), 1e-9))
         return _Scene(
             gripper=known.gripper_position, grasp=self._plan(target, others), middle=middle,
-            bottom=target[:, 2].min(), centre=centre, rim=rim,
-            passage=max(rim, _tallest_between(others, middle, centre)))
+            bottom=target[:, 2].min(), top=target[:, 2].max(), centre=centre, rim=rim,
+            passage=max(rim, _tallest_between(others, middle, centre)),
+            ahead=max(container[:, 2].min(), _tallest_between(
+                np.concatenate([others, container]), middle, soon)))
 
     def _plan(self, target: np.ndarray, others: np.ndarray) -> Grasp:
         name, known = self._robot.episode.target, self._robot.privileged
@@ -111,32 +131,39 @@ class ScriptedExpert:
         over = np.linalg.norm(scene.middle - scene.centre) < OVER_CONTAINER_M
         held = known.held(target)
         self._missed = not held and (known.opening < 0.9 if self._missed else known.opening < 0.1)
+        falls = self._over_container(scene) and scene.bottom < scene.rim + 2 * CLEAR_M
         if not held:
-            if self._in_container(scene):
+            if falls and scene.bottom < scene.rim:
                 return Phase.RETREAT
+            if falls and known.opening < 0.9:
+                return Phase.RELEASE
             if self._missed:
                 return Phase.REOPEN
             return Phase.CLOSE if self._can_grasp(scene) else Phase.APPROACH
         if over and scene.bottom < scene.rim + 0.75 * CLEAR_M:
             return Phase.RELEASE
         if not known.grip_is_firm:
-            return Phase.CLOSE
+            # on its way out of the opening gripper it may swing off the middle
+            return Phase.RELEASE if falls else Phase.CLOSE
         if over:
             return Phase.LOWER
         return Phase.LIFT if _carry_share(scene) == 0 else Phase.CARRY
 
     def _goal(self, scene: _Scene) -> tuple[np.ndarray, bool]:
         """Return where the gripper is to go, (3,) m, and whether it is to be open."""
-        here, grasp = scene.gripper, scene.grasp.position
+        here, grasp, known = scene.gripper, scene.grasp.position, self._robot.privileged
         above = here[2] - scene.bottom
         if self.phase is Phase.APPROACH:
             return self._funnel(scene), True
         if self.phase is Phase.CLOSE:
-            return (here if self._robot.privileged.held(self._target) else grasp), False
+            return (here if known.held(self._target) else grasp), False
         if self.phase is Phase.REOPEN:
             return np.append(here[:2], grasp[2] + HOVER_M), True
         if self.phase in (Phase.LIFT, Phase.CARRY):
             sideways = _carry_share(scene) * (scene.centre - scene.middle)
+            if here[0] < known.base_position[0] + FOLDED_M:
+                # so near its base the arm is folded to its joints' limits: unfold it first
+                sideways = np.array([LARGEST_MOVE_M, 0.0])
             return np.append(here[:2] + sideways, scene.passage + CLEAR_M + above), False
         if self.phase is Phase.LOWER:
             sideways = scene.centre - scene.middle
@@ -159,7 +186,7 @@ class ScriptedExpert:
 
     def _command(self, scene: _Scene, goal: np.ndarray) -> np.ndarray:
         """Return the (6,) displacement towards the goal, as far as one period reaches."""
-        move = goal - scene.gripper
+        move = GAIN * (goal - scene.gripper)
         move = move / max(1.0, np.abs(move).max() / LARGEST_MOVE_M)
         turning = self.phase in (Phase.APPROACH, Phase.CLOSE)
         yaw = self._turn(scene) if turning else 0.0
@@ -179,15 +206,17 @@ class ScriptedExpert:
 
     def _can_grasp(self, scene: _Scene) -> bool:
         away = scene.grasp.position - scene.gripper
-        return bool(np.linalg.norm(away[:2]) < GRASP_M and abs(away[2]) < GRASP_M
+        aside = np.linalg.norm(away[:2])
+        if self._still >= STILL_PERIODS and aside < 2 * GRASP_M:
+            return bool(scene.gripper[2] < scene.top)  # something is in the way: try from here
+        return bool(aside < GRASP_M and abs(away[2]) < GRASP_M
                     and abs(self._turn(scene)) < GRASP_RAD)
 
-    def _in_container(self, scene: _Scene) -> bool:
+    def _over_container(self, scene: _Scene) -> bool:
         container = self._robot.episode.container
         assert container is not None
         points = self._robot.privileged.points(container)[:, :2]
-        inside = (scene.middle > points.min(0)).all() and (scene.middle < points.max(0)).all()
-        return bool(inside and scene.bottom < scene.rim)
+        return bool((scene.middle > points.min(0)).all() and (scene.middle < points.max(0)).all())
 
     def _tallest_on_the_way(self, scene: _Scene) -> float:
         known = self._robot.privileged
@@ -198,8 +227,8 @@ class ScriptedExpert:
 
 def _carry_share(scene: _Scene) -> float:
     """Return how much of the way to the container may be gone at this height, 0 to 1."""
-    lacking = scene.passage + CLEAR_M - scene.bottom
-    return float(np.interp(lacking, (0.01, 0.04), (1.0, 0.0)))
+    above = scene.bottom - scene.ahead
+    return float(np.interp(above, (0.0, 0.75 * CLEAR_M), (0.0, 1.0)))
 
 
 def _tallest_between(points: np.ndarray, start: np.ndarray, end: np.ndarray) -> float:

@@ -10,9 +10,11 @@ ANGLES = np.arange(0.0, np.pi, np.pi / 36)
 WIDEST_M = 0.075
 BELOW_TOP_M, ABOVE_SUPPORT_M = 0.03, 0.025
 SLICE_M = 0.015
-FINGER_OUT_M, FINGER_RADIUS_M = 0.02, 0.02
 TURN_COST_M = 0.004  # a rad of turning weighs as much as this much of width
-WIDE_COST_M, BLOCKED_COST_M = 0.05, 0.03
+WIDE_COST_M, BLOCKED_COST_M = 0.05, 0.06
+# the open Panda gripper seen from above, about the point between its finger tips
+FINGERS_FROM_M, FINGERS_TO_M, FINGERS_ACROSS_M = 0.035, 0.065, 0.02
+PALM_TO_M, PALM_ACROSS_M, PALM_ABOVE_M = 0.11, 0.04, 0.03
 
 
 class Grasp(NamedTuple):
@@ -42,9 +44,8 @@ def plan_grasp(points: np.ndarray, yaw: float, others: np.ndarray) -> Grasp:
     layer = points[np.abs(points[:, 2] - height) < SLICE_M][:, :2]
     if len(layer) < 20:
         layer = points[:, :2]
-    in_the_way = others[others[:, 2] > height - SLICE_M][:, :2]
     grasps = [_grasp_along(layer, height, angle) for angle in ANGLES]
-    return min(grasps, key=lambda grasp: _cost(grasp, yaw, in_the_way))
+    return min(grasps, key=lambda grasp: _cost(grasp, yaw, others))
 
 
 def turn(yaw: float, to: float) -> float:
@@ -60,14 +61,19 @@ def _grasp_along(layer: np.ndarray, height: float, angle: float) -> Grasp:
     return Grasp(np.append(centre, height), float(angle), float(high - low))
 
 
-def _cost(grasp: Grasp, yaw: float, in_the_way: np.ndarray) -> float:
+def _cost(grasp: Grasp, yaw: float, others: np.ndarray) -> float:
     cost = grasp.width + TURN_COST_M * abs(turn(yaw, grasp.yaw))
-    if grasp.width > WIDEST_M:
-        cost += WIDE_COST_M
-    along = np.array([np.cos(grasp.yaw), np.sin(grasp.yaw)])
-    for side in (-1, 1):
-        finger = grasp.position[:2] + side * (grasp.width / 2 + FINGER_OUT_M) * along
-        if len(in_the_way):
-            gap = np.linalg.norm(in_the_way - finger, axis=1).min()
-            cost += BLOCKED_COST_M * max(0.0, 1 - gap / FINGER_RADIUS_M)
-    return cost
+    cost += WIDE_COST_M * (grasp.width > WIDEST_M)
+    return cost + BLOCKED_COST_M * _is_blocked(grasp, others)
+
+
+def _is_blocked(grasp: Grasp, others: np.ndarray) -> bool:
+    """Return whether the open gripper would touch another object at the grasp."""
+    x, y = (others[:, :2] - grasp.position[:2]).T
+    along = np.abs(x * np.cos(grasp.yaw) + y * np.sin(grasp.yaw))
+    across = np.abs(y * np.cos(grasp.yaw) - x * np.sin(grasp.yaw))
+    above = others[:, 2] - grasp.position[2]
+    fingers = ((along > FINGERS_FROM_M) & (along < FINGERS_TO_M)
+               & (across < FINGERS_ACROSS_M) & (above > -SLICE_M))
+    palm = (along < PALM_TO_M) & (across < PALM_ACROSS_M) & (above > PALM_ABOVE_M)
+    return bool((fingers | palm).any())

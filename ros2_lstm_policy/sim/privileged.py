@@ -38,6 +38,7 @@ class Privileged:
         self._data = environment.sim.data._data
         robot = environment.robots[0]
         self._gripper_site = int(robot.eef_site_id)
+        self._base = self._body(robot.robot_model.root_body)
         self._hand = self._body(robot.robot_model.eef_name)
         self._arm_joints = list(robot._ref_joint_pos_indexes)
         self._gripper = robot.gripper
@@ -54,6 +55,11 @@ class Privileged:
     def objects(self) -> tuple[str, ...]:
         """Return the names of all movable objects and containers, in the scene file's order."""
         return tuple(self._roots)
+
+    @property
+    def base_position(self) -> np.ndarray:
+        """Return the robot's base, (3,) m."""
+        return self._data.xpos[self._base].copy()
 
     @property
     def gripper_position(self) -> np.ndarray:
@@ -116,6 +122,19 @@ class Privileged:
                 if self._is_part(other, root):
                     touching.update(f for f in self._finger_bodies if self._is_part(finger, f))
         return len(touching) == 2
+
+    def objects_touch(self) -> bool:
+        """Return whether any two objects touch each other."""
+        for contact in self._data.contact[:self._data.ncon]:
+            pair = {self._object_of(int(self._model.geom_bodyid[g]))
+                    for g in (contact.geom1, contact.geom2)}
+            if len(pair - {None}) == 2:
+                return True
+        return False
+
+    def _object_of(self, body: int) -> str | None:
+        return next((name for name, root in self._roots.items() if self._is_part(body, root)),
+                    None)
 
     def _body(self, name: str) -> int:
         return int(self._model.body(name).id)

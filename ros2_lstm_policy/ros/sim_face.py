@@ -1,0 +1,144 @@
+"""The simulated robot's topics and services: what any robot has, and /clock in lock-step."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+import threading
+from typing import Any
+
+from geometry_msgs.msg import PoseStamped, TwistStamped
+import numpy as np
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, qos_profile_sensor_data, QoSProfile
+from ros2_lstm_policy.messages import stamp_ns
+from ros2_lstm_policy.ros.conversions import time_message
+from ros2_lstm_policy.ros.sim_commands import CommandInbox
+from ros2_lstm_policy.sim.privileged import FINGER_STROKE_M
+from ros2_lstm_policy.sim.robot import SimState
+from ros2_lstm_policy.types import HAND_CAMERA, STATIC_CAMERA
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Bool, Float64MultiArray, String
+from std_srvs.srv import Trigger
+
+WORLD_FRAME = 'world'
+JOINTS = (*(f'panda_joint{i}' for i in range(1, 8)), 'panda_finger_joint1')
+IMAGE_TOPICS = {STATIC_CAMERA: 'rgb', HAND_CAMERA: 'hand_rgb'}
+ACTOR_TIMEOUT_S = 10.0
+
+
+class SimFace:
+    """
+    Publishes what the robot sees and feels, hears what it is told.
+
+    :param inbox: where commands go.
+    :param on_reset: called by `~/reset` on an executor's thread; returns success and a message.
+    :param with_clock: whether /clock is published.
+    """
+
+    def __init__(self, node: Node, inbox: CommandInbox,
+                 on_reset: Callable[[], tuple[bool, str]], with_clock: bool) -> None:
+        """Create every publisher, subscription and service."""
+        self._node, self._inbox, self._on_reset = node, inbox, on_reset
+        self._clock = node.create_publisher(Clock, '/clock', 1) if with_clock else None
+        self._images = {camera: node.create_publisher(Image, topic, qos_profile_sensor_data)
+                        for camera, topic in IMAGE_TOPICS.items()}
+        self._joints = node.create_publisher(JointState, 'joint_states', 10)
+        self._pose = node.create_publisher(PoseStamped, 'ee_pose', qos_profile_sensor_data)
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._instruction = node.create_publisher(String, 'instruction', latched)
+        self._success = node.create_publisher(Bool, 'episode/success', 10)
+        # the gripper first: where both have come, its command is taken first
+        self._gripper = node.create_subscription(Float64MultiArray, 'gripper_command',
+                                                 self._take_gripper, 10)
+        self._arm = node.create_subscription(TwistStamped, 'arm_delta', self._take_arm, 10)
+        slow = MutuallyExclusiveCallbackGroup()
+        node.create_service(Trigger, '~/reset', self._reset, callback_group=slow)
+        self._actor = node.create_client(Trigger, 'reset_episode')
+
+    @property
+    def listens_to(self) -> str:
+        """Return the topics of the commands and how many publish them, for messages."""
+        return ' and '.join(f'{s.topic_name} ({self._node.count_publishers(s.topic_name)} '
+                            'publishers)' for s in (self._gripper, self._arm))
+
+    def publish(self, state: SimState, stamp: int) -> None:
+        """Publish one moment: clock, joints, pose, then the cameras' frames."""
+        time = time_message(stamp)
+        if self._clock is not None:
+            self._clock.publish(Clock(clock=time))
+        self._joints.publish(_joint_state(state, time))
+        self._pose.publish(_pose(state, time))
+        for camera, publisher in self._images.items():
+            publisher.publish(_image(state.observation.images[camera], camera, time))
+
+    def publish_end(self, success: bool) -> None:
+        """Say how an episode ended."""
+        self._success.publish(Bool(data=success))
+
+    def tell_actor(self, instruction: str) -> None:
+        """
+        Publish the instruction and have the acting node begin an episode, where there is one.
+
+        When this returns, frames that follow are of the new episode for the actor, too.
+        """
+        self._instruction.publish(String(data=instruction))
+        self._instruction.wait_for_all_acked(Duration(seconds=1))
+        name = self._actor.srv_name
+        if not self._actor.service_is_ready():
+            self._node.get_logger().info(f'nobody offers {name}: no acting node to reset')
+            return
+        answered = threading.Event()
+        future = self._actor.call_async(Trigger.Request())
+        future.add_done_callback(lambda _: answered.set())
+        if not answered.wait(ACTOR_TIMEOUT_S):
+            self._node.get_logger().warning(f'{name} did not answer in {ACTOR_TIMEOUT_S:.0f} s')
+        elif not future.result().success:
+            self._node.get_logger().warning(f'{name}: {future.result().message}')
+
+    def _take_gripper(self, message: Float64MultiArray) -> None:
+        self._complain(self._inbox.put_gripper(tuple(message.data)))
+
+    def _take_arm(self, message: TwistStamped) -> None:
+        linear, angular = message.twist.linear, message.twist.angular
+        self._complain(self._inbox.put_arm(stamp_ns(message), (
+            linear.x, linear.y, linear.z, angular.x, angular.y, angular.z)))
+
+    def _complain(self, refusal: str | None) -> None:
+        if refusal is not None:
+            self._node.get_logger().error(refusal, throttle_duration_sec=1.0)
+
+    def _reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success, response.message = self._on_reset()
+        return response
+
+
+def _joint_state(state: SimState, time: Any) -> JointState:
+    message = JointState(name=list(JOINTS))
+    message.header.stamp = time
+    finger_m = state.gripper_opening * FINGER_STROKE_M / 2
+    message.position = [*state.joint_positions.tolist(), finger_m]
+    return message
+
+
+def _pose(state: SimState, time: Any) -> PoseStamped:
+    message = PoseStamped()
+    message.header.stamp, message.header.frame_id = time, WORLD_FRAME
+    position, orientation = message.pose.position, message.pose.orientation
+    position.x, position.y, position.z = state.ee_pose.position.tolist()
+    (orientation.x, orientation.y, orientation.z,
+     orientation.w) = state.ee_pose.quaternion.tolist()
+    return message
+
+
+def _image(image: np.ndarray, camera: str, time: Any) -> Image:
+    message = Image(height=image.shape[0], width=image.shape[1], encoding='rgb8',
+                    step=3 * image.shape[1])
+    message.header.stamp, message.header.frame_id = time, f'{camera}_camera'
+    data = array('B')
+    data.frombytes(np.ascontiguousarray(image).data)
+    message.data = data
+    return message

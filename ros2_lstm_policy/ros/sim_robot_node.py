@@ -1,0 +1,54 @@
+"""The simulated robot as a node; with `expert:=true` the scripted expert acts in it, too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import signal
+import sys
+import threading
+
+import rclpy
+from rclpy.executors import MultiThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from ros2_lstm_policy.ros.expert_node import ExpertNode
+from ros2_lstm_policy.ros.sim_loop import SimLoop
+from ros2_lstm_policy.ros.sim_settings import SimParameters
+from ros2_lstm_policy.sim.backend import SimulatorMissingError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; return the exit status."""
+    # signals only stop the loop, so that a second one cannot break the clean-up
+    rclpy.init(args=None if arguments is None else list(arguments),
+               signal_handler_options=SignalHandlerOptions.NO)
+    node = Node('sim_robot')
+    nodes = [node]
+    try:
+        parameters = SimParameters(node)
+        expert = ExpertNode() if parameters.read().expert else None
+        nodes += [expert] if expert is not None else []
+        loop = SimLoop(node, parameters, expert)
+    except (ValueError, SimulatorMissingError) as error:
+        node.get_logger().fatal(str(error))
+        return 1
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: loop.stop())
+    executor = MultiThreadedExecutor(num_threads=2)
+    for each in nodes:
+        executor.add_node(each)
+    listener = threading.Thread(target=executor.spin, name='executor', daemon=True)
+    listener.start()
+    try:
+        loop.run()
+    finally:
+        executor.shutdown()
+        listener.join(timeout=5.0)
+        for each in nodes:
+            each.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
