@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import partial
 import time
 from typing import Any, NamedTuple
@@ -98,8 +99,9 @@ class Inputs:
 
     def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None],
                    qos: QoSProfile) -> Subscription:
+        own_qos = copy(qos)  # rclpy writes overrides into the profile that it is given
         return self._node.create_subscription(
-            kind, topic, guarded(self._node, callback), qos,
+            kind, topic, guarded(self._node, callback), own_qos,
             qos_overriding_options=QoSOverridingOptions.with_default_policies())
 
     def _take_image(self, camera: str, message: Any) -> None:

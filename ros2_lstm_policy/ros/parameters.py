@@ -240,3 +240,7 @@ def _unknown_overrides(node: Node) -> list[str]:
         hint = f'; did you mean {near[0]}?' if near else ''
         lines.append(f'there is no parameter {name!r}{hint}')
     return lines
+
+
+if __name__ == '__main__':
+    print(table())

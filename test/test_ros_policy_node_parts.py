@@ -1,0 +1,216 @@
+"""Tests of the policy node's parts that need no policy: parameters, topics, signals, gripper."""
+
+from functools import partial
+from pathlib import Path
+import signal
+from types import SimpleNamespace
+
+from node_robot import node_process, Robot, WAIT_S
+import numpy as np
+import pytest
+import rclpy
+from rclpy.lifecycle import LifecycleNode
+from rclpy.parameter import Parameter
+from rclpy.qos import ReliabilityPolicy
+from ros2_lstm_policy.ros import conversions, parameters
+from ros2_lstm_policy.ros.diagnostics import Holds
+from ros2_lstm_policy.ros.gripper_action import GripperAction
+from ros2_lstm_policy.ros.inputs import Inputs
+from ros2_lstm_policy.ros.parameters import ParameterError, Parameters, Settings
+from ros2_lstm_policy.runtime.safety import Pose
+from ros2_lstm_policy.types import Reason
+from sensor_msgs.msg import CompressedImage
+
+
+@pytest.fixture
+def make_node():
+    """Return a maker of lifecycle nodes in a context of their own."""
+    context = rclpy.Context()
+    rclpy.init(context=context, args=[])
+    nodes = []
+
+    def make(**overrides):
+        nodes.append(LifecycleNode('policy', context=context, parameter_overrides=[
+            Parameter(name.replace('__', '.'), value=value) for name, value in overrides.items()]))
+        return nodes[-1]
+    yield make
+    for node in nodes:
+        node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+@pytest.fixture
+def robot():
+    """Return the robot's side."""
+    robot = Robot()
+    yield robot
+    robot.close()
+
+
+@pytest.mark.parametrize(('name', 'value', 'words'), [
+    ('max_linear_speed_m_s', 99.0, 'max_linear_speed_m_s'),
+    ('max_linear_speed_m_s', 1, 'write 0.4'),
+    ('threads', 0, 'threads'),
+    ('trigger', 'sometimes', "trigger is 'sometimes'; expected one of 'timer', 'frames'"),
+    ('cameras', ['side'], "cameras is ['side']; expected some of static, hand"),
+    ('workspace_m', [0.0, 0.0], 'workspace_m is [0.0, 0.0]; expected x y z minima'),
+])
+def test_a_bad_parameter_at_the_start_is_kept_from_use_until_it_is_set_again(
+        make_node, name, value, words):
+    """The node lives and cannot be configured; setting the parameter mends it."""
+    node = make_node(**{name: value})
+    declared = Parameters(node)
+    with pytest.raises(ParameterError) as caught:
+        declared.read()
+    assert words in str(caught.value)
+    default = getattr(Settings(), name)
+    default = list(default) if isinstance(default, tuple) else default
+    assert node.set_parameters([Parameter(name, value=default)])[0].successful
+    assert declared.read() == Settings()
+
+
+def test_a_parameter_that_does_not_exist_is_named_with_its_neighbour(make_node):
+    """A typing error in a limit must not go unseen."""
+    declared = Parameters(make_node(max_linear_sped_m_s=0.1))
+    assert declared.unknown == [
+        "there is no parameter 'max_linear_sped_m_s'; did you mean max_linear_speed_m_s?"]
+
+
+def test_every_parameter_says_what_it_means_and_its_range(make_node):
+    """What `ros2 param describe` shows."""
+    node = make_node()
+    Parameters(node)
+    for name in Settings.__dataclass_fields__:
+        assert node.describe_parameter(name).description
+    speed = node.describe_parameter('max_linear_speed_m_s')
+    assert speed.floating_point_range[0].to_value == 10.0
+    assert speed.description.endswith('[m/s]')
+    assert node.describe_parameter('autostart').read_only
+
+
+def test_the_documented_parameters_are_those_of_the_node():
+    """The table in docs/node.md is `python -m ros2_lstm_policy.ros.parameters`."""
+    page = (Path(__file__).parents[1] / 'docs' / 'node.md').read_text()
+    assert parameters.table() in page
+
+
+def missing_hand(node, robot, code):
+    """Return what a node says about the hand camera once the graph is known."""
+    inputs = Inputs(node, Settings(), ('static', 'hand'), lambda: None, lambda text: None)
+    reason = Reason('no_image', 'hand: no image yet', 'hand')
+
+    def explained():
+        inputs._findings.clear()
+        found, = inputs.explain([reason])
+        return found.text if found.code == code else ''
+    return robot.until(explained)
+
+
+def test_a_camera_that_nobody_publishes_is_said_to_be_unpublished(make_node, robot):
+    """The topic is named as it was resolved."""
+    for publisher in robot._images.values():
+        robot.node.destroy_publisher(publisher)
+    text = missing_hand(make_node(), robot, 'no_publisher')
+    assert text == ('hand: no image yet; nobody publishes /hand_rgb; remap it to the topic of '
+                    'the camera')
+
+
+def test_a_camera_of_incompatible_qos_is_said_to_be_so(make_node, robot):
+    """Best effort offered, reliable asked for: nothing would ever come, without a word."""
+    node = make_node(**{'qos_overrides./hand_rgb.subscription.reliability': 'reliable'})
+    text = missing_hand(node, robot, 'incompatible_qos')
+    assert 'the QoS that robot publishes /hand_rgb with is incompatible' in text
+    assert 'eliab' in text
+
+
+def test_a_camera_of_another_type_is_said_to_be_so(make_node, robot):
+    """The parameter that would change it is named."""
+    robot.node.destroy_publisher(robot._images['hand'])
+    robot.node.create_publisher(CompressedImage, 'hand_rgb', 1)
+    text = missing_hand(make_node(), robot, 'other_type')
+    assert ('/hand_rgb is published as sensor_msgs/msg/CompressedImage, and Image is wanted '
+            '(parameter compressed)') in text
+
+
+def test_a_qos_override_changes_its_topic_and_no_other(make_node):
+    """The override of one camera once changed all: rclpy writes into the shared profile."""
+    node = make_node(**{'qos_overrides./rgb.subscription.reliability': 'reliable'})
+    inputs = Inputs(node, Settings(), ('static', 'hand'), lambda: None, lambda text: None)
+    qos = {c: s.qos_profile.reliability for c, s in inputs._images.items()}
+    assert qos == {'static': ReliabilityPolicy.RELIABLE, 'hand': ReliabilityPolicy.BEST_EFFORT}
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_the_node_with_status_zero(tmp_path, robot, number):
+    """A second signal during the clean-up changes nothing."""
+    with node_process(tmp_path / 'node.log') as process:
+        robot.until(lambda: robot.message('state') == 'unconfigured')
+        process.send_signal(number)
+        process.send_signal(number)
+        assert process.wait(WAIT_S) == 0
+
+
+def test_a_started_node_that_cannot_be_configured_lives_and_says_why(tmp_path, robot):
+    """Autostart with a bad checkpoint and a bad parameter: one clear error after the other."""
+    with node_process(tmp_path / 'node.log', autostart=True, checkpoint='/nowhere',
+                      deadline_s=-1.0):
+        robot.until(lambda: 'deadline_s' in robot.message('state'))
+        assert robot.give(deadline_s=0.3) == []
+        assert not robot.change(1)
+        robot.until(lambda: '/nowhere/config.yaml is missing' in robot.message('state'))
+        assert robot.state() == 'unconfigured'
+
+
+class Log:
+    """A logger that remembers."""
+
+    def __init__(self):
+        """Begin empty."""
+        self.lines = []
+        self.info = self.warning = self.lines.append
+
+
+def test_a_lasting_reason_is_logged_once_and_its_end_once():
+    """Ten ticks a second must not be ten lines a second, whatever numbers are in the text."""
+    log = Log()
+    holds = Holds(log)
+    for age in range(5):
+        holds.begin([Reason('old_image', f'hand: {age} s old', 'hand')])
+    holds.end()
+    holds.end()
+    holds.begin([Reason('old_image', 'hand: 9 s old', 'hand')])
+    holds.end()
+    assert log.lines == ['holding: hand: 0 s old', 'acting']
+    assert holds.counts == {'old_image': 6}
+
+
+def test_a_chunk_is_integrated_in_the_axes_of_its_deltas():
+    """Forward, then a quarter turn: base deltas keep their axes, tool deltas turn."""
+    step = np.array([[0.1, 0, 0, 0, 0, np.pi / 2], [0.1, 0, 0, 0, 0, 0]])
+    start = Pose(np.array([1.0, 0, 0]), np.eye(3))
+    ends = {}
+    for in_tool in (False, True):
+        poses = conversions.path(0, 'base_link', step, in_tool, start).poses
+        p, q = poses[-1].pose.position, poses[-1].pose.orientation
+        ends[in_tool] = (p.x, p.y)
+        np.testing.assert_allclose([q.x, q.y, q.z, q.w], [0, 0, np.sqrt(0.5), np.sqrt(0.5)],
+                                   atol=1e-12)
+    np.testing.assert_allclose(ends[False], (1.2, 0), atol=1e-12)
+    np.testing.assert_allclose(ends[True], (1.1, 0.1), atol=1e-12)
+
+
+@pytest.mark.parametrize('kind', ['GripperCommand', 'ParallelGripperCommand'])
+def test_a_gripper_goal_has_the_fields_of_its_action(kind):
+    """The goals of control_msgs, filled by name; the fake goal has their fields and no others."""
+    command = SimpleNamespace(position=0.0, max_effort=0.0)
+    if kind == 'ParallelGripperCommand':
+        command = SimpleNamespace(name=[], position=[], velocity=[], effort=[])
+    action = GripperAction.__new__(GripperAction)
+    action._settings = Settings(gripper_action=kind, gripper_max_effort=5.0)
+    action._kind = SimpleNamespace(Goal=partial(SimpleNamespace, command=command))
+    goal = action._goal(0.04)
+    if kind == 'GripperCommand':
+        assert (goal.command.position, goal.command.max_effort) == (0.04, 5.0)
+    else:
+        assert vars(goal.command) == {'name': ['finger_joint'], 'position': [0.04],
+                                      'velocity': [], 'effort': [5.0]}
