@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ros2_lstm_policy.evaluation import import_robovlms
 from ros2_lstm_policy.evaluation.verify_import import Recording
-from ros2_lstm_policy.model import checkpoint, robovlms
+from ros2_lstm_policy.model import checkpoint, robovlms_files
 from ros2_lstm_policy.model.losses import action_loss
 from ros2_lstm_policy.model.policy import Policy
 from ros2_lstm_policy.runtime.actor import PolicyActor
@@ -117,7 +117,9 @@ def test_gradients_agree_with_the_reference(imported: Policy) -> None:
         ours = key.removeprefix('train/grad/').removeprefix('model.')
         ours = ours.replace('act_head.', 'decoder.').replace('backbone.', 'backbone.model.')
         ours = 'backbone.action_token' if ours == 'action_token' else ours
-        np.testing.assert_allclose(parameters[ours].grad, outputs[key], atol=1e-5)
+        gradient = parameters[ours].grad
+        assert gradient is not None
+        np.testing.assert_allclose(gradient, outputs[key], atol=1e-5)
 
 
 class FloatActor(PolicyActor):
@@ -318,5 +320,5 @@ def test_parents_of_a_configuration_are_read(tmp_path: Path) -> None:
     """A run's file changes single keys of its parent's."""
     (tmp_path / 'below.json').write_text('{"a": {"b": 1, "c": 2}, "d": 3}')
     (tmp_path / 'run.json').write_text('{"parent": "below.json", "a": {"c": 4}}')
-    found = robovlms.read_configuration(tmp_path / 'run.json')
+    found = robovlms_files.read_configuration(tmp_path / 'run.json')
     assert found['a'] == {'b': 1, 'c': 4} and found['d'] == 3

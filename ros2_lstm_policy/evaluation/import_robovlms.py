@@ -63,9 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :return: 0; 1 where the values differ; 2 where something cannot be used.
     """
     options = parser().parse_args(arguments)
-    from ros2_lstm_policy.model import robovlms
+    from ros2_lstm_policy.model import robovlms_files
     try:
-        run = robovlms.read_configuration(options.configuration)
+        run = robovlms_files.read_configuration(options.configuration)
         unanswered = missing_answers(options, run)
         if unanswered:
             print('import_robovlms: the configuration does not say these; answer them:\n'
@@ -87,11 +87,11 @@ def missing_answers(options: argparse.Namespace, run: Mapping[str, Any]) -> list
 
 def make(options: argparse.Namespace, run: Mapping[str, Any]) -> None:
     """Convert and save."""
-    from ros2_lstm_policy.model import checkpoint, robovlms
+    from ros2_lstm_policy.model import checkpoint, robovlms, robovlms_files
     answers = robovlms.Answers(
         options.control_period, options.metres_per_unit, options.radians_per_unit,
         options.gripper_one, options.frame, options.rotation)
-    policy = robovlms.build(robovlms.read_weights(options.checkpoint), run,
+    policy = robovlms.build(robovlms_files.read_weights(options.checkpoint), run,
                             options.configuration, options.backbone, answers)
     checkpoint.save(options.out, policy, _card(options, run, policy))
     print(f'{options.out}: {policy.config.backbone.family}, '

@@ -1,8 +1,8 @@
 """
 Does an imported policy compute what the reference computed? Recorded inputs and outputs compared.
 
-The files are NumPy archives in the layout of test/golden/robokosmos_tiny.*.npz. Shape letters as in
-`types`; S step of the stream.
+The files are NumPy archives in the layout of test/golden/robokosmos_tiny.*.npz. Shape letters as
+in `types`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.model.backbones.base import EncodedText, TextTokens
+from ros2_lstm_policy.model.backbones.hugging_face import HuggingFaceBackbone
 from ros2_lstm_policy.model.losses import action_loss
 from ros2_lstm_policy.model.policy import Policy
 from ros2_lstm_policy.runtime import engine
@@ -89,7 +90,8 @@ class Recording:
     def text(self, policy: Policy, prefix: str) -> EncodedText:
         """Return the encoded words, from the recorded token ids."""
         ids, mask = self.get(prefix + 'text'), self.get(prefix + 'text_mask').bool()
-        vocabulary = policy.backbone.model.get_input_embeddings().num_embeddings
+        assert isinstance(policy.backbone, HuggingFaceBackbone)
+        vocabulary = policy.backbone.model.get_input_embeddings().weight.shape[0]
         if ids.max() >= vocabulary:
             raise VerificationError(f'{self._path}: {prefix}text holds token {ids.max()}, the '
                                     f'backbone knows {vocabulary}')

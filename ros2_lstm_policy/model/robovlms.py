@@ -1,5 +1,5 @@
 """
-Checkpoints of RoboVLMs (arXiv 2412.14058): read, checked, and turned into a policy of ours.
+A run of RoboVLMs (arXiv 2412.14058), checked and turned into a policy of ours.
 
 What the run's configuration says (windows, chunk, normalisation, cameras) is taken from it; what
 it does not say (what a unit of its actions is on a robot) is answered by the caller in `Answers`.
@@ -9,19 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-import json
 from pathlib import Path
-import pickle
 import tempfile
 from typing import Any, Literal
 
 from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
 from ros2_lstm_policy.model.backbones import pretrained
-from ros2_lstm_policy.model.backbones.hugging_face import ASSETS
+from ros2_lstm_policy.model.backbones.hugging_face import ASSETS, HuggingFaceBackbone
 from ros2_lstm_policy.model.policy import BackboneConfig, DecoderConfig, Policy, PolicyConfig
+from ros2_lstm_policy.model.robovlms_files import RoboVLMsError
 from ros2_lstm_policy.types import ACTION_DIM, ARM_DIM, HAND_CAMERA, STATIC_CAMERA
 import torch
-from torch import Tensor
+from torch import nn, Tensor
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 SIGLIP_MEAN = SIGLIP_STD = (0.5, 0.5, 0.5)
@@ -29,11 +28,6 @@ MAX_TEXT_TOKENS = 512  # the reference's tokenizer cuts there; ours refuses
 LSTM_LAYERS = 4
 MU = 255.0
 POSITION_DIMS = 3
-_PREFIXES = ('module.', '_forward_module.')
-
-
-class RoboVLMsError(ValueError):
-    """A RoboVLMs checkpoint or configuration that cannot be imported, and why."""
 
 
 @dataclass(frozen=True)
@@ -55,48 +49,6 @@ class Answers:
     gripper_one: Literal['open', 'closed']
     frame: Literal['base', 'tool'] | None = None
     rotation: Literal['rotation_vector', 'euler_xyz'] | None = None
-
-
-def read_configuration(path: Path) -> dict[str, Any]:
-    """
-    Read a run's JSON configuration, with its parents.
-
-    :raises RoboVLMsError: where a file is absent or no configuration.
-    """
-    try:
-        values = json.loads(path.read_text())
-    except OSError as error:
-        raise RoboVLMsError(f'{path}: cannot be read: {error.strerror}') from error
-    except ValueError as error:
-        raise RoboVLMsError(f'{path}: is no valid JSON: {error}') from error
-    if not isinstance(values, dict):
-        raise RoboVLMsError(f'{path}: expected keys and values, found {type(values).__name__}')
-    parent = values.get('parent')
-    return values if parent is None else _merged(read_configuration(path.parent / parent), values)
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """
-    Read a torch, lightning or consolidated DeepSpeed checkpoint into `model.*` keys.
-
-    :raises RoboVLMsError: for a sharded directory, a file that only running code could read, or one
-        without weights.
-    """
-    if path.is_dir():
-        raise RoboVLMsError(f'{path}: is a directory, as DeepSpeed shards its checkpoints; '
-                           'consolidate it with the zero_to_fp32.py inside and give the file')
-    try:
-        found = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
-    except FileNotFoundError as error:
-        raise RoboVLMsError(f'{path}: no such file') from error
-    except pickle.UnpicklingError as error:
-        raise RoboVLMsError(
-            f'{path}: holds more than tensors and plain values, and reading it would run code '
-            f'({str(error).splitlines()[0]}); where you trust it, rewrite it with '
-            "torch.save({'state_dict': torch.load(file)['state_dict']}, new)") from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise RoboVLMsError(f'{path}: is no whole checkpoint of torch: {error}') from error
-    return _tensors(path, found)
 
 
 def policy_config(run: Mapping[str, Any], where: Path, backbone: Path) -> PolicyConfig:
@@ -147,8 +99,7 @@ def build(weights: Mapping[str, Tensor], run: Mapping[str, Any], where: Path, ba
     with tempfile.TemporaryDirectory() as assets:
         pretrained.copy_assets(backbone, Path(assets) / ASSETS)
         policy = Policy(config, manifest(run, where, answers), Path(assets)).eval()
-        policy.backbone.directory = pretrained.check(
-            backbone, policy.backbone.family.model_types)
+        _vlm(policy).directory = pretrained.check(backbone, _vlm(policy).family.traits.model_types)
     _load(policy, _renamed(policy, weights))
     _turn_conventions(policy, bool(run.get('tcp_rel')), answers.gripper_one == 'closed')
     return policy
@@ -168,44 +119,11 @@ _FAMILY_OPTIONS: dict[str, dict[str, Any]] = {
     'paligemma': {'prompt': '<eos>{instruction}\n', 'prefix_attention': False}}
 
 
-def _merged(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(below.get(key), dict)
-        below[key] = _merged(below[key], value) if both else value
-    return below
-
-
 def _get(values: Mapping[str, Any], where: Path, key: str, above: str = '') -> Any:
     if values.get(key) is None:
         raise RoboVLMsError(f'{where}: missing key {above + key!r}; is it the configuration of '
-                           'this RoboVLMs run?')
+                            'this RoboVLMs run?')
     return values[key]
-
-
-def _tensors(path: Path, found: Any) -> dict[str, Tensor]:
-    for name in ('state_dict', 'model_state_dict', 'module'):
-        if isinstance(found, dict) and isinstance(found.get(name), dict):
-            found = found[name]
-            break
-    if not isinstance(found, dict) or not found or \
-            not all(isinstance(value, Tensor) for value in found.values()):
-        keys = ', '.join(map(str, list(found)[:5])) if isinstance(found, dict) else type(found)
-        raise RoboVLMsError(f"{path}: expected weights under 'state_dict' or 'model_state_dict', "
-                           f'found {keys}')
-    weights: dict[str, Tensor] = {}
-    for key, value in found.items():
-        name = _plain_name(key)
-        if name in weights:
-            raise RoboVLMsError(f'{path}: {key!r} and another key both mean {name!r}')
-        if not name.startswith('model.lm_head.'):  # the head again, under its old name
-            weights[name] = value
-    return weights
-
-
-def _plain_name(key: str) -> str:
-    while key.startswith(_PREFIXES):
-        key = key.split('.', 1)[1]
-    return key if key.startswith('model.') else f'model.{key}'
 
 
 def _refuse_unknown_parts(run: Mapping[str, Any], head: Mapping[str, Any], where: Path) -> None:
@@ -224,19 +142,19 @@ def _refuse_unknown_parts(run: Mapping[str, Any], head: Mapping[str, Any], where
     for key, (found, known) in wanted.items():
         if found not in known:
             raise RoboVLMsError(f'{where}: {key} is {found!r}, which cannot be imported; known: '
-                               f'{", ".join(map(repr, known))}')
+                                f'{", ".join(map(repr, known))}')
 
 
 def _frame_and_rotation(run: Mapping[str, Any], answers: Answers) -> tuple[Any, Any]:
     if not run.get('tcp_rel'):
         if answers.frame is None or answers.rotation is None:
             raise RoboVLMsError('the configuration does not say in which frame and rotation '
-                               'convention its deltas are: answer `frame` and `rotation`')
+                                'convention its deltas are: answer `frame` and `rotation`')
         return answers.frame, answers.rotation
     if answers.frame == 'base' or answers.rotation == 'euler_xyz':
         raise RoboVLMsError("the configuration says tcp_rel: frame 'tool' and rotation "
-                           f"'rotation_vector', but the answers are {answers.frame!r} and "
-                           f'{answers.rotation!r}; leave them out')
+                            f"'rotation_vector', but the answers are {answers.frame!r} and "
+                            f'{answers.rotation!r}; leave them out')
     return 'tool', 'rotation_vector'
 
 
@@ -284,19 +202,24 @@ def _renamed(policy: Policy, weights: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 def _todays_names(policy: Policy, vlm: dict[str, Tensor]) -> dict[str, Tensor]:
     """Let transformers rename the layout that it had before version 5."""
-    model = policy.backbone.model
+    model = _vlm(policy).model
     renamed, info = type(model).from_pretrained(
         None, config=model.config, state_dict=vlm, output_loading_info=True,
         ignore_mismatched_sizes=True)
     for key, found, wanted in info['mismatched_keys']:
         raise RoboVLMsError(f'model.backbone: {key}: found shape {tuple(found)}, wanted '
-                           f'{tuple(wanted)} by the config.json of the backbone')
+                            f'{tuple(wanted)} by the config.json of the backbone')
     try:
         pretrained.complain_of_keys('model.backbone', info['missing_keys'],
                                     info['unexpected_keys'])
     except ValueError as error:
         raise RoboVLMsError(str(error)) from error
-    return renamed.state_dict()
+                            return renamed.state_dict()
+
+
+def _vlm(policy: Policy) -> HuggingFaceBackbone:
+    assert isinstance(policy.backbone, HuggingFaceBackbone)
+    return policy.backbone
 
 
 def _embedding_scale(policy: Policy) -> float:
@@ -328,25 +251,28 @@ def _load(policy: Policy, weights: Mapping[str, Tensor]) -> None:
                                     set(weights) - set(wanted))
     except ValueError as error:
         raise RoboVLMsError(str(error)) from error
-    with torch.no_grad():
-        for key, value in weights.items():
-            wanted[key].copy_(value)
+                            with torch.no_grad():
+                            for key, value in weights.items():
+                            wanted[key].copy_(value)
 
 
 def _turn_conventions(policy: Policy, tcp_rel: bool, one_is_closed: bool) -> None:
     """
     Change signs in the last layers where the run's conventions are the other way round.
 
-    `tcp_rel` labels hold the rotation from the new tool frame to the old one; the tanh behind is odd,
-    so negated rows give the rotation from old to new. A gripper logit of "closed" is negated.
+    `tcp_rel` labels hold the rotation from the new tool frame to the old one; the tanh behind is
+    odd, so negated rows give old to new. A gripper logit of "closed" is negated.
     """
-    with torch.no_grad():
-        if tcp_rel:
-            last = policy.decoder.actions.mlp[-1]
-            rows = torch.arange(last.out_features) % ARM_DIM >= POSITION_DIMS
-            last.weight[rows] *= -1
-            last.bias[rows] *= -1
-        if one_is_closed:
-            last = policy.decoder.gripper.mlp[-1]
-            last.weight *= -1
-            last.bias *= -1
+    arm, gripper = policy.decoder.actions.mlp[-1], policy.decoder.gripper.mlp[-1]
+    assert isinstance(arm, nn.Linear) and isinstance(gripper, nn.Linear)
+    rotations = torch.arange(arm.out_features) % ARM_DIM >= POSITION_DIMS
+    if tcp_rel:
+        _negate(arm, rotations)
+    if one_is_closed:
+        _negate(gripper, torch.ones(gripper.out_features, dtype=torch.bool))
+
+
+@torch.no_grad()
+def _negate(layer: nn.Linear, rows: Tensor) -> None:
+    layer.weight[rows] *= -1
+    layer.bias[rows] *= -1

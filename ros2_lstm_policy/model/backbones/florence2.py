@@ -13,8 +13,8 @@ from typing import Any
 
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.model.backbones.base import TextTokens
-from ros2_lstm_policy.model.backbones.hugging_face import (
-    Frame, HuggingFaceBackbone, ImageTokens, Options)
+from ros2_lstm_policy.model.backbones.family import Frame, ImageTokens, Options, Traits
+from ros2_lstm_policy.model.backbones.hugging_face import HuggingFaceBackbone
 import torch
 from torch import Tensor
 
@@ -22,13 +22,9 @@ from torch import Tensor
 class Florence2:
     """What differs for Florence-2."""
 
-    model_types = ('florence2',)
-    prompt = '{images}<s>{instruction}</s>'
-    image_text, image_token = '<image>', '<image>'
-    adds_special_tokens = False
-    causal = False
-    vision_parts = ('model.vision_tower', 'model.multi_modal_projector')
-    capturable = True
+    traits = Traits(('florence2',), '{images}<s>{instruction}</s>',
+                    ('model.vision_tower', 'model.multi_modal_projector'),
+                    '<image>', '<image>', causal=False)
 
     def check_image(self, config: Any, camera: CameraSpec) -> None:
         """Accept multiples of the tower's stride, up to its learned positions."""

@@ -19,8 +19,9 @@ from typing import Any
 
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.model.backbones.base import TextTokens
-from ros2_lstm_policy.model.backbones.hugging_face import (
-    causal_states, check_square, Frame, HuggingFaceBackbone, ImageTokens, Options)
+from ros2_lstm_policy.model.backbones.family import (
+    causal_states, check_square, Frame, ImageTokens, Options, Traits)
+from ros2_lstm_policy.model.backbones.hugging_face import HuggingFaceBackbone
 from torch import Tensor
 from torch.nn import functional
 
@@ -28,13 +29,8 @@ from torch.nn import functional
 class Kosmos2:
     """What differs for Kosmos-2."""
 
-    model_types = ('kosmos-2',)
-    prompt = '<grounding>An image of a robot {instruction}'
-    image_text, image_token = '', ''
-    adds_special_tokens = True
-    causal = True
-    vision_parts = ('vision_model', 'image_to_text_projection')
-    capturable = True
+    traits = Traits(('kosmos-2',), '<grounding>An image of a robot {instruction}',
+                    ('vision_model', 'image_to_text_projection'), adds_special_tokens=True)
 
     def check_image(self, config: Any, camera: CameraSpec) -> None:
         """Accept the size that the vision tower's positions were learned for."""

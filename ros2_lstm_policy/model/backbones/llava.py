@@ -1,7 +1,7 @@
-"""
+r"""
 LLaVA 1.5 (Liu et al. 2023, arXiv 2310.03744) and models of its layout.
 
-`<s> USER: <image>... \\n INSTRUCTION ASSISTANT: [action]`: all patch tokens of each camera (576 at
+`<s> USER: <image>... \n INSTRUCTION ASSISTANT: [action]`: all patch tokens of each camera (576 at
 336x336) without the class token, from the layer and by the strategy that config.json names.
 """
 
@@ -14,8 +14,9 @@ from typing import Any
 
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.model.backbones.base import TextTokens
-from ros2_lstm_policy.model.backbones.hugging_face import (
-    causal_states, check_square, Frame, HuggingFaceBackbone, ImageTokens, Options)
+from ros2_lstm_policy.model.backbones.family import (
+    causal_states, check_square, Frame, ImageTokens, Options, Traits)
+from ros2_lstm_policy.model.backbones.hugging_face import HuggingFaceBackbone
 import torch
 from torch import Tensor
 
@@ -23,13 +24,9 @@ from torch import Tensor
 class Llava:
     """What differs for LLaVA."""
 
-    model_types = ('llava',)
-    prompt = 'USER: {images}{instruction} ASSISTANT:'
-    image_text, image_token = '<image>\n', '<image>'
-    adds_special_tokens = True
-    causal = True
-    vision_parts = ('model.vision_tower', 'model.multi_modal_projector')
-    capturable = True
+    traits = Traits(('llava',), 'USER: {images}{instruction} ASSISTANT:',
+                    ('model.vision_tower', 'model.multi_modal_projector'),
+                    '<image>\n', '<image>', adds_special_tokens=True)
 
     def check_image(self, config: Any, camera: CameraSpec) -> None:
         """Accept the size that the vision tower's positions were learned for."""

@@ -1,12 +1,12 @@
-"""
+r"""
 PaliGemma 1 and 2 (Beyer et al. 2024, arXiv 2407.07726; Steiner et al. 2024, arXiv 2412.03555).
 
-`<image>... <bos> INSTRUCTION \\n [action]`: images and words are a prefix whose columns all see each
-other, the action token stands behind it and sees all (`prefix_attention`).
+`<image>... <bos> INSTRUCTION \n [action]`: images and words are a prefix whose columns all see
+each other, the action token stands behind it and sees all (`prefix_attention`).
 
-RoboVLMs fed embeddings to transformers 4.44.0, which makes Gemma's attention causal then, put the images
-behind a leading `<eos>` and the action token before the last column: an imported checkpoint keeps
-this (`layout: robovlms`, `prefix_attention: false`, prompt `<eos>{instruction}\\n`).
+RoboVLMs fed embeddings to transformers 4.44.0, which makes Gemma's attention causal then, put the
+images behind a leading `<eos>` and the action token before the last column: an imported checkpoint
+keeps this (`layout: robovlms`, `prefix_attention: false`, prompt `<eos>{instruction}\n`).
 
 Traps: since transformers 5 the word embedding holds the factor sqrt(width) itself, image features
 are not divided by it any more, and an action token from before is multiplied by it on import.
@@ -22,9 +22,10 @@ from typing import Any
 
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.model.backbones.base import TextTokens
-from ros2_lstm_policy.model.backbones.hugging_face import (
-    causal_states, check_square, Frame, HuggingFaceBackbone, ImageTokens)
-from ros2_lstm_policy.model.backbones.hugging_face import Options as CommonOptions
+from ros2_lstm_policy.model.backbones.family import (
+    causal_states, check_square, Frame, ImageTokens, Traits)
+from ros2_lstm_policy.model.backbones.family import Options as CommonOptions
+from ros2_lstm_policy.model.backbones.hugging_face import HuggingFaceBackbone
 import torch
 from torch import Tensor
 
@@ -44,16 +45,11 @@ class Options(CommonOptions):
 class PaliGemma:
     """What differs for PaliGemma."""
 
-    model_types = ('paligemma',)
-    prompt = '{images}<bos>{instruction}\n'
-    image_text, image_token = '<image>', '<image>'
-    adds_special_tokens = False
-    vision_parts = ('model.vision_tower', 'model.multi_modal_projector')
-    capturable = True
-
     def __init__(self, prefix_attention: bool) -> None:
         """Choose the attention."""
-        self.causal = not prefix_attention
+        self.traits = Traits(('paligemma',), '{images}<bos>{instruction}\n',
+                             ('model.vision_tower', 'model.multi_modal_projector'),
+                             '<image>', '<image>', causal=not prefix_attention)
 
     def check_image(self, config: Any, camera: CameraSpec) -> None:
         """Accept the size that the vision tower's positions were learned for."""
@@ -68,7 +64,7 @@ class PaliGemma:
     def hidden_states(self, model: Any, frame: Frame) -> Tensor:
         """Run Gemma; positions begin at 1."""
         length = frame.embeds_BND.shape[1]
-        if not self.causal:
+        if not self.traits.causal:
             window = getattr(model.config.text_config, 'sliding_window', None)
             if window is not None and length > window:
                 raise ValueError(f'{length} tokens are more than the sliding window of {window}')

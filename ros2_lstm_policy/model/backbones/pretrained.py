@@ -168,8 +168,7 @@ def complain_of_keys(where: Path | str, missing: Any, unexpected: Any) -> None:
 def copy_assets(source: Path, target: Path) -> None:
     """Copy what is no weight (config.json and tokenizer files) into a checkpoint."""
     target.mkdir(parents=True, exist_ok=True)
-    names = {name for group in TOKENIZER_FILES for name in group} | {*TOKENIZER_EXTRAS, CONFIG_FILE}
-    for name in sorted(names):
+    for name in (CONFIG_FILE, *TOKENIZER_EXTRAS, *sum(TOKENIZER_FILES, ())):
         if (source / name).is_file() and source.resolve() != target.resolve():
             shutil.copyfile(source / name, target / name)
 

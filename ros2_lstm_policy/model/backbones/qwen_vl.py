@@ -1,7 +1,7 @@
-"""
+r"""
 Qwen2.5-VL (Bai et al. 2025, arXiv 2502.13923) and Qwen3-VL (Bai et al. 2025, arXiv 2511.21631).
 
-`... user\\n <|vision_start|><|image_pad|>...<|vision_end|> INSTRUCTION ... assistant\\n [action]`:
+`... user\n <|vision_start|><|image_pad|>...<|vision_end|> INSTRUCTION ... assistant\n [action]`:
 each camera keeps its own size, a token for every 28x28 (Qwen2.5) or 32x32 (Qwen3) pixels.
 
 Traps: positions have three parts (time, row, column; M-RoPE), and the words after an image go on
@@ -18,8 +18,9 @@ from typing import Any
 from einops import rearrange, repeat
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.model.backbones.base import TextTokens
-from ros2_lstm_policy.model.backbones.hugging_face import (
-    causal_states, Frame, HuggingFaceBackbone, ImageTokens, Options)
+from ros2_lstm_policy.model.backbones.family import (
+    causal_states, Frame, ImageTokens, Options, Traits)
+from ros2_lstm_policy.model.backbones.hugging_face import HuggingFaceBackbone
 import torch
 from torch import Tensor
 
@@ -35,16 +36,11 @@ class QwenVL:
     :param prompt: the version's chat, up to the assistant's turn.
     """
 
-    image_text = '<|vision_start|><|image_pad|><|vision_end|>'
-    image_token = '<|image_pad|>'
-    adds_special_tokens = False
-    causal = True
-    vision_parts = ('model.visual',)
-    capturable = False  # the tower reads its grid back
-
     def __init__(self, model_type: str, prompt: str) -> None:
-        """Take the version."""
-        self.model_types, self.prompt = (model_type,), prompt
+        """Take the version; the tower reads its grid back, which no CUDA graph can hold."""
+        self.traits = Traits((model_type,), prompt, ('model.visual',),
+                             '<|vision_start|><|image_pad|><|vision_end|>', '<|image_pad|>',
+                             capturable=False)
 
     def check_image(self, config: Any, camera: CameraSpec) -> None:
         """Accept multiples of a token's side."""

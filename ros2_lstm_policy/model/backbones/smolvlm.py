@@ -1,8 +1,8 @@
-"""
+r"""
 SmolVLM and Idefics3 (Marafioti et al. 2025, arXiv 2504.05299; Laurencon et al. 2024, 2408.12637).
 
 `<|im_start|>User:<fake_token_around_image><global-img><image>...<fake_token_around_image>
-INSTRUCTION<end_of_utterance>\\nAssistant: [action]`: the global view alone, one image a camera,
+INSTRUCTION<end_of_utterance>\nAssistant: [action]`: the global view alone, one image a camera,
 without the split into tiles that the chat processor makes of large pictures.
 
 Trap: the library drops images whose normalised pixels are all exactly zero (it takes them for
@@ -18,22 +18,20 @@ from typing import Any
 
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.model.backbones.base import TextTokens
-from ros2_lstm_policy.model.backbones.hugging_face import (
-    causal_states, check_square, Frame, HuggingFaceBackbone, ImageTokens, Options)
+from ros2_lstm_policy.model.backbones.family import (
+    causal_states, check_square, Frame, ImageTokens, Options, Traits)
+from ros2_lstm_policy.model.backbones.hugging_face import HuggingFaceBackbone
 from torch import Tensor
 
 
 class SmolVLM:
     """What differs for SmolVLM and Idefics3."""
 
-    model_types = ('smolvlm', 'idefics3')
-    prompt = '<|im_start|>User:{images}{instruction}<end_of_utterance>\nAssistant:'
-    image_text = '<fake_token_around_image><global-img><image><fake_token_around_image>'
-    image_token = '<image>'
-    adds_special_tokens = False
-    causal = True
-    vision_parts = ('model.vision_model', 'model.connector')
-    capturable = True
+    traits = Traits(('smolvlm', 'idefics3'),
+                    '<|im_start|>User:{images}{instruction}<end_of_utterance>\nAssistant:',
+                    ('model.vision_model', 'model.connector'),
+                    '<fake_token_around_image><global-img><image><fake_token_around_image>',
+                    '<image>')
 
     def check_image(self, config: Any, camera: CameraSpec) -> None:
         """Accept the square that the connector's pixel shuffle was made for."""
