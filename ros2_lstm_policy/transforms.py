@@ -9,6 +9,7 @@ Euler angles are about the fixed axes x, y, z in this order (SciPy's 'xyz', Bull
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSp
 from ros2_lstm_policy.types import ARM_DIM
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import device, Tensor
 
 
 def resize(image_HWC: np.ndarray, camera: CameraSpec) -> np.ndarray:
@@ -51,10 +52,7 @@ def normalise_images(images_u8: Tensor, camera: CameraSpec) -> Tensor:
     :param images_u8: (..., H, W, 3) uint8 RGB.
     :return: (..., 3, H, W) float32, (value / 255 - mean) / std by channel.
     """
-    import torch
-    scale = torch.tensor([255 * s for s in camera.std], device=images_u8.device)
-    shift = torch.tensor([m / s for m, s in zip(camera.mean, camera.std)],
-                         device=images_u8.device)
+    scale, shift = _constants(camera, images_u8.device)
     return (images_u8 / scale - shift).movedim(-1, -3)
 
 
@@ -110,6 +108,15 @@ def label_to_arm(label: np.ndarray, manifest: ActionManifest) -> np.ndarray:
         from scipy.spatial.transform import Rotation
         arm = _map_rotation(arm, lambda v: Rotation.from_euler('xyz', v).as_rotvec())
     return arm
+
+
+@cache
+def _constants(camera: CameraSpec, place: device) -> tuple[Tensor, Tensor]:
+    """Return 255 * std and mean / std, made once: a CUDA graph cannot be captured around it."""
+    import torch
+    with torch.inference_mode(False):
+        return (torch.tensor([255 * s for s in camera.std], device=place),
+                torch.tensor([m / s for m, s in zip(camera.mean, camera.std)], device=place))
 
 
 def _map_rotation(arm: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

@@ -7,6 +7,7 @@ import pytest
 from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
 from ros2_lstm_policy.model.backbones.base import InstructionTooLong
 from ros2_lstm_policy.model.policy import BackboneConfig, DecoderConfig, Policy, PolicyConfig
+from ros2_lstm_policy.runtime import engine
 from ros2_lstm_policy.runtime.actor import MissingCamera, NonFiniteAction, PolicyActor
 from ros2_lstm_policy.transforms import label_to_arm, normalise_images, resize
 from ros2_lstm_policy.types import Observation
@@ -213,6 +214,12 @@ def test_bf16_acts_close_to_fp32(policy):
     wanted = run(PolicyActor(policy), observations)
     got = run(PolicyActor(make_policy(), precision='bf16'), observations)
     assert 0 < np.abs(got - wanted)[..., :6].max() < 0.05
+
+
+def test_a_cuda_graph_is_refused_without_a_gpu_and_left_out_by_default(policy):
+    with pytest.raises(ValueError, match='need a CUDA device, found cpu'):
+        engine.GraphEngine(engine.EagerEngine(policy))
+    assert isinstance(engine.create(policy, cuda_graph=True), engine.EagerEngine)
 
 
 def test_an_unknown_way_to_execute_is_refused_when_the_actor_is_made(policy):

@@ -200,9 +200,9 @@ def create(policy: Policy, precision: Precision = 'fp32', cuda_graph: bool = Tru
     """
     Return the engine for the device that the policy is on.
 
-    :param cuda_graph: replay one CUDA graph a tick; without a GPU, or with a backbone that says
-        it is not `capturable`, it has no effect.
+    :param cuda_graph: replay one CUDA graph a tick; without a GPU, or with a backbone that
+        is not `capturable`, it has no effect.
     """
     eager = EagerEngine(policy, precision, threads)
-    graph = cuda_graph and getattr(policy.backbone, 'capturable', True)
-    return GraphEngine(eager) if graph and eager.device.type == 'cuda' else eager
+    graph = cuda_graph and eager.device.type == 'cuda' and policy.backbone.capturable
+    return GraphEngine(eager) if graph else eager

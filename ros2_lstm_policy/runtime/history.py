@@ -61,7 +61,7 @@ class SlidingWindow:
         h_LWH = state.h_LWH.index_fill(1, newest, 0.0)
         c_LWH = state.c_LWH.index_fill(1, newest, 0.0)
         h_LWH, c_LWH = lstm_step(self._rnn, input_D, h_LWH, c_LWH)
-        oldest = torch.where(state.step < self._window, 0, (state.step + 1) % self._window)
+        oldest = (state.step + 1) % self._window * (state.step >= self._window)
         output_H = h_LWH[-1].index_select(0, oldest).squeeze(0)
         return output_H, HistoryState(h_LWH, c_LWH, state.step + 1)
 

@@ -49,9 +49,11 @@ class Backbone(Protocol):
     An implementation is an `nn.Module` too, without any state of an episode.
 
     :param feature_dim: the width D of the tokens that `__call__` gives.
+    :param capturable: whether a CUDA graph can hold `__call__`: nothing is read back on the way.
     """
 
     feature_dim: int
+    capturable: bool
 
     def tokenize(self, instructions: Sequence[str]) -> TextTokens:
         """

@@ -72,6 +72,8 @@ class Options:
 class CompactBackbone(nn.Module):
     """EfficientNet-Lite0, MiniLM and a fusion transformer."""
 
+    capturable = True
+
     def __init__(self, options: Options, cameras: Sequence[CameraSpec]) -> None:
         """Make the network; its image network is not pretrained yet."""
         super().__init__()
