@@ -149,6 +149,7 @@ class Inputs:
                                       f'{wanted} is wanted (parameter compressed)')
             fit, why = qos_check_compatible(publisher.qos_profile, subscription.qos_profile)
             if fit == QoSCompatibility.ERROR:
-                return 'incompatible_qos', (f'the QoS that {publisher.node_name} publishes '
-                                            f'{topic} with is incompatible: {why}')
+                why = why.removeprefix('ERROR: ').rstrip(';')
+                return 'incompatible_qos', (f'the QoS of a publisher of {topic} is incompatible '
+                                            f'with the QoS of this node: {why}')
         return '', f'{topic} has {len(publishers)} publisher(s)'
