@@ -62,13 +62,14 @@ class BagRecipe:
     arm: Callable[[int], np.ndarray] = arm_of
     gripper: Callable[[int], float] = lambda step: float(step % 2)
     action_stamp: Callable[[int], int] = lambda step: START_NS + step * PERIOD_NS
+    stamps: str = 'observation'
 
 
 def write_bag(path: Path, recipe: BagRecipe | None = None, **changes: object) -> Path:
     """Write a bag of the recorder's format."""
     recipe = recipe or BagRecipe(**changes)
-    with EpisodeBagWriter(path, info(path.name), recipe.words, START_NS,
-                          jpeg=recipe.jpeg) as writer:
+    known = info(path.name, stamps=recipe.stamps)
+    with EpisodeBagWriter(path, known, recipe.words, START_NS, jpeg=recipe.jpeg) as writer:
         for step in range(recipe.steps):
             for camera in CAMERAS:
                 stamp = recipe.image_stamp(step, camera)

@@ -97,11 +97,11 @@ def test_a_dropped_frame_leaves_out_the_step_that_it_answers(tmp_path):
 
 def test_an_action_stamped_now_is_answered_by_the_newest_frames(tmp_path):
     """Teleoperation stamps its commands when it sends them."""
-    path = write_bag(tmp_path / 'one',
-                     action_stamp=lambda step: START_NS + step * PERIOD_NS + 30_000_000)
+    def late(step):
+        return START_NS + step * PERIOD_NS + 30_000_000
     with pytest.raises(RecordingError, match='no frame has the stamp'):
-        only(path)
-    episode = only(path, BagLayout(stamps='now'))
+        only(write_bag(tmp_path / 'policy', action_stamp=late))
+    episode = only(write_bag(tmp_path / 'teleop', action_stamp=late, stamps='now'))
     assert len(episode) == 12
     np.testing.assert_array_equal(episode.frames['hand'][7], smooth_image(7, 'hand'))
 

@@ -7,7 +7,7 @@ any of them is the same thing to training.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,9 @@ TWIST = 'geometry_msgs/msg/TwistStamped'
 GRIPPER = 'std_msgs/msg/Float64MultiArray'
 POSE = 'geometry_msgs/msg/PoseStamped'
 JOINTS = 'sensor_msgs/msg/JointState'
+
+ArmKind = Literal['displacement', 'velocity']
+StampKind = Literal['observation', 'now']
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class TopicNames:
 @dataclass(frozen=True)
 class BagLayout:
     """
-    How to read a bag; the defaults are those of the recorder.
+    How to read a bag. One that has `episode/info` says most of it itself.
 
     :param arm: 'displacement': a TwistStamped is the motion of one control period in m and rad;
         'velocity': it is m/s and rad/s (MoveIt Servo's input), held until the next one, and is
@@ -74,14 +77,21 @@ class BagLayout:
     """
 
     topics: TopicNames = field(default_factory=TopicNames)
-    arm: Literal['displacement', 'velocity'] = 'displacement'
-    stamps: Literal['observation', 'now'] = 'observation'
+    arm: ArmKind = 'displacement'
+    stamps: StampKind = 'observation'
     rotation: Literal['rotation_vector', 'euler_xyz'] = 'rotation_vector'
     gripper_closed: float = 0.0
     gripper_open: float = 1.0
     max_image_age_s: float = 0.2
     max_skew_s: float = 0.05
     instruction: str | None = None
+
+    def described_by(self, info: EpisodeInfo | None) -> BagLayout:
+        """Return the layout with what the bag says about itself."""
+        if info is None:
+            return self
+        return replace(self, arm=info.arm, stamps=info.stamps, rotation=info.rotation,
+                       gripper_closed=info.gripper_closed, gripper_open=info.gripper_open)
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,10 @@ class EpisodeInfo:
     :param control_period_s: time that one action covers.
     :param model: SHA-256 of the checkpoint where a policy acted, else None.
     :param source: what the robot was, for people ('LIBERO benchmark_a seed 3').
+    :param arm: as in :class:`BagLayout`, which it overrides.
+    :param stamps: likewise.
+    :param gripper_closed: likewise.
+    :param gripper_open: likewise.
     """
 
     name: str
@@ -105,6 +119,10 @@ class EpisodeInfo:
     control_period_s: float
     model: str | None = None
     source: str = ''
+    arm: ArmKind = 'displacement'
+    stamps: StampKind = 'observation'
+    gripper_closed: float = 0.0
+    gripper_open: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse names that are no folder names, and a policy without its fingerprint."""

@@ -67,10 +67,12 @@ class BagRecording:
     def read(self) -> tuple[Reading, ...]:
         """Index the bag and sample its steps; :raises RecordingError: see docs/recordings.md."""
         index = index_bag(self.path, self.layout, self.cameras)
-        found = segments(index, self.layout)
+        layout = self.layout.described_by(index.info)
+        period_s = index.info.control_period_s if index.info else self.period_s
+        found = segments(index, layout)
         if not found:
             raise refuse('no-instruction', self.path, self.name, 'every instruction is empty')
-        return tuple(_read_segment(index, segment, self) for segment in found)
+        return tuple(_read_segment(index, segment, layout, period_s) for segment in found)
 
 
 def read_episodes(root: Path, layout: BagLayout | None = None,
@@ -97,15 +99,15 @@ def list_bags(root: Path, layout: BagLayout, cameras: tuple[str, ...],
     return [BagRecording(path, layout, cameras, period_s) for path in bags]
 
 
-def _read_segment(index: BagIndex, segment: Segment, recording: BagRecording) -> Reading:
-    layout = recording.layout
-    found = steps(index, segment, layout, recording.period_s)
+def _read_segment(index: BagIndex, segment: Segment, layout: BagLayout,
+                  period_s: float | None) -> Reading:
+    found = steps(index, segment, layout, period_s)
     _refuse_gaps(index, segment, found, layout)
     episode = Episode(
         segment.name, segment.instruction, found.stamps_ns,
         {name: BagFrames(index.path, topic, found.frames[name])
          for name, topic in index.cameras.items()},
-        to_rotation_vectors(found.arm, index.info.rotation if index.info else layout.rotation),
+        to_rotation_vectors(found.arm, layout.rotation),
         found.gripper_open, index.success)
     remarks = [*missing_remarks(found, index.path, segment.name),
                *_rate_remarks(index, segment.name)]

@@ -96,14 +96,18 @@ class BagFile:
 
     def abort(self) -> None:
         """Stop writing and leave what is there under `partial/`."""
-        self._writer.abort()
+        self._abort()
         os.close(self._lock)
 
     def discard(self) -> None:
         """Stop writing and delete what was written."""
-        self._writer.abort()
+        self._abort()
         shutil.rmtree(self._partial)
         self._release()
+
+    def _abort(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk refuses the last bytes as well
+            self._writer.abort()
 
     def _release(self) -> None:
         os.close(self._lock)

@@ -1,0 +1,250 @@
+"""
+Records episodes: one bag each, with the words, the frames, the actions and the outcome.
+
+Services: ~/start, ~/stop, ~/discard (Trigger) and ~/label (SetBool: true for success). With
+`automatic` the topics `instruction` and `episode/success` do the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import datetime
+from pathlib import Path
+import sys
+import time
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from ros2_lstm_policy.config import dump
+from ros2_lstm_policy.data.rosbag import format as bag
+from ros2_lstm_policy.data.rosbag import set_aside_unfinished
+from ros2_lstm_policy.data.rosbag.background import BackgroundBag, Message
+from ros2_lstm_policy.ros import diagnostics
+from ros2_lstm_policy.ros.lifecycle import run
+from ros2_lstm_policy.ros.recorder_inputs import RecorderInputs
+from ros2_lstm_policy.ros.recorder_settings import RecorderParameters, RecorderSettings
+from std_srvs.srv import SetBool, Trigger
+
+FINGERPRINT = 'checkpoint sha256'
+_CHECK_PERIOD_S = 0.5
+_DRAIN_S = 0.3
+_MB = 1_000_000
+
+
+class RecordingRefused(ValueError):
+    """Why an episode cannot begin, or be ended, now."""
+
+
+class RecorderNode(Node):
+    """The recorder."""
+
+    def __init__(self) -> None:
+        """Declare, subscribe, and say what an earlier recorder left unfinished."""
+        super().__init__('recorder')
+        self._table = RecorderParameters(self)
+        settings = self._table.read()
+        self._root = Path(settings.directory).expanduser()
+        self._bag: BackgroundBag | None = None
+        self._began_ns = 0
+        self._instruction, self._model = '', ''
+        self._success: bool | None = None
+        self._ends_at_s: float | None = None
+        for moved in set_aside_unfinished(self._root):
+            self.get_logger().error(
+                f'an earlier recorder was killed while it wrote {moved.name}: that episode is '
+                f'lost; what is left of it is in {moved}')
+        self._inputs = RecorderInputs(self, settings, self._take, self._take_instruction,
+                                      self._take_success)
+        self.create_subscription(DiagnosticArray, '/diagnostics', self._take_diagnostics, 10)
+        self._status = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        for name, work in (('start', self.start), ('stop', self.stop), ('discard', self.discard)):
+            self.create_service(Trigger, f'~/{name}', _answering(self, work))
+        self.create_service(SetBool, '~/label', self._serve_label)
+        self.create_timer(_CHECK_PERIOD_S, self._check)
+        self.get_logger().info(f'recording into {self._root.absolute()}')
+
+    def start(self, sent_ns: int | None = None) -> str:
+        """Begin an episode; :raises RecordingRefused: naming what is missing."""
+        if self._bag is not None:
+            raise RecordingRefused(f'{self._bag.path.name} is being recorded; stop it first')
+        settings = self._table.read()
+        instruction = settings.instruction or self._instruction
+        if not instruction.strip():
+            raise RecordingRefused('there is no instruction; publish one, or set the parameter '
+                                   'instruction')
+        silent = self._inputs.silent()
+        if silent:
+            raise RecordingRefused('nobody publishes ' + ', '.join(
+                f'{name} (wired to {topic})' for name, topic in silent.items()))
+        info = self._info(settings)
+        self._begin(info, instruction, sent_ns or time.time_ns(), settings)
+        self.get_logger().info(f'recording {info.name}: {instruction!r}')
+        return info.name
+
+    def stop(self) -> str:
+        """Complete the episode's bag; :raises RecordingRefused: where there is none."""
+        recorded, self._bag, self._ends_at_s = self._current(), None, None
+        if self._success is not None:
+            recorded.add_topic('/' + bag.TopicNames().success, bag.BOOL, latched=True)
+            recorded.put(Message('/' + bag.TopicNames().success, time.time_ns(),
+                                 recorded.serialise(bag.BOOL, data=self._success)))
+        try:
+            path = recorded.close()
+        except OSError as error:
+            moved = set_aside_unfinished(self._root)
+            raise RecordingRefused(f'{error}; what is left is in '
+                                   f'{", ".join(map(str, moved))}') from error
+        text = f'{path}: {self._summary(recorded)}'
+        self.get_logger().info(text)
+        return text
+
+    def discard(self) -> str:
+        """Delete the episode's bag; :raises RecordingRefused: where there is none."""
+        recorded, self._bag, self._ends_at_s = self._current(), None, None
+        recorded.discard()
+        self.get_logger().info(f'discarded {recorded.path.name}')
+        return recorded.path.name
+
+    def leave(self) -> None:
+        """Complete the episode that is being recorded, without a label if nobody said one."""
+        if self._bag is not None:
+            self._try(self.stop)
+
+    def _info(self, settings: RecorderSettings) -> bag.EpisodeInfo:
+        stamps = settings.stamps
+        if stamps == 'auto':
+            stamps = 'now' if settings.actor == 'operator' else 'observation'
+        if settings.actor == 'policy' and not self._model:
+            raise RecordingRefused(
+                f'/diagnostics has not said the checkpoint of the node {settings.policy!r} yet; '
+                'is it configured?')
+        now = datetime.datetime.now(datetime.timezone.utc)
+        name = f'{settings.prefix}_{now:%Y%m%d_%H%M%S_%f}'[:-3]
+        return bag.EpisodeInfo(
+            name, settings.actor, settings.frame, settings.rotation,  # type: ignore[arg-type]
+            settings.control_period_s, self._model if settings.actor == 'policy' else None,
+            settings.source, settings.arm, stamps,  # type: ignore[arg-type]
+            settings.gripper_closed, settings.gripper_open)
+
+    def _begin(self, info: bag.EpisodeInfo, instruction: str, begin_ns: int,
+               settings: RecorderSettings) -> None:
+        try:
+            opened = BackgroundBag(self._root / info.name, round(settings.queue_mb * _MB),
+                                   round(settings.min_free_mb * _MB))
+        except OSError as error:
+            raise RecordingRefused(str(error)) from error
+        for stream in self._inputs.streams:
+            opened.add_topic(stream.in_bag, stream.msgtype)
+        names = bag.TopicNames()
+        for topic, text in ((names.info, dump(info)), (names.instruction, instruction)):
+            opened.add_topic('/' + topic, bag.STRING, latched=True)
+            opened.put(Message('/' + topic, begin_ns, opened.serialise(bag.STRING, data=text)))
+        self._inputs.begin()
+        self._success, self._began_ns = None, begin_ns
+        self._bag = opened
+
+    def _current(self) -> BackgroundBag:
+        if self._bag is None:
+            raise RecordingRefused('no episode is being recorded')
+        return self._bag
+
+    def _take(self, message: Message) -> None:
+        if self._bag is not None:
+            self._bag.put(message)
+
+    def _take_instruction(self, words: str, sent_ns: int) -> None:
+        changed, self._instruction = words != self._instruction, words
+        if self._table.read().automatic:
+            if self._bag is not None:
+                self._try(self.stop)
+            if words.strip():
+                self._try(lambda: self.start(sent_ns))
+        elif self._bag is not None and changed:
+            self.get_logger().warning('the instruction changed: training will see two episodes')
+            self._bag.put(Message('/' + bag.TopicNames().instruction, sent_ns,
+                                  self._bag.serialise(bag.STRING, data=words)))
+
+    def _take_success(self, success: bool) -> None:
+        if self._bag is None:
+            return
+        self._success = success
+        if self._table.read().automatic:  # the last actions may still be on their way
+            self._ends_at_s = time.monotonic() + _DRAIN_S
+
+    def _take_diagnostics(self, message: DiagnosticArray) -> None:
+        wanted = f'{self._table.read().policy}: state'
+        for status in message.status:
+            if status.name.strip('/').endswith(wanted):
+                values = {pair.key: pair.value for pair in status.values}
+                self._model = values.get(FINGERPRINT, self._model)
+
+    def _serve_label(self, request: SetBool.Request,
+                     response: SetBool.Response) -> SetBool.Response:
+        response.success = self._bag is not None
+        if self._bag is not None:
+            self._success = request.data
+            response.message = (f'{self._bag.path.name}: '
+                                f'{"success" if request.data else "failure"}')
+        else:
+            response.message = 'no episode is being recorded; label it before ~/stop'
+        return response
+
+    def _check(self) -> None:
+        """End what has to end, follow the publishers, and report."""
+        if self._bag is None:
+            self._inputs.follow_publishers()
+        elif self._bag.problem is not None:
+            self.get_logger().error(self._bag.problem)
+            self._try(self.stop)
+        elif self._ends_at_s is not None and time.monotonic() >= self._ends_at_s:
+            self._try(self.stop)
+        self._report()
+
+    def _report(self) -> None:
+        name = f'{self.get_name()}: state'
+        now_ns = self.get_clock().now().nanoseconds
+        if self._bag is None:
+            status = diagnostics.status(name, diagnostics.OK, 'idle', {})
+        else:
+            dropped = sum(self._bag.dropped.values()) + sum(self._inputs.lost.values())
+            status = diagnostics.status(
+                name, diagnostics.ERROR if dropped else diagnostics.OK,
+                f'recording {self._bag.path.name}',
+                {'waiting for the disk [MB]': f'{self._bag.waiting_bytes / _MB:.1f}',
+                 'lost': dropped, **self._bag.written})
+        self._status.publish(diagnostics.array(now_ns, [status]))
+
+    def _summary(self, recorded: BackgroundBag) -> str:
+        counts = ', '.join(f'{count} {topic}' for topic, count in recorded.written.items())
+        lost = self._inputs.lost + recorded.dropped
+        label = {True: 'success', False: 'failure', None: 'no label'}[self._success]
+        text = f'{counts}; {label}; {sum(lost.values())} lost'
+        return text + (f': {dict(lost)}' if lost else '')
+
+    def _try(self, work: Callable[[], Any]) -> None:
+        try:
+            work()
+        except RecordingRefused as error:
+            self.get_logger().error(str(error))
+
+
+def _answering(node: RecorderNode, work: Callable[[], str]) -> Callable[..., Trigger.Response]:
+    """Return a service callback that answers with the text of the work, or of its refusal."""
+    def serve(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        try:
+            response.success, response.message = True, work()
+        except RecordingRefused as error:
+            node.get_logger().error(str(error))
+            response.success, response.message = False, str(error)
+        return response
+    return serve
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the node until it is interrupted."""
+    return run(RecorderNode, arguments)  # type: ignore[arg-type]
+
+
+if __name__ == '__main__':
+    sys.exit(main())
