@@ -214,7 +214,7 @@ def _todays_names(policy: Policy, vlm: dict[str, Tensor]) -> dict[str, Tensor]:
                                     info['unexpected_keys'])
     except ValueError as error:
         raise RoboVLMsError(str(error)) from error
-                            return renamed.state_dict()
+    return renamed.state_dict()
 
 
 def _vlm(policy: Policy) -> HuggingFaceBackbone:
@@ -251,9 +251,9 @@ def _load(policy: Policy, weights: Mapping[str, Tensor]) -> None:
                                     set(weights) - set(wanted))
     except ValueError as error:
         raise RoboVLMsError(str(error)) from error
-                            with torch.no_grad():
-                            for key, value in weights.items():
-                            wanted[key].copy_(value)
+    with torch.no_grad():
+        for key, value in weights.items():
+            wanted[key].copy_(value)
 
 
 def _turn_conventions(policy: Policy, tcp_rel: bool, one_is_closed: bool) -> None:

@@ -28,8 +28,8 @@ def read_configuration(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text())
     except OSError as error:
         raise RoboVLMsError(f'{path}: cannot be read: {error.strerror}') from error
-                            except ValueError as error:
-                            raise RoboVLMsError(f'{path}: is no valid JSON: {error}') from error
+    except ValueError as error:
+        raise RoboVLMsError(f'{path}: is no valid JSON: {error}') from error
     if not isinstance(values, dict):
         raise RoboVLMsError(f'{path}: expected keys and values, found {type(values).__name__}')
     parent = values.get('parent')
@@ -50,14 +50,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         found = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
     except FileNotFoundError as error:
         raise RoboVLMsError(f'{path}: no such file') from error
-                            except pickle.UnpicklingError as error:
-                            raise RoboVLMsError(
-                            f'{path}: holds more than tensors and plain values, and reading it would run code '
-                            f'({str(error).splitlines()[0]}); where you trust it, load it in its own '
-                            'environment and save its state_dict alone') from error
+    except pickle.UnpicklingError as error:
+        raise RoboVLMsError(
+            f'{path}: holds more than tensors and plain values, and reading it would run code '
+            f'({str(error).splitlines()[0]}); where you trust it, load it in its own '
+            'environment and save its state_dict alone') from error
     except (RuntimeError, EOFError, OSError) as error:
         raise RoboVLMsError(f'{path}: is no whole checkpoint of torch: {error}') from error
-                            return _tensors(path, found)
+    return _tensors(path, found)
 
 
 def _merged(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
