@@ -26,7 +26,7 @@ PLAN_KEPT_M = 0.004
 CORRIDOR_M, AHEAD_M = 0.08, 0.12
 STILL_M, STILL_PERIODS = 0.002, 3
 OVER_CONTAINER_M = 0.035
-FOLDED_M = 0.38
+NEAR_M, FAR_M, NEAR_TILT_RAD = 0.30, 0.42, 0.35
 
 
 class Phase(enum.Enum):
@@ -161,9 +161,6 @@ class ScriptedExpert:
             return np.append(here[:2], grasp[2] + HOVER_M), True
         if self.phase in (Phase.LIFT, Phase.CARRY):
             sideways = _carry_share(scene) * (scene.centre - scene.middle)
-            if here[0] < known.base_position[0] + FOLDED_M:
-                # so near its base the arm is folded to its joints' limits: unfold it first
-                sideways = np.array([LARGEST_MOVE_M, 0.0])
             return np.append(here[:2] + sideways, scene.passage + CLEAR_M + above), False
         if self.phase is Phase.LOWER:
             sideways = scene.centre - scene.middle
@@ -190,10 +187,23 @@ class ScriptedExpert:
         move = move / max(1.0, np.abs(move).max() / LARGEST_MOVE_M)
         turning = self.phase in (Phase.APPROACH, Phase.CLOSE)
         yaw = self._turn(scene) if turning else 0.0
-        tilt = np.cross(self._robot.privileged.gripper_rotation[:, 2], (0.0, 0.0, -1.0))[:2]
+        pointing = self._robot.privileged.gripper_rotation[:, 2]
+        tilt = np.cross(pointing, self._pointing_wanted(scene))[:2]
         rotation = np.append(np.clip(tilt, -LARGEST_TILT_RAD, LARGEST_TILT_RAD),
                              np.clip(yaw, -LARGEST_TURN_RAD, LARGEST_TURN_RAD))
         return np.concatenate([move, rotation]).astype(np.float32)
+
+    def _pointing_wanted(self, scene: _Scene) -> np.ndarray:
+        """
+        Return where the fingers are to point: down, and near the robot's base a little inwards.
+
+        There the forearm is folded to its limit, and fingers that point straight down bring the
+        wrist into its singularity (joint 6 at 180 degrees), where the arm loses its way.
+        """
+        outwards = (scene.gripper - self._robot.privileged.base_position)[:2]
+        reach = np.linalg.norm(outwards)
+        angle = np.interp(reach, (NEAR_M, FAR_M), (NEAR_TILT_RAD, 0.0))
+        return np.append(-np.sin(angle) * outwards / max(reach, 1e-9), -np.cos(angle))
 
     @property
     def _target(self) -> str:
