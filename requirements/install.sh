@@ -47,7 +47,8 @@ install_debian_packages() {
     say "installing Debian packages: $missing"
     $sudo apt-get update -qq
     # shellcheck disable=SC2086
-    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y \
+        --no-install-recommends $missing >/dev/null
 }
 
 [ "$(uname -sm)" = 'Linux x86_64' ] || fail "the ROS 2 wheels are for Linux on x86-64, this is \
