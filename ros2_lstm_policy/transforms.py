@@ -52,8 +52,10 @@ def normalise_images(images_u8: Tensor, camera: CameraSpec) -> Tensor:
     :param images_u8: (..., H, W, 3) uint8 RGB.
     :return: (..., 3, H, W) float32, (value / 255 - mean) / std by channel.
     """
-    scale, shift = _constants(camera, images_u8.device)
-    return (images_u8 / scale - shift).movedim(-1, -3)
+    width = images_u8.shape[-2]
+    scale, shift = (c.repeat(width) for c in _constants(camera, images_u8.device))
+    rows = images_u8.flatten(-2) / scale - shift  # whole rows: a last axis of 3 would be slow
+    return rows.unflatten(-1, (width, 3)).movedim(-1, -3)
 
 
 def normalise_arm(arm: np.ndarray, norm: ArmNormalisation) -> np.ndarray:
