@@ -59,7 +59,8 @@ def obeying(spec: NodeSpec, actor: str) -> NodeSpec:
     """Return a node wired to the commands of the acting node of that name."""
     return replace(spec, remappings={
         **spec.remappings, 'arm_delta': f'{actor}/arm_delta',
-        'gripper_command': f'{actor}/gripper_command'})
+        'gripper_command': f'{actor}/gripper_command',
+        'reset_episode': f'{actor}/reset_episode'})
 
 
 def simulation(lock_step: bool = True) -> tuple[NodeSpec, NodeSpec]:

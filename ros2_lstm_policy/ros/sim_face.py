@@ -44,7 +44,8 @@ class SimFace:
         """Create every publisher, subscription and service."""
         self._node, self._inbox, self._on_reset = node, inbox, on_reset
         self._clock = node.create_publisher(Clock, '/clock', 1) if with_clock else None
-        self._images = {camera: node.create_publisher(Image, topic, qos_profile_sensor_data)
+        # reliable fits subscriptions of both kinds; in lock-step a lost image would be waited for
+        self._images = {camera: node.create_publisher(Image, topic, 5)
                         for camera, topic in IMAGE_TOPICS.items()}
         self._joints = node.create_publisher(JointState, 'joint_states', 10)
         self._pose = node.create_publisher(PoseStamped, 'ee_pose', qos_profile_sensor_data)
@@ -79,14 +80,17 @@ class SimFace:
         """Say how an episode ended."""
         self._success.publish(Bool(data=success))
 
-    def tell_actor(self, instruction: str) -> None:
+    def instruct(self, instruction: str) -> None:
+        """Publish the instruction; wait until everybody has it."""
+        self._instruction.publish(String(data=instruction))
+        self._instruction.wait_for_all_acked(Duration(seconds=1))
+
+    def reset_actor(self) -> None:
         """
-        Publish the instruction and have the acting node begin an episode, where there is one.
+        Have the acting node begin an episode, where there is one.
 
         When this returns, frames that follow are of the new episode for the actor, too.
         """
-        self._instruction.publish(String(data=instruction))
-        self._instruction.wait_for_all_acked(Duration(seconds=1))
         name = self._actor.srv_name
         if not self._actor.service_is_ready():
             self._node.get_logger().info(f'nobody offers {name}: no acting node to reset')

@@ -86,7 +86,9 @@ class SimLoop:
         try:
             chosen = episode(settings)
             robot = self._robot_for(chosen)
-            self._face.tell_actor(settings.instruction or chosen.instruction)
+            self._face.instruct(settings.instruction or chosen.instruction)
+            if self._expert is None:
+                self._face.reset_actor()
             state = robot.reset(chosen)
         except (ValueError, SimulatorMissingError) as error:
             self._node.get_logger().error(str(error))

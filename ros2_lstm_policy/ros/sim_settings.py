@@ -37,8 +37,8 @@ class SimSettings:
                                  '/clock; false: real time, 10 Hz', read_only=True)
     expert: bool = _parameter(False, 'the scripted expert acts, as a second node of this process',
                               read_only=True)
-    image_height: int = _parameter(128, 'pixels of both cameras', 16, 1080, read_only=True)
-    image_width: int = _parameter(128, 'pixels of both cameras', 16, 1920, read_only=True)
+    image_height: int = _parameter(256, 'pixels of both cameras', 16, 1080, read_only=True)
+    image_width: int = _parameter(256, 'pixels of both cameras', 16, 1920, read_only=True)
     command_timeout_s: float = _parameter(0.3, 'real time: the greatest age of the observation '
                                           'that a command answers [s]', 0.01, 60.0)
 
