@@ -137,7 +137,7 @@ def run(make_node: Callable[[], GuardedLifecycleNode], arguments: Sequence[str] 
     Make a node and spin it until SIGINT or SIGTERM; the node leaves while it can still publish.
 
     Signals only set a flag, so that a second one cannot break the clean-up. The executor wakes
-    for the node's timers, so the flag is seen within their period.
+    often enough to see it, also where every timer waits for a /clock that nobody publishes.
 
     :return: the exit status.
     """
@@ -153,7 +153,7 @@ def run(make_node: Callable[[], GuardedLifecycleNode], arguments: Sequence[str] 
         if autostart(node) and node.trigger_configure() == SUCCESS and not stop.is_set():
             node.trigger_activate()
         while not stop.is_set():
-            executor.spin_once()
+            executor.spin_once(timeout_sec=0.2)
     finally:
         node.leave()
         executor.shutdown()
