@@ -1,5 +1,5 @@
 """
-Does the recorder lose a frame of two raw cameras at 640x480 and 30 Hz?
+Count the frames that the recorder loses of two raw cameras at 640x480 and 30 Hz.
 
 Starts the recorder and, in a process of its own, two cameras and an actor, as a robot would run
 them; then counts what is in the bag by the stamps that were published.
@@ -168,7 +168,7 @@ def _report(options: argparse.Namespace, folder: Path, answer: str, memory_mb: S
         found = len({frame.stamp_ns for frame in topic.frames})
         lost += expected - found
         print(f'{camera:10}{expected:11}{found:10}{expected - found:6}{found / expected:9.4f}')
-    print(f'bag {size_mb:.0f} MB, {size_mb / lasted_s:.0f} MB/s; recorder\'s own memory '
+    print(f'bag {size_mb:.0f} MB, {size_mb / lasted_s:.0f} MB/s; own memory of the recorder '
           f'{np.median(memory_mb):.0f} MB (largest {max(memory_mb):.0f}), disk free '
           f'{shutil.disk_usage(folder).free / 1e9:.0f} GB')
     print(f'the recorder: {answer.partition(": ")[2]}')

@@ -32,8 +32,8 @@ def load(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
     :raises ConfigError: for what the file or the overrides have wrong.
     """
     values = read_yaml(path)
-    for override in overrides:
-        _override(values, override)
+    for text in overrides:
+        override(values, text)
     return parse(cls, values, str(path))
 
 
@@ -96,19 +96,20 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _override(values: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition('=')
+def override(values: dict[str, Any], assignment: str) -> None:
+    """Set one value in place, from `key.subkey=value` with the value in YAML."""
+    key, separator, text = assignment.partition('=')
     if not separator or not key:
-        raise ConfigError(f'{override!r}: an override is written key=value')
+        raise ConfigError(f'{assignment!r}: an override is written key=value')
     *parents, last = key.split('.')
     for parent in parents:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
-            raise ConfigError(f'{override!r}: {parent!r} is no section')
+            raise ConfigError(f'{assignment!r}: {parent!r} is no section')
     try:
         values[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f'{override!r}: the value is not valid YAML') from error
+        raise ConfigError(f'{assignment!r}: the value is not valid YAML') from error
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

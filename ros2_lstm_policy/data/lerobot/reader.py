@@ -30,7 +30,7 @@ def list_lerobot(root: Path, layout: LeRobotLayout, cameras: tuple[str, ...]) ->
     for feature in (layout.action, *(layout.camera(name) for name in cameras)):
         if feature not in meta.features:
             raise refuse('missing-topic', meta.root, '', f'no feature {feature!r}; it has '
-                         f'{", ".join(meta.features)}; name them with --lerobot')
+                         f'{", ".join(meta.features)}; set lerobot.static, lerobot.action')
     return [LeRobotRecording(meta, line, layout, cameras) for line in meta.episodes]
 
 
@@ -103,8 +103,8 @@ class LeRobotRecording:
         if len(bad):
             raise refuse('gripper-values', self.line.data, self.name,
                          f'the gripper is {stored[bad[0]]:g}; expected {closed:g} (closed) or '
-                         f'{opened:g} (open); set --lerobot.gripper_closed and '
-                         '--lerobot.gripper_open', bad[0] / self.meta.fps)
+                         f'{opened:g} (open); set lerobot.gripper_closed and '
+                         'lerobot.gripper_open', bad[0] / self.meta.fps)
         return np.round(opening).astype(np.float32)
 
     def _facts(self, ours: Mapping[str, Any]) -> Mapping[str, str]:

@@ -140,7 +140,7 @@ class _Topics:
             there = ', '.join(f'{c.topic} ({c.msgtype}, {c.msgcount})' for c in self._connections)
             raise refuse('missing-topic', self._path, self._path.name,
                          f'no messages of {" or ".join(msgtypes)} on {name!r}; the bag has '
-                         f'{there or "no topics"}; name its topics with --bag.topics')
+                         f'{there or "no topics"}; name its topics with bag.topics')
         return found
 
     def find(self, name: str, *msgtypes: str) -> _Topic | None:
@@ -153,7 +153,7 @@ class _Topics:
         if len(best) > 1:
             raise refuse('missing-topic', self._path, self._path.name,
                          f'{name!r} may be any of {", ".join(sorted(t.name for t in best))}; '
-                         'name one with --bag.topics')
+                         'name one with bag.topics')
         return next(iter(best), None)
 
     def need_image(self, name: str) -> _Topic:

@@ -64,7 +64,7 @@ def segments(index: BagIndex, layout: BagLayout) -> list[Segment]:
             changes.append((log_ns, words))
     if not changes:
         raise refuse('no-instruction', index.path, name, 'the instruction topic is silent; say '
-                     'the words with --bag.instruction')
+                     'the words with bag.instruction')
     begins = [-1, *(log_ns for log_ns, _ in changes[1:])]
     ends = [*begins[1:], 2**63]
     return [Segment(name if len(changes) == 1 else f'{name}#{number}', words,
@@ -180,8 +180,8 @@ def _gripper_open(action: ArmMessage, layout: BagLayout, index: BagIndex,
     found = 'no gripper command came before it' if value is None else f'the gripper is {value:g}'
     raise refuse('gripper-values', index.path, segment.name,
                  f'{found}; expected {layout.gripper_closed:g} (closed) or '
-                 f'{layout.gripper_open:g} (open); set --bag.gripper_closed and '
-                 '--bag.gripper_open', (action.stamp_ns - segment.arm[0].stamp_ns) / _NS)
+                 f'{layout.gripper_open:g} (open); set bag.gripper_closed and '
+                 'bag.gripper_open', (action.stamp_ns - segment.arm[0].stamp_ns) / _NS)
 
 
 def missing_remarks(found: Steps, path: Path, name: str) -> list[Problem]:

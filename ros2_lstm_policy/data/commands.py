@@ -1,0 +1,142 @@
+"""The work of each `dataset` command."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from ros2_lstm_policy import config
+from ros2_lstm_policy.data.checks import check, Limits
+from ros2_lstm_policy.data.convert import to_bag, ToLeRobot
+from ros2_lstm_policy.data.episodes import Reading, Recording
+from ros2_lstm_policy.data.problems import Problem, RecordingError
+from ros2_lstm_policy.data.sources import open_source, SourceSpec
+from ros2_lstm_policy.data.statistics import as_numbers, normalisation
+from ros2_lstm_policy.data.summary import DatasetSummary, draw, EpisodeSummary
+from ros2_lstm_policy.manifest import ActionManifest
+from tqdm import tqdm
+
+OK, PROBLEMS = 0, 1
+
+
+def inspect(options: argparse.Namespace) -> int:
+    """Print the table, and draw the picture."""
+    summary = _summary(options)
+    print(summary.table(options.all))
+    for problem in summary.problems:
+        print(problem)
+    if options.png is not None and summary.episodes:
+        draw(summary, options.png)
+        print(f'drawn: {options.png}')
+    return PROBLEMS if summary.broken else OK
+
+
+def stats(options: argparse.Namespace) -> int:
+    """Print the statistics that a manifest takes."""
+    summary = _summary(options)
+    if not summary.episodes:
+        raise ValueError(f'{options.path}: no episode can be read; see `dataset validate`')
+    arm = summary.arm
+    print(f'# {len(arm)} steps of {len(summary.episodes)} episodes in {options.path}; '
+          f'{options.how}; {summary.broken} broken recordings left out')
+    print(config.dump({'arm': normalisation(arm, options.how),
+                       'max_arm_delta': as_numbers(np.abs(arm).max(0))}), end='')
+    return OK
+
+
+def convert(options: argparse.Namespace) -> int:
+    """Write the good episodes in another format; name the others."""
+    broken = 0
+    with _writer(options) as write:
+        for recording in tqdm(_recordings(options), unit='recording', disable=None):
+            readings, problems = _read(recording, Limits())
+            broken += any(problem.fatal for problem in problems)
+            for problem in problems:
+                tqdm.write(str(problem))
+            for reading in readings:
+                write(reading)
+    print(f'{options.output}: written; {broken} broken recordings left out')
+    return PROBLEMS if broken else OK
+
+
+def validate(options: argparse.Namespace) -> int:
+    """Print every problem; decode every image unless told otherwise."""
+    limits = Limits()
+    if options.manifest is not None:
+        limits = Limits.of(config.load(ActionManifest, options.manifest))
+    recordings = _recordings(options)
+    broken = good = 0
+    for recording in tqdm(recordings, unit='recording', disable=None):
+        readings, problems = _read(recording, limits)
+        if not options.skip_images:
+            problems += _look_at_images(readings, recording.where)
+        is_broken = any(problem.fatal for problem in problems)
+        broken, good = broken + is_broken, good + (not is_broken)
+        for problem in problems:
+            tqdm.write(f'{"BROKEN" if problem.fatal else "note"}  {problem}')
+    print(f'{options.path}: {good} good, {broken} broken of {len(recordings)} recordings')
+    return PROBLEMS if broken else OK
+
+
+def _recordings(options: argparse.Namespace) -> list[Recording]:
+    values = {'path': str(options.path)}
+    for assignment in options.reading:
+        config.override(values, assignment)
+    spec = config.parse(SourceSpec, values, 'the command line')
+    return open_source(spec, options.cameras, options.period)
+
+
+def _read(recording: Recording, limits: Limits) -> tuple[list[Reading], list[Problem]]:
+    """Return the good episodes of a recording and every problem."""
+    good, problems = [], []
+    try:
+        for reading in recording.read():
+            found = check(reading, recording.where, limits)
+            problems += found
+            if not any(problem.fatal for problem in found):
+                good.append(reading)
+    except RecordingError as error:
+        problems.append(error.problem)
+    return good, problems
+
+
+def _look_at_images(readings: list[Reading], where: Path) -> list[Problem]:
+    problems: list[Problem] = []
+    for reading in readings:
+        episode = reading.episode
+        for camera, frames in episode.frames.items():
+            try:
+                shapes = {frames[step].shape for step in range(len(frames))}
+            except RecordingError as error:
+                problems.append(error.problem)
+                continue
+            if len(shapes) > 1:
+                problems.append(Problem('image-size', where, episode.name,
+                                        f'the {camera} images have several sizes: {shapes}'))
+    return problems
+
+
+def _summary(options: argparse.Namespace) -> DatasetSummary:
+    episodes, problems, broken = [], [], 0
+    for recording in tqdm(_recordings(options), unit='recording', disable=None):
+        readings, found = _read(recording, Limits())
+        problems += found
+        broken += any(problem.fatal for problem in found)
+        episodes += [EpisodeSummary.of(reading) for reading in readings]
+    return DatasetSummary(options.path, tuple(episodes), tuple(problems), broken)
+
+
+@contextmanager
+def _writer(options: argparse.Namespace) -> Iterator[Callable[[Reading], None]]:
+    """Give a function that takes readings, and complete the output at the end."""
+    if options.to == 'bag':
+        if options.output.exists():
+            raise FileExistsError(f'{options.output}: exists already; name another folder')
+        yield lambda reading: to_bag(reading, options.output, options.jpeg)
+        return
+    converter = ToLeRobot(options.output)
+    yield converter.append
+    converter.close()

@@ -1,0 +1,79 @@
+"""Episodes of any source into LeRobot v3 datasets and into rosbag2 bags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from ros2_lstm_policy.data.episodes import Reading
+from ros2_lstm_policy.data.lerobot.writer import LeRobotWriter
+from ros2_lstm_policy.data.rosbag.format import EpisodeInfo
+from ros2_lstm_policy.data.rosbag.writer import EpisodeBagWriter
+from ros2_lstm_policy.types import Episode
+
+_NS = 1_000_000_000
+
+
+class ToLeRobot:
+    """Writes a dataset whose rate is that of the first episode, in whole frames a second."""
+
+    def __init__(self, output: Path) -> None:
+        """Begin; nothing is written before the first episode."""
+        self._output = output
+        self._writer: LeRobotWriter | None = None
+
+    def append(self, reading: Reading) -> None:
+        """Write one episode."""
+        if self._writer is None:
+            self._writer = LeRobotWriter(self._output, max(1, round(1 / period_s(reading))))
+        self._writer.append(reading)
+
+    def close(self) -> None:
+        """Complete the dataset; :raises ValueError: where nothing was written."""
+        if self._writer is None:
+            raise ValueError(f'{self._output}: no good episode to write')
+        self._writer.close()
+
+
+def to_bag(reading: Reading, folder: Path, jpeg: bool) -> None:
+    """
+    Write one episode as a bag of the recorder's format.
+
+    An episode whose first stamp is zero is moved to begin after one control period, since a bag's
+    stamps are never zero.
+    """
+    episode, facts = reading.episode, reading.facts
+    step_s = period_s(reading)
+    shift_ns = 0 if episode.stamps_ns[0] > 0 else round(step_s * _NS) - int(episode.stamps_ns[0])
+    name = episode.name.replace('/', '-').replace('#', '-')
+    info = EpisodeInfo(name, _actor(facts.get('actor')),  # type: ignore[arg-type]
+                       facts.get('frame', 'base'),  # type: ignore[arg-type]
+                       'rotation_vector', step_s, facts.get('model') or None)
+    with EpisodeBagWriter(folder / name, info, episode.instruction,
+                          int(episode.stamps_ns[0]) + shift_ns, jpeg=jpeg) as writer:
+        _write_steps(writer, episode, episode.stamps_ns + shift_ns)
+        if episode.success is not None:
+            writer.label(episode.success)
+
+
+def _write_steps(writer: EpisodeBagWriter, episode: Episode, stamps_ns: np.ndarray) -> None:
+    for step, stamp_ns in enumerate(stamps_ns.tolist()):
+        for camera, frames in episode.frames.items():
+            writer.write_frame(camera, stamp_ns, frames[step])
+        writer.write_action(stamp_ns, episode.arm[step], float(episode.gripper_open[step]))
+
+
+def period_s(reading: Reading) -> float:
+    """Return the control period that a recording says, or that its stamps show."""
+    said = reading.facts.get('control_period_s')
+    if said is not None:
+        return float(said)
+    steps_ns = np.diff(reading.episode.stamps_ns)
+    if not len(steps_ns):
+        raise ValueError(f'{reading.episode.name}: one step alone has no control period')
+    return float(np.median(steps_ns)) / _NS
+
+
+def _actor(said: str | None) -> str:
+    """Return who acted; demonstrations that do not say were shown by a person."""
+    return said if said in ('expert', 'policy', 'operator') else 'operator'

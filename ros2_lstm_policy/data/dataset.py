@@ -1,0 +1,84 @@
+"""Command `dataset`: look at recordings, find broken ones, compute statistics, convert."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+import sys
+
+OK, PROBLEMS, NO_DATASET = 0, 1, 2
+_READING = """\
+key=value says how to read the path where its files do not, for example
+  kind=lerobot  bag.arm=velocity  bag.gripper_closed=-1  bag.instruction='open the drawer'
+  'bag.topics={static: /camera/color/image_raw, arm_delta: /servo/delta_twist_cmds}'
+  'lerobot={static: observation.image, gripper_closed: 1, gripper_open: 0}'
+Every key: docs/recordings.md."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return 0 for well, 1 for broken episodes, 2 for a path that is none."""
+    options = _parser().parse_args(arguments)
+    from ros2_lstm_policy.config import ConfigError
+    from ros2_lstm_policy.data import commands
+    from ros2_lstm_policy.data.problems import RecordingError
+    try:
+        return getattr(commands, options.command)(options)
+    except BrokenPipeError:
+        return OK
+    except (ConfigError, RecordingError, FileExistsError, ValueError) as error:
+        print(f'dataset {options.command}: {error}', file=sys.stderr)
+        return NO_DATASET
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='dataset', description=__doc__)
+    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+    for name, text in (
+            ('inspect', 'table and picture of episodes, rates, lengths, actions, instructions'),
+            ('stats', 'normalisation statistics of the actions, as YAML for a manifest'),
+            ('convert', 'rosbag2 to LeRobot v3 with video, or any source to rosbag2'),
+            ('validate', 'find broken episodes; exit status 1 where there are some')):
+        command = commands.add_parser(
+            name, help=text, description=text, epilog=_READING,
+            formatter_class=argparse.RawDescriptionHelpFormatter)
+        command.add_argument('path', type=Path, help='bag, folder of bags, or another dataset')
+        if name == 'convert':
+            command.add_argument('output', type=Path, help='folder to write; must not exist')
+        command.add_argument('reading', nargs='*', metavar='key=value', help='how to read it')
+        command.add_argument('--period', type=float, metavar='S',
+                             help='control period in s; for bags that hold velocities')
+        command.add_argument('--cameras', nargs='+', default=['static', 'hand'],
+                             choices=['static', 'hand'], help='cameras that episodes must have')
+        _OPTIONS[name](command)
+    return parser
+
+
+def _inspect_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument('--png', type=Path, help='also draw it')
+    command.add_argument('--all', action='store_true', help='one line for every episode')
+
+
+def _stats_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument('--how', choices=['range', 'quantile'], default='range',
+                         help='map the whole range to [-1, 1], or its middle 98 %%')
+
+
+def _convert_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument('--to', choices=['lerobot', 'bag'], required=True)
+    command.add_argument('--jpeg', action='store_true', help='bags: images as JPEG instead of raw')
+
+
+def _validate_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument('--manifest', type=Path, metavar='FILE',
+                         help="a checkpoint's action.yaml, whose period and axes are wanted")
+    command.add_argument('--skip-images', action='store_true',
+                         help='do not decode every image: faster, and damaged ones pass')
+
+
+_OPTIONS = {'inspect': _inspect_options, 'stats': _stats_options, 'convert': _convert_options,
+            'validate': _validate_options}
+
+
+if __name__ == '__main__':
+    sys.exit(main())

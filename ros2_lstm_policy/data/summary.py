@@ -1,0 +1,168 @@
+"""What a set of recordings holds, gathered episode by episode, as a table and as a picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ros2_lstm_policy.data.episodes import Reading
+from ros2_lstm_policy.data.problems import Problem
+
+AXES = ('x [m]', 'y [m]', 'z [m]', 'rx [rad]', 'ry [rad]', 'rz [rad]')
+_NS = 1_000_000_000
+_LONGEST_LIST = 30
+
+
+@dataclass(frozen=True)
+class EpisodeSummary:
+    """
+    One episode in numbers.
+
+    :param arm: (T, 6), m and rad.
+    :param gripper_open: (T,).
+    :param camera_hz: camera to its own rate, where the recording says it.
+    """
+
+    name: str
+    instruction: str
+    period_s: float
+    success: bool | None
+    arm: np.ndarray
+    gripper_open: np.ndarray
+    camera_hz: dict[str, str]
+    actor: str
+
+    @classmethod
+    def of(cls, reading: Reading) -> EpisodeSummary:
+        """Summarise an episode; its frames are not decoded."""
+        episode, facts = reading.episode, reading.facts
+        steps_ns = np.diff(episode.stamps_ns)
+        period_s = float(np.median(steps_ns)) / _NS if len(steps_ns) else float('nan')
+        rates = {key.removesuffix('_hz'): value for key, value in facts.items()
+                 if key.endswith('_hz')}
+        return cls(episode.name, episode.instruction, period_s, episode.success, episode.arm,
+                   episode.gripper_open, rates, facts.get('actor', ''))
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """
+    A set of recordings.
+
+    :param problems: what `validate` finds without decoding images.
+    :param broken: how many recordings could not be read.
+    """
+
+    path: Path
+    episodes: tuple[EpisodeSummary, ...]
+    problems: tuple[Problem, ...]
+    broken: int
+
+    @property
+    def arm(self) -> np.ndarray:
+        """Return all deltas (F, 6)."""
+        return np.concatenate([episode.arm for episode in self.episodes])
+
+    def table(self, every_episode: bool) -> str:
+        """Return the table for people."""
+        if not self.episodes:
+            return f'{self.path}: no episode can be read; {self.broken} are broken'
+        lengths = np.array([len(episode.arm) for episode in self.episodes])
+        seconds = sum(len(e.arm) * e.period_s for e in self.episodes if len(e.arm) > 1)
+        rates = [f'control rate: {_rates(1 / e.period_s for e in self.episodes)} Hz',
+                 *self._camera_rates()]
+        outcomes = _counts(_label(e.success) for e in self.episodes)
+        actors = _counts(e.actor or 'not said' for e in self.episodes)
+        lines = [
+            (f'{self.path}: {len(self.episodes)} episodes, {lengths.sum()} steps, '
+             f'{seconds / 60:.1f} min; {self.broken} broken'),
+            (f'steps an episode: {lengths.min()} to {lengths.max()}, median '
+             f'{np.median(lengths):g}'),
+            '; '.join(rates), f'outcome: {outcomes}; actor: {actors}', '',
+            *self._actions(), '', *self._instructions()]
+        if every_episode:
+            lines += ['', *self._episodes()]
+        return '\n'.join(lines)
+
+    def _camera_rates(self) -> list[str]:
+        cameras = sorted({camera for e in self.episodes for camera in e.camera_hz})
+        return [f'{camera} camera: ' + _rates(
+            float(e.camera_hz[camera]) for e in self.episodes if camera in e.camera_hz) + ' Hz'
+            for camera in cameras]
+
+    def _actions(self) -> list[str]:
+        arm = self.arm
+        columns = {'min': arm.min(0), '1 %': np.quantile(arm, 0.01, 0),
+                   'median': np.median(arm, 0), '99 %': np.quantile(arm, 0.99, 0),
+                   'max': arm.max(0), 'zero': (arm == 0).mean(0)}
+        lines = [f'{"delta":10}' + ''.join(f'{name:>10}' for name in columns)]
+        for axis, name in enumerate(AXES):
+            values = [f'{column[axis]:10.4f}' for column in list(columns.values())[:-1]]
+            lines.append(f'{name:10}' + ''.join(values) + f'{columns["zero"][axis]:10.1%}')
+        gripper = np.concatenate([episode.gripper_open for episode in self.episodes])
+        changes = sum(int(np.abs(np.diff(e.gripper_open)).sum()) for e in self.episodes)
+        lines.append(f'gripper open {gripper.mean():.1%} of the time, '
+                     f'{changes / len(self.episodes):.1f} changes an episode')
+        return lines
+
+    def _instructions(self) -> list[str]:
+        counts = Counter(episode.instruction for episode in self.episodes)
+        lines = [f'{count:6}  {words}' for words, count in counts.most_common(_LONGEST_LIST)]
+        if len(counts) > _LONGEST_LIST:
+            lines.append(f'        and {len(counts) - _LONGEST_LIST} more')
+        return [f'{len(counts)} instructions', *lines]
+
+    def _episodes(self) -> list[str]:
+        width = max(len(episode.name) for episode in self.episodes)
+        return [f'{"episode":{width}}  steps   rate  outcome   instruction', *(
+            f'{e.name:{width}} {len(e.arm):6} {1 / e.period_s:6.1f}  {_label(e.success):8}  '
+            f'{e.instruction}' for e in self.episodes)]
+
+
+def draw(summary: DatasetSummary, png: Path) -> None:
+    """Draw lengths, instructions and the histogram of each action."""
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(12, 9), layout='constrained')
+    grid = figure.add_gridspec(4, 3)
+    lengths = figure.add_subplot(grid[0, 0])
+    lengths.hist([len(episode.arm) for episode in summary.episodes], bins=30)
+    lengths.set(title=f'{len(summary.episodes)} episodes', xlabel='steps', ylabel='episodes')
+    _draw_instructions(figure.add_subplot(grid[0, 1:]), summary.episodes)
+    arm = summary.arm
+    for axis, name in enumerate(AXES):
+        plot = figure.add_subplot(grid[1 + axis // 3, axis % 3])
+        plot.hist(arm[:, axis], bins=61, log=True)
+        plot.set(xlabel=name, ylabel='steps')
+        plot.locator_params('x', nbins=5)
+    plot = figure.add_subplot(grid[3, :])
+    for number, episode in enumerate(summary.episodes[:40]):
+        plot.plot(np.arange(len(episode.arm)), episode.gripper_open * 0.8 + number, lw=0.8)
+    plot.set(xlabel='step', ylabel='episode', title='gripper: closed low, open high')
+    figure.savefig(png, dpi=110)
+
+
+def _draw_instructions(plot: object, episodes: Sequence[EpisodeSummary]) -> None:
+    counts = Counter(episode.instruction for episode in episodes).most_common(10)[::-1]
+    words = [text if len(text) <= 60 else text[:57] + '...' for text, _ in counts]
+    plot.barh(words, [count for _, count in counts])  # type: ignore[attr-defined]
+    plot.set(title='instructions', xlabel='episodes')  # type: ignore[attr-defined]
+    plot.tick_params('y', labelsize=7)  # type: ignore[attr-defined]
+
+
+def _label(success: bool | None) -> str:
+    return {True: 'success', False: 'failure', None: 'no label'}[success]
+
+
+def _counts(labels: Iterable[str]) -> str:
+    return ', '.join(f'{count} {label}' for label, count in Counter(labels).most_common())
+
+
+def _rates(rates: Iterable[float]) -> str:
+    values = np.array([rate for rate in rates if np.isfinite(rate)])
+    if not len(values):
+        return 'unknown'
+    low, high = values.min(), values.max()
+    return f'{low:.1f}' if high - low < 0.05 else f'{low:.1f} to {high:.1f}'
