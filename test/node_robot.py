@@ -40,7 +40,7 @@ def small_checkpoint(directory, cameras=('static', 'hand'), spoil=None, **manife
     """
     from ros2_lstm_policy import config
     from ros2_lstm_policy.model import checkpoint
-    from ros2_lstm_policy.model.init_checkpoint import InitConfig, untrained
+    from ros2_lstm_policy.model.untrained import InitConfig, untrained
     small = ['backbone.options.width=64', 'backbone.options.layers=1', 'decoder.hidden_size=64',
              'decoder.num_layers=1', 'decoder.window_size=4']
     chosen = config.load(InitConfig, Path(__file__).parents[1] / 'config' / 'policy_compact.yaml',
