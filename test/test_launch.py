@@ -110,7 +110,8 @@ def test_the_real_launch_starts_and_stops(observer: Node, name: str) -> None:
     service.include_launch_description(launch.LaunchDescription([
         launch.actions.RegisterEventHandler(on_exit),
         launch.actions.IncludeLaunchDescription(source)]))
-    wanted = {'policy.launch.py': ['policy'], 'sim.launch.py': ['sim_robot', 'policy']}[name]
+    wanted = {'policy.launch.py': ['policy'], 'record.launch.py': ['recorder'],
+              'sim.launch.py': ['sim_robot', 'policy']}[name]
 
     def look() -> None:
         try:
