@@ -1,0 +1,55 @@
+"""
+Command `demo`: the simulated robot does what it is told, and you see it.
+
+The simulated robot and the policy run as separate processes over DDS. The policy is configured and
+activated, told what to do, and runs whole episodes. It ends with a summary, and for each episode a
+video and a picture of what both cameras saw and what was commanded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import os
+import signal
+import sys
+import time
+from typing import NoReturn
+
+from ros2_lstm_policy.ros import demo_options, nodes
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; return the exit status: an episode without success is a result, no error."""
+    began_s = time.monotonic()
+    given = demo_options.parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    # a demo is nobody else's business: neither commands nor images leave this machine
+    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    os.environ.update(nodes.environment())
+    from ros2_lstm_policy.ros.demo_observer import DemoError
+    from ros2_lstm_policy.ros.demo_processes import ChildError
+    from ros2_lstm_policy.ros.demo_run import run
+    from ros2_lstm_policy.sim import tasks
+    from ros2_lstm_policy.sim.backend import SimulatorMissingError
+    try:
+        if given.list_tasks:
+            print('\n'.join(f'{name:36s}{tasks.find(name).instruction}'
+                            for name in tasks.put_into_names()))
+            return 0
+        tasks.find(given.task)
+        run(demo_options.options(given), began_s)
+    except (ValueError, DemoError, ChildError, SimulatorMissingError) as error:
+        print(f'demo: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print('demo: interrupted', file=sys.stderr)
+        return 130
+    return 0
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""The demo's own node: it starts episodes and watches, from outside, what the robot is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+import time
+from typing import Any
+
+from geometry_msgs.msg import TwistStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+import numpy as np
+from rcl_interfaces.srv import SetParameters
+import rclpy
+from rclpy.client import Client
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from ros2_lstm_policy.evaluation.pictures import Shot
+from ros2_lstm_policy.messages import image_to_rgb, stamp_ns
+from ros2_lstm_policy.types import Action, CAMERAS, HAND_CAMERA, STATIC_CAMERA
+from sensor_msgs.msg import Image
+from std_msgs.msg import Bool, Float64MultiArray
+from std_srvs.srv import Trigger
+
+SERVICE_TIMEOUT_S, CONFIGURE_TIMEOUT_S, SILENCE_S = 120.0, 300.0, 60.0
+IMAGE_TOPICS = {STATIC_CAMERA: 'rgb', HAND_CAMERA: 'hand_rgb'}
+
+
+class DemoError(RuntimeError):
+    """Something that kept the demo from running."""
+
+
+@dataclass
+class EpisodeRecord:
+    """
+    What was seen of one episode.
+
+    :param name: what the simulated robot called it, with its instruction.
+    :param latencies_s: from the arrival of an observation's last frame to its command's.
+    :param wall_s: from the first frame to the end.
+    """
+
+    name: str = ''
+    success: bool | None = None
+    images: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
+    actions: dict[int, Action] = field(default_factory=dict)
+    latencies_s: list[float] = field(default_factory=list)
+    begun_s: float = 0.0
+    wall_s: float = 0.0
+
+    @property
+    def steps(self) -> int:
+        """Return the number of observations that were answered."""
+        return len(self.actions)
+
+    def shots(self) -> list[Shot]:
+        """Return every observation with its command, in time."""
+        return [Shot(images, self.actions.get(stamp), number)
+                for number, (stamp, images) in enumerate(sorted(self.images.items()))]
+
+
+class DemoObserver:
+    """
+    Watches one acting node and the simulated robot.
+
+    :param actor: name of the acting node.
+    :param still_alive: raises where a process of the demo has ended.
+    """
+
+    def __init__(self, actor: str, still_alive: Callable[[], None]) -> None:
+        """Subscribe to what the robot sees and is told."""
+        self._node = Node('demo')
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self._node)
+        self._actor, self._still_alive = actor, still_alive
+        self._record = EpisodeRecord()
+        self._gripper_open, self._heard_s = 1.0, 0.0
+        self._arrivals_s: dict[int, float] = {}
+        self.first_command_s: float | None = None
+        for camera, topic in IMAGE_TOPICS.items():
+            self._node.create_subscription(Image, topic, partial(self._take_image, camera), 10)
+        self._node.create_subscription(
+            Float64MultiArray, f'{actor}/gripper_command', self._take_gripper, 10)
+        self._node.create_subscription(TwistStamped, f'{actor}/arm_delta', self._take_arm, 10)
+        self._node.create_subscription(Bool, 'episode/success', self._take_success, 10)
+
+    def close(self) -> None:
+        """Leave the graph."""
+        self._executor.shutdown()
+        self._node.destroy_node()
+
+    def activate(self) -> None:
+        """Configure and activate the acting node. :raises DemoError: where it refuses."""
+        for label, transition in (('configure', Transition.TRANSITION_CONFIGURE),
+                                  ('activate', Transition.TRANSITION_ACTIVATE)):
+            request = ChangeState.Request(transition=Transition(id=transition))
+            answer = self._call(ChangeState, f'{self._actor}/change_state', request,
+                                CONFIGURE_TIMEOUT_S)
+            if not answer.success:
+                raise DemoError(f'the node {self._actor} could not {label}')
+
+    def prepare(self, **parameters: Any) -> None:
+        """Set the simulated robot's parameters. :raises DemoError: where it refuses them."""
+        values = [Parameter(name, value=value).to_parameter_msg()
+                  for name, value in parameters.items()]
+        answer = self._call(SetParameters, 'sim_robot/set_parameters',
+                            SetParameters.Request(parameters=values))
+        refused = [result.reason for result in answer.results if not result.successful]
+        if refused:
+            raise DemoError('; '.join(refused))
+
+    def run_episode(self, on_begin: Callable[[], object],
+                    on_step: Callable[[], object]) -> EpisodeRecord:
+        """
+        Begin the episode that was prepared and watch it to its end.
+
+        :param on_begin: called once it stands.
+        :param on_step: called for each command.
+        :raises DemoError: where it cannot begin, or nothing happens for SILENCE_S.
+        """
+        self._record = record = EpisodeRecord()
+        self._arrivals_s.clear()
+        answer = self._call(Trigger, 'sim_robot/reset', Trigger.Request())
+        if not answer.success:
+            raise DemoError(answer.message)
+        record.name = answer.message
+        on_begin()
+        self._heard_s, shown = time.monotonic(), 0
+        while record.success is None:
+            self._spin()
+            for _ in range(shown, record.steps):
+                on_step()
+            shown = record.steps
+            if time.monotonic() - self._heard_s > SILENCE_S:
+                raise DemoError(f'nothing was commanded for {SILENCE_S:.0f} s, after '
+                                f'{record.steps} steps')
+        record.wall_s = time.monotonic() - record.begun_s
+        return record
+
+    def _call(self, kind: Any, name: str, request: Any,
+              timeout_s: float = SERVICE_TIMEOUT_S) -> Any:
+        client: Client = self._node.create_client(kind, name)
+        deadline = time.monotonic() + timeout_s
+        try:
+            while not client.service_is_ready():
+                self._spin_until(deadline, f'the service {name} did not appear')
+            future = client.call_async(request)
+            while not future.done():
+                self._spin_until(deadline, f'the service {name} did not answer')
+            return future.result()
+        finally:
+            self._node.destroy_client(client)
+
+    def _spin_until(self, deadline: float, complaint: str) -> None:
+        self._spin()
+        if time.monotonic() > deadline:
+            raise DemoError(f'{complaint} in time')
+
+    def _spin(self) -> None:
+        self._still_alive()
+        if not rclpy.ok():
+            raise KeyboardInterrupt
+        self._executor.spin_once(timeout_sec=0.1)
+
+    def _take_image(self, camera: str, message: Image) -> None:
+        stamp = stamp_ns(message)
+        images = self._record.images.setdefault(stamp, {})
+        images[camera] = image_to_rgb(message).copy()
+        if len(images) == len(CAMERAS):
+            self._arrivals_s.setdefault(stamp, time.monotonic())
+        self._record.begun_s = self._record.begun_s or time.monotonic()
+
+    def _take_gripper(self, message: Float64MultiArray) -> None:
+        self._gripper_open = float(message.data[0])
+
+    def _take_arm(self, message: TwistStamped) -> None:
+        now_s, stamp = time.monotonic(), stamp_ns(message)
+        if stamp not in self._record.images or stamp in self._record.actions:
+            return  # a hold at a reset, or an answer to a repeated observation
+        self._heard_s = now_s
+        self.first_command_s = self.first_command_s or now_s
+        if stamp in self._arrivals_s:
+            self._record.latencies_s.append(now_s - self._arrivals_s[stamp])
+        linear, angular = message.twist.linear, message.twist.angular
+        arm = np.array([linear.x, linear.y, linear.z, angular.x, angular.y, angular.z],
+                       np.float32)
+        self._record.actions[stamp] = Action(arm, self._gripper_open)
+
+    def _take_success(self, message: Bool) -> None:
+        self._record.success = message.data
