@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from ros2_lstm_policy import config
 from ros2_lstm_policy.data.store import FrameStore, StoredEpisode, StoreWriter
 from ros2_lstm_policy.manifest import CameraSpec
+from ros2_lstm_policy.training.config import TrainConfig
 from ros2_lstm_policy.types import CAMERAS
+import yaml
 
 MEAN, STD = (0.498039216,) * 3, (0.501960784,) * 3
 TASKS = {'go left': -1.0, 'go right': 1.0}
@@ -43,3 +49,38 @@ def write_store(path: Path, episodes: int = 6, steps: int = 14, size: int = 32,
         writer.append(StoredEpisode(f'episode_{number}', told, steps), images, arm, gripper,
                       stamps)
     return writer.close()
+
+
+def values(output: Path, store: Path, steps: int = 4) -> dict[str, Any]:
+    """Return a whole configuration of a run that takes seconds, as YAML would hold it."""
+    camera = {'height': 32, 'width': 32, 'interpolation': 'area', 'mean': list(MEAN),
+              'std': list(STD)}
+    options = {'width': 16, 'heads': 2, 'layers': 1, 'feed_forward': 16, 'dropout': 0.1}
+    return {
+        'output': str(output),
+        'data': {'store': str(store), 'loader': {'batch_size': 2, 'workers': 0,
+                                                 'validation_share': 0.2}},
+        'manifest': {'frame': 'base', 'rotation': 'rotation_vector', 'control_period_s': 0.1,
+                     'cameras': [{'name': name, **camera} for name in CAMERAS]},
+        'policy': {'backbone': {'family': 'compact', 'options': options},
+                   'decoder': {'hidden_size': 16, 'num_layers': 1, 'window_size': 3,
+                               'fwd_pred_next_n': 4}},
+        'optimiser': {'lr': 1e-2, 'accumulate': 2},
+        'schedule': {'kind': 'constant', 'max_steps': steps},
+        'validation': {'every_steps': 3, 'max_windows': 8},
+        'engine': {'accelerator': 'cpu', 'precision': 'fp32', 'log_every_steps': 1,
+                   'save_every_steps': 1},
+    }
+
+
+def configured(values: Mapping[str, Any], *overrides: str) -> TrainConfig:
+    """Return that configuration with `key.subkey=value` overrides."""
+    changed = copy.deepcopy(dict(values))
+    for override in overrides:
+        key, _, text = override.partition('=')
+        *parents, last = key.split('.')
+        section = changed
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[last] = yaml.safe_load(text)
+    return config.parse(TrainConfig, changed, 'test')

@@ -114,11 +114,11 @@ class CompactBackbone(nn.Module):
     def encode_text(self, text: TextTokens) -> EncodedText:
         """Return projected word states (B, N, D), on the device of this module."""
         device = self.action_tokens.device
-        words = [self._words.states(tuple(ids[mask].tolist()))
-                 for ids, mask in zip(text.ids_BN.cpu(), text.mask_BN.cpu())]
-        states = nn.utils.rnn.pad_sequence(words, batch_first=True).to(device)
+        rows = tuple(tuple(ids[mask].tolist())
+                     for ids, mask in zip(text.ids_BN.cpu(), text.mask_BN.cpu()))
+        states = self._words.padded(rows, device)
         states = self.text_projection(states) + self.text_position[:states.shape[1]]
-        return EncodedText(states, text.mask_BN.to(device))
+        return EncodedText(states, text.mask_BN.to(device, non_blocking=True))
 
     def forward(self, images: Mapping[str, Tensor], text: EncodedText) -> Tensor:
         """Map one (B, 3, H, W) image a camera and the words to the feature (B, N, D)."""

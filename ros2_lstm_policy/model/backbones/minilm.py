@@ -24,6 +24,7 @@ PRETRAINED = PackagedFiles(
 STATE_DIM = 384
 _UNUSED = ('embeddings.position_ids', 'pooler.dense.weight', 'pooler.dense.bias')
 _KEPT_INSTRUCTIONS = 4096
+_KEPT_BATCHES = 64
 
 
 class MiniLM:
@@ -38,10 +39,12 @@ class MiniLM:
         self._tokenizer.no_truncation()
         weights = load_file(directory / 'model.safetensors')
         shape = BertConfig.from_json_file(directory / 'config.json')
-        self._model = BertModel(shape, add_pooling_layer=False).eval()
+        with torch.random.fork_rng(devices=[]):  # loading must not move the policy's seed
+            self._model = BertModel(shape, add_pooling_layer=False).eval()
         self._model.load_state_dict({name: value for name, value in weights.items()
                                      if name not in _UNUSED}, strict=True)
         self.states = lru_cache(_KEPT_INSTRUCTIONS)(self._encode)
+        self.padded = lru_cache(_KEPT_BATCHES)(self._pad)
 
     def token_ids(self, instruction: str) -> tuple[int, ...]:
         """Return the ids with the start and end tokens."""
@@ -56,6 +59,11 @@ class MiniLM:
         """Return the last hidden states (N, 384), float32 on the CPU."""
         ids_1N = torch.tensor([ids])
         return self._model(ids_1N, torch.ones_like(ids_1N)).last_hidden_state[0]
+
+    def _pad(self, rows: tuple[tuple[int, ...], ...], device: torch.device) -> Tensor:
+        """Return the states of several instructions (B, N, 384), padded with 0, on a device."""
+        words = [self.states(ids) for ids in rows]
+        return torch.nn.utils.rnn.pad_sequence(words, batch_first=True).to(device)
 
 
 @cache

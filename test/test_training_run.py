@@ -1,0 +1,75 @@
+"""Whole training runs on the CPU: what they write, and that a resumed one is the same one."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from training_data import configured, values, write_store
+
+from ros2_lstm_policy.model import checkpoint
+from ros2_lstm_policy.training import run
+from ros2_lstm_policy.training.keeping import BEST, LAST, STATE
+
+
+@pytest.fixture(scope='module')
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a small store."""
+    torch.set_num_threads(1)
+    path = tmp_path_factory.mktemp('data') / 'store'
+    write_store(path, episodes=6, steps=8)
+    return path
+
+
+@pytest.fixture(scope='module')
+def trained(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of a run of 4 steps with every loss that needs no extra data."""
+    output = tmp_path_factory.mktemp('run')
+    run.fit(configured(values(output, store, 4), *EVERY))
+    return output
+
+
+EVERY = ('losses.fwd_loss_ratio=0.1', 'losses.latent={}', 'losses.caption=true')
+
+
+def rows(output: Path) -> list[dict[str, str]]:
+    """Return the curves of all parts of a run."""
+    found = []
+    for path in sorted(output.glob('logs/part_*/metrics.csv')):
+        with path.open() as file:
+            found += list(csv.DictReader(file))
+    return found
+
+
+def test_a_run_leaves_checkpoints_curves_and_its_configuration(trained: Path) -> None:
+    """What a person needs afterwards is all in the run's directory."""
+    for name in (BEST, LAST):
+        policy = checkpoint.load(trained / name)
+        assert policy.manifest.max_arm_delta is not None
+        assert 'Measured success: unknown' in (trained / name / 'README.md').read_text()
+    assert list(trained.glob('logs/part_0/events.*'))
+    assert (trained / run.USED_CONFIG).is_file()
+    logged = rows(trained)
+    assert [row['step'] for row in logged if row['loss']] == ['1', '2', '3', '4']
+    validated = [row for row in logged if row['val_loss']]
+    assert [row['step'] for row in validated] == ['3', '4']
+    assert float(validated[-1]['val_swap_ratio']) > 0
+
+
+def test_a_killed_and_resumed_run_equals_an_unbroken_one(trained: Path, store: Path,
+                                                         tmp_path: Path) -> None:
+    """Weights, optimiser, average, random state and place in the data all go on."""
+    run.fit(configured(values(tmp_path, store, 2), *EVERY))
+    run.fit(configured(values(tmp_path, store, 4), *EVERY), resume=True)
+    one, two = (torch.load(path / STATE, weights_only=True) for path in (trained, tmp_path))
+    assert one['global_step'] == two['global_step'] == 4
+    for name, value in one['state_dict'].items():
+        assert value.equal(two['state_dict'][name]), name
+    kept = [next(v for k, v in state['callbacks'].items() if 'Keeper' in k) for state in (one, two)]
+    for mine, other in zip(kept[0]['average']['average'], kept[1]['average']['average']):
+        assert mine.equal(other)
+    assert kept[0]['batches'] == kept[1]['batches'] == 8
+    losses = [[row['loss'] for row in rows(path) if row['loss']] for path in (trained, tmp_path)]
+    assert losses[0] == losses[1]
