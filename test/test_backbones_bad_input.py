@@ -1,4 +1,4 @@
-"""Model directories and options that cannot be used are refused, by file, key, found and wanted."""
+"""Model directories and options that cannot be used are refused, with what was wanted."""
 
 from __future__ import annotations
 

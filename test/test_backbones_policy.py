@@ -32,7 +32,8 @@ def make_policy(kind: str, directory: Path, **decoder: object) -> Policy:
                     for name in ('hand', 'static'))
     options = {'directory': str(random_vlms.make(kind, directory))}
     feature = decoder.pop('feature', None)
-    options |= {'feature': feature} if feature else {}
+    if feature:
+        options['feature'] = str(feature)
     sizes = {'hidden_size': 16, 'num_layers': 2, 'window_size': WINDOW, 'fwd_pred_next_n': 2}
     policy = Policy(
         PolicyConfig(BackboneConfig(random_vlms.family(kind), options),

@@ -1,0 +1,188 @@
+"""
+Full-size vision-language models with random weights, acting for one episode through the actor.
+
+For each family: parameters, peak GPU memory, the first tick, and the tick's latency as the actor
+runs it (one CUDA graph where the family allows it), beside the same tick run eagerly. Two uint8
+cameras of 640x480, LSTM 1024 x 4, window 16, chunk 10, batch 1, bf16 backbone.
+
+    PYTHONPATH=. python benchmarks/backbones.py
+    PYTHONPATH=. python benchmarks/backbones.py --smoke      # tiny networks on the CPU
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+import gc
+from pathlib import Path
+import sys
+import tempfile
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
+from ros2_lstm_policy.model.backbones.hugging_face import ASSETS
+from ros2_lstm_policy.model.policy import BackboneConfig, DecoderConfig, Policy, PolicyConfig
+from ros2_lstm_policy.runtime.actor import PolicyActor
+from ros2_lstm_policy.types import Observation
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'test'))
+import random_vlms  # noqa: E402, I100, I202
+
+INSTRUCTION = 'pick up the red block and put it into the bowl, then close the upper drawer'
+WARM_UP = 5
+VISION_L = {'hidden_size': 1024, 'intermediate_size': 4096, 'num_hidden_layers': 24,
+            'num_attention_heads': 16, 'patch_size': 14}
+
+
+class Model(NamedTuple):
+    """A published model's size; the numbers are those of its config.json."""
+
+    name: str
+    side: int
+    sizes: Mapping[str, Mapping[str, Any]]
+
+
+FULL = {
+    'kosmos2': Model('Kosmos-2', 224, {
+        'text': {'vocab_size': 65037, 'embed_dim': 2048, 'layers': 24, 'ffn_dim': 8192,
+                 'attention_heads': 32, 'max_position_embeddings': 2048},
+        'vision': {**VISION_L, 'image_size': 224}, 'top': {'latent_query_num': 64}}),
+    'paligemma': Model('PaliGemma 3B', 224, {
+        'text': {'vocab_size': 257216, 'hidden_size': 2048, 'intermediate_size': 16384,
+                 'num_hidden_layers': 18, 'num_attention_heads': 8, 'num_key_value_heads': 1,
+                 'head_dim': 256},
+        'vision': {'hidden_size': 1152, 'intermediate_size': 4304, 'num_hidden_layers': 27,
+                   'num_attention_heads': 16, 'image_size': 224, 'patch_size': 14,
+                   'projection_dim': 2048},
+        'top': {'projection_dim': 2048, 'hidden_size': 2048}}),
+    'smolvlm': Model('SmolVLM 500M', 512, {
+        'text': {'vocab_size': 49280, 'hidden_size': 960, 'intermediate_size': 2560,
+                 'num_hidden_layers': 32, 'num_attention_heads': 15, 'num_key_value_heads': 5,
+                 'max_position_embeddings': 8192},
+        'vision': {'hidden_size': 768, 'intermediate_size': 3072, 'num_hidden_layers': 12,
+                   'num_attention_heads': 12, 'image_size': 512, 'patch_size': 16},
+        'top': {'scale_factor': 4}}),
+    'qwen2_5_vl': Model('Qwen2.5-VL 3B', 224, {
+        'text': {'vocab_size': 151936, 'hidden_size': 2048, 'intermediate_size': 11008,
+                 'num_hidden_layers': 36, 'num_attention_heads': 16, 'num_key_value_heads': 2,
+                 'max_position_embeddings': 32768,
+                 'rope_scaling': {'type': 'mrope', 'rope_type': 'default', 'rope_theta': 1e6,
+                                  'mrope_section': [16, 24, 24]}},
+        'vision': {'depth': 32, 'hidden_size': 1280, 'intermediate_size': 3420, 'num_heads': 16,
+                   'out_hidden_size': 2048, 'window_size': 112,
+                   'fullatt_block_indexes': [7, 15, 23, 31]},
+        'top': {'tie_word_embeddings': True}}),
+    'llava': Model('LLaVA 1.5 7B', 336, {
+        'text': {'vocab_size': 32064, 'hidden_size': 4096, 'intermediate_size': 11008,
+                 'num_hidden_layers': 32, 'num_attention_heads': 32, 'num_key_value_heads': 32,
+                 'max_position_embeddings': 4096},
+        'vision': {**VISION_L, 'image_size': 336}}),
+    'florence2': Model('Florence-2 large', 768, {
+        'text': {'vocab_size': 51289, 'd_model': 1024, 'encoder_layers': 12, 'decoder_layers': 12,
+                 'encoder_ffn_dim': 4096, 'decoder_ffn_dim': 4096, 'encoder_attention_heads': 16,
+                 'decoder_attention_heads': 16, 'max_position_embeddings': 4096},
+        'vision': {'embed_dim': [256, 512, 1024, 2048], 'num_heads': [8, 16, 32, 64],
+                   'num_groups': [8, 16, 32, 64], 'depths': [1, 1, 9, 1], 'window_size': 12,
+                   'projection_dim': 1024, 'max_position_embeddings': 50}}),
+}
+
+
+class Row(NamedTuple):
+    """What was measured for one family."""
+
+    parameters: int
+    memory_gb: float
+    first_s: float
+    actor_ms: np.ndarray
+    eager_ms: np.ndarray
+
+
+def make_policy(kind: str, model: Model, device: str, head: DecoderConfig) -> Policy:
+    """Build the policy from a config.json alone and fill it with small random weights."""
+    with tempfile.TemporaryDirectory() as directory:
+        assets = Path(directory) / ASSETS
+        words = random_vlms.tokenizer(kind)
+        random_vlms.config(kind, words, model.sizes).save_pretrained(assets)
+        words.save_pretrained(assets)
+        cameras = tuple(CameraSpec(name, model.side, model.side, 'bicubic', (0.5,) * 3,
+                                   (0.5,) * 3) for name in ('hand', 'static'))
+        options = {'directory': str(assets),
+                   'dtype': 'float32' if device == 'cpu' else 'bfloat16'}
+        policy = Policy(
+            PolicyConfig(BackboneConfig(random_vlms.family(kind), options), head),
+            ActionManifest('base', 'rotation_vector', 0.05,
+                           ArmNormalisation((0.0,) * 6, (0.02,) * 6), cameras),
+            Path(directory)).to(device).eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in policy.backbone.parameters():  # type: ignore[attr-defined]
+            parameter.normal_(0, 0.02)
+    return policy
+
+
+def episode(actor: PolicyActor, steps: int) -> tuple[float, np.ndarray]:
+    """Act on noise from two cameras; return the first tick in s, and the others in ms."""
+    generator = np.random.default_rng(0)
+    frames = generator.integers(0, 256, (8, 480, 640, 3), dtype=np.uint8)
+    times = []
+    actor.reset()
+    for step in range(steps + WARM_UP):
+        seen = Observation(step, {'hand': frames[step % 8], 'static': frames[(step + 3) % 8]})
+        begin = time.perf_counter()
+        actor.act(seen, INSTRUCTION)
+        times.append(time.perf_counter() - begin)
+    return times[0], 1e3 * np.array(times[WARM_UP:])
+
+
+def measure(kind: str, model: Model, device: str, steps: int, head: DecoderConfig) -> Row:
+    """Run one family's episode, as the actor runs it and eagerly."""
+    policy = make_policy(kind, model, device, head)
+    parameters = sum(parameter.numel() for parameter in policy.parameters())
+    precision = 'fp32' if device == 'cpu' else 'bf16'
+    if device != 'cpu':
+        torch.cuda.reset_peak_memory_stats()
+    first_s, actor_ms = episode(PolicyActor(policy, precision=precision), steps)
+    memory_gb = 0.0 if device == 'cpu' else torch.cuda.max_memory_allocated() / 1e9
+    _, eager_ms = episode(PolicyActor(policy, precision=precision, cuda_graph=False), steps)
+    return Row(parameters, memory_gb, first_s, actor_ms, eager_ms)
+
+
+def line(name: str, row: Row) -> str:
+    """Format a row of the table."""
+    return (f'| {name} | {row.parameters / 1e9:.2f} | {row.memory_gb:.1f} | {row.first_s:.1f} | '
+            f'{np.median(row.actor_ms):.1f} ({np.percentile(row.actor_ms, 99):.1f}) | '
+            f'{np.median(row.eager_ms):.1f} ({np.percentile(row.eager_ms, 99):.1f}) | '
+            f'{np.median(row.eager_ms) / np.median(row.actor_ms):.1f} |')
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--families', nargs='+', choices=tuple(FULL),
+                        default=['kosmos2', 'paligemma', 'smolvlm', 'qwen2_5_vl'])
+    parser.add_argument('--steps', type=int, default=60, help='ticks of the episode')
+    parser.add_argument('--smoke', action='store_true', help='tiny networks on the CPU')
+    options = parser.parse_args()
+    device = 'cpu' if options.smoke else 'cuda'
+    steps = 5 if options.smoke else options.steps
+    head = DecoderConfig(hidden_size=16, num_layers=2) if options.smoke else \
+        DecoderConfig(window_size=16)
+    where = 'CPU' if options.smoke else torch.cuda.get_device_name()
+    print(f'{where}, torch {torch.__version__}, {steps} ticks after {WARM_UP}\n')
+    print('| model | parameters, 10^9 | peak GB | first tick, s | tick, ms: median (p99) | '
+          'eager, ms: median (p99) | eager / tick |\n' + '|---' * 7 + '|')
+    for kind in options.families:
+        model = FULL[kind]
+        if options.smoke:
+            model = Model(f'{model.name}, tiny', random_vlms.side(kind), {})
+        print(line(model.name, measure(kind, model, device, steps, head)), flush=True)
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+if __name__ == '__main__':
+    main()
