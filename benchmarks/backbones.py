@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 import gc
+import importlib
 from pathlib import Path
 import sys
 import tempfile
@@ -29,7 +30,7 @@ from ros2_lstm_policy.types import Observation
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'test'))
-import random_vlms  # noqa: E402, I100, I202
+random_vlms = importlib.import_module('random_vlms')
 
 INSTRUCTION = 'pick up the red block and put it into the bowl, then close the upper drawer'
 WARM_UP = 5
