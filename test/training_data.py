@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from ros2_lstm_policy import config
 from ros2_lstm_policy.data.store import FrameStore, StoredEpisode, StoreWriter
 from ros2_lstm_policy.manifest import CameraSpec
@@ -36,7 +38,7 @@ def write_store(path: Path, episodes: int = 6, steps: int = 14, size: int = 32,
     writer = StoreWriter(path, cameras(size))
     for number in range(episodes):
         told = list(TASKS)[number % len(TASKS)]
-        images = {name: rng.integers(0, 40, (steps, size, size, 3), np.uint8) for name in CAMERAS}
+        images = {name: rng.integers(20, 23, (steps, size, size, 3), np.uint8) for name in CAMERAS}
         arm = np.zeros((steps, 6), np.float32)
         brightness = rng.uniform(0, 1)
         for step in range(steps):
@@ -84,3 +86,17 @@ def configured(values: Mapping[str, Any], *overrides: str) -> TrainConfig:
             section = section.setdefault(parent, {})
         section[last] = yaml.safe_load(text)
     return config.parse(TrainConfig, changed, 'test')
+
+
+def pairs(path: Path, count: int = 4, size: int = 40) -> None:
+    """Write image-text pairs in the layout that co-training reads."""
+    path.mkdir()
+    rng = np.random.default_rng(0)
+    lines = []
+    for number in range(count):
+        shade = 255 * number // count
+        image = rng.integers(shade // 2, shade + 1, (size, size, 3)).astype(np.uint8)
+        Image.fromarray(image).save(path / f'{number}.png')
+        text = f'a {"dark" if number < count / 2 else "bright"} square, number {number}'
+        lines.append(json.dumps({'file_name': f'{number}.png', 'text': text}))
+    (path / 'metadata.jsonl').write_text('\n'.join(lines) + '\n')

@@ -90,7 +90,7 @@ class TrainingModule(pl.LightningModule):
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         """Return the weighted total of a batch."""
-        outcome = self._outcome(batch, self.config.augmentation)
+        outcome = self.losses(batch, self.config.augmentation)
         terms = self._shared(outcome.terms)
         loss = total(terms)
         self._watch(loss.detach(), batch)
@@ -122,11 +122,11 @@ class TrainingModule(pl.LightningModule):
 
     def validation_step(self, batch: TrainingBatch, batch_idx: int) -> None:
         """Measure held-out windows, and the same ones under wrong instructions."""
-        self._measures.add(self._outcome(batch, None))
+        self._measures.add(self.losses(batch, None))
         wrong = self._measures.swapped(batch.windows.instructions)
         if wrong is not None:
             windows = batch.windows._replace(instructions=wrong)
-            self._measures.add_swapped(self._outcome(TrainingBatch(windows), None))
+            self._measures.add_swapped(self.losses(TrainingBatch(windows), None))
 
     def on_validation_epoch_end(self) -> None:
         """Write the measures."""
@@ -155,7 +155,8 @@ class TrainingModule(pl.LightningModule):
     def _optimizer(self) -> torch.optim.Optimizer:
         return self.optimizers(use_pl_optimizer=False)  # type: ignore[return-value]
 
-    def _outcome(self, batch: TrainingBatch, augmentation: AugmentationConfig | None) -> Outcome:
+    def losses(self, batch: TrainingBatch, augmentation: AugmentationConfig | None) -> Outcome:
+        """Return every loss of a batch; its images are augmented where that is given."""
         windows = batch.windows
         with torch.no_grad():
             images = {camera.name: self._seen(windows.images[camera.name], camera, augmentation)
