@@ -26,6 +26,7 @@ from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSp
 from ros2_lstm_policy.model.backbones.hugging_face import ASSETS
 from ros2_lstm_policy.model.policy import BackboneConfig, DecoderConfig, Policy, PolicyConfig
 from ros2_lstm_policy.runtime.actor import PolicyActor
+from ros2_lstm_policy.runtime.engine import Precision
 from ros2_lstm_policy.types import Observation
 import torch
 
@@ -142,7 +143,7 @@ def measure(kind: str, model: Model, device: str, steps: int, head: DecoderConfi
     """Run one family's episode, as the actor runs it and eagerly."""
     policy = make_policy(kind, model, device, head)
     parameters = sum(parameter.numel() for parameter in policy.parameters())
-    precision = 'fp32' if device == 'cpu' else 'bf16'
+    precision: Precision = 'fp32' if device == 'cpu' else 'bf16'
     if device != 'cpu':
         torch.cuda.reset_peak_memory_stats()
     first_s, actor_ms = episode(PolicyActor(policy, precision=precision), steps)

@@ -1,0 +1,95 @@
+"""Every family trains: all losses fall; and whole, frozen or through LoRA."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import peft
+import pytest
+from ros2_lstm_policy.model.backbones.hugging_face import HuggingFaceBackbone
+from ros2_lstm_policy.model.forward_head import ForwardConfig
+from ros2_lstm_policy.model.policy import Policy
+from ros2_lstm_policy.training.objective import LossConfig, Objective, total, Words
+from ros2_lstm_policy.transforms import normalise_images
+from ros2_lstm_policy.types import Batch
+from test_backbones_policy import make_policy, WORDS
+import torch
+
+STEPS = 6
+ONE_OF_EACH = ('kosmos2', 'paligemma', 'llava', 'smolvlm', 'qwen3_vl', 'florence2')
+LOSSES = LossConfig(fwd_loss_ratio=0.1, caption=True,
+                    forward=ForwardConfig(frames=1, size=16, patch=8, width=16))
+
+
+def make_batch(policy: Policy) -> Batch:
+    """Return two windows of two steps with random labels."""
+    torch.manual_seed(6)
+    side = policy.manifest.cameras[0].height
+    images = {camera.name: torch.randint(0, 256, (2, 2, side, side, 3), dtype=torch.uint8)
+              for camera in policy.manifest.cameras}
+    future = {'static': torch.randint(0, 256, (2, 2, 1, side, side, 3), dtype=torch.uint8)}
+    return Batch(images, WORDS, torch.rand(2, 2, 2, 6) - 0.5,
+                 torch.randint(0, 2, (2, 2, 2)).float(), torch.ones(2, 2, 2, dtype=torch.bool),
+                 future)
+
+
+def train(policy: Policy) -> tuple[dict[str, float], dict[str, float]]:
+    """Fit one batch; return every loss before, and its lowest value on the way."""
+    objective = Objective(policy, LOSSES).train()
+    batch = make_batch(policy)
+    images = {camera.name: normalise_images(batch.images[camera.name], camera)
+              for camera in policy.manifest.cameras}
+    tokens = policy.backbone.tokenize(WORDS)
+    words = Words({'static': images['static'][:, 0]}, policy.backbone.tokenize(WORDS[::-1]))
+    trained = [p for p in objective.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(trained, 1e-3)
+    history = []
+    for _ in range(STEPS):
+        text = policy.encode_instructions(WORDS)
+        terms = objective(images, text, batch, tokens, words).terms
+        history.append({name: term.value.item() for name, term in terms.items()})
+        optimiser.zero_grad()
+        total(terms).backward()
+        optimiser.step()
+    return history[0], {name: min(terms[name] for terms in history) for name in history[0]}
+
+
+@pytest.mark.parametrize('kind', ONE_OF_EACH)
+def test_every_loss_falls_when_the_whole_model_is_trained(kind: str, tmp_path: Path) -> None:
+    """Arm, gripper, forward prediction, caption and co-training, on one batch."""
+    before, after = train(make_policy(kind, tmp_path / 'model'))
+    assert set(before) == {'arm', 'gripper', 'forward_static', 'caption', 'cotrain'}
+    assert all(after[name] < before[name] for name in before), (before, after)
+
+
+@pytest.mark.parametrize('kind', ['kosmos2', 'qwen2_5_vl'])
+def test_lora_trains_while_the_weights_of_the_model_stay(kind: str, tmp_path: Path) -> None:
+    """Low-rank parts on every Linear of the model (Hu et al. 2021), by the peft library."""
+    policy = make_policy(kind, tmp_path / 'model')
+    backbone = policy.backbone
+    assert isinstance(backbone, HuggingFaceBackbone)
+    kept = {name: value.clone() for name, value in backbone.model.named_parameters()}
+    head = backbone.model.get_output_embeddings()
+    linear = [name for name, module in backbone.model.named_modules()
+              if isinstance(module, torch.nn.Linear) and module is not head]
+    peft.inject_adapter_in_model(peft.LoraConfig(r=2, target_modules=linear), backbone.model)
+    before, after = train(policy)
+    assert after['arm'] < before['arm'] and after['caption'] < before['caption']
+    found = {name.replace('.base_layer', ''): value
+             for name, value in backbone.model.named_parameters() if 'lora_' not in name}
+    assert all(torch.equal(found[name], value) for name, value in kept.items())
+
+
+def test_frozen_model_trains_the_action_token_and_the_head(tmp_path: Path) -> None:
+    """The weights stay, the arm loss falls."""
+    policy = make_policy('kosmos2', tmp_path / 'model')
+    backbone = policy.backbone
+    assert isinstance(backbone, HuggingFaceBackbone)
+    backbone.model.requires_grad_(False)
+    kept = {name: value.clone() for name, value in backbone.model.named_parameters()}
+    token = backbone.action_token.detach().clone()
+    before, after = train(policy)
+    assert after['arm'] < before['arm']
+    assert not torch.equal(backbone.action_token, token)
+    assert all(torch.equal(value, kept[name])
+               for name, value in backbone.model.named_parameters())
