@@ -16,7 +16,7 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
 Causes = tuple[tuple[str, str], ...]
 WAITING = ('no_instruction', 'episode_reset', 'deactivated')
 _KEPT = 1000
-_LOG_PERIOD_S = 1.0
+_LOG_PERIOD_S = 5.0
 
 
 class Latencies:
@@ -59,8 +59,8 @@ class Holds:
     """
     Why the robot holds: now, and how often for each reason.
 
-    A reason is logged when it appears, and once more when it is over; never more than once a
-    second, however fast it comes and goes.
+    A reason is logged when it appears, and once more when it is over; never more than once in
+    five seconds, however fast it comes and goes.
     """
 
     def __init__(self, logger: RcutilsLogger) -> None:

@@ -66,13 +66,13 @@ class PolicyNode(GuardedLifecycleNode):
 
     def configure(self) -> None:
         """Load the policy, hold it against the parameters, warm it up, subscribe."""
-        settings = self.parameters.read()
+        settings = self._settings = self.parameters.read()
         if not settings.checkpoint:
             raise ParameterError('the parameter checkpoint is empty; set it to the directory of '
                                  'a checkpoint')
         self._actor, manifest, self._fingerprint = _load(settings)
         _check(manifest, settings)
-        self._settings, self._manifest = settings, manifest
+        self._manifest = manifest
         self._instruction = settings.instruction
         self._outputs = Outputs(self, settings, manifest, lambda: self._settings.shadow)
         self._inputs = Inputs(self, settings, [camera.name for camera in manifest.cameras],
@@ -87,6 +87,8 @@ class PolicyNode(GuardedLifecycleNode):
         """Begin to act."""
         settings, manifest = self._settings, self._manifest
         assert manifest and self._actor and self._inputs and self._outputs
+        gc.collect()
+        gc.freeze()  # what is loaded stays: no collection walks over it between two ticks
         self._commander = Commander(
             self, settings, manifest, _limits(settings, manifest), self._actor, self._inputs,
             self._outputs, self._holds, self._instruction, self._next_episode)
@@ -95,8 +97,6 @@ class PolicyNode(GuardedLifecycleNode):
             self._start_timer(manifest.control_period_s, self._tick, self.get_clock())
         if settings.servo_rate_hz > 0:
             self._start_timer(1 / settings.servo_rate_hz, self._servo, self._clock_that_runs)
-        gc.collect()
-        gc.freeze()  # what is loaded stays: no collection walks over it between two ticks
 
     def deactivate(self) -> None:
         """Stop: nothing old goes out any more, the robot holds, the worker leaves."""
