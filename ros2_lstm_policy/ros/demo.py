@@ -36,7 +36,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print('\n'.join(f'{name:36s}{tasks.find(name).instruction}'
                             for name in tasks.put_into_names()))
             return 0
-        tasks.find(given.task)
         run(demo_options.options(given), began_s)
     except (ValueError, DemoError, ChildError, SimulatorMissingError) as error:
         print(f'demo: {error}', file=sys.stderr)

@@ -8,8 +8,11 @@ import datetime
 from pathlib import Path
 
 from ros2_lstm_policy.ros import nodes
+from ros2_lstm_policy.sim import tasks
+from ros2_lstm_policy.sim.tasks import SimTask
 
 DESCRIPTION = 'The simulated robot does what it is told: a summary, a video, a picture.'
+SCENE, DEFAULT_OBJECT = 'living_room_scene2', 'butter'
 SHIPPED_CHECKPOINT = Path('checkpoints') / 'compact_libero'
 
 
@@ -19,7 +22,7 @@ class DemoOptions:
     What to run.
 
     :param checkpoint: of the acting policy; None where the expert acts.
-    :param note: what the person who runs it should know about the choice of who acts.
+    :param notes: what the person who runs it should know.
     """
 
     task: str
@@ -29,15 +32,15 @@ class DemoOptions:
     seed: int
     lock_step: bool
     output: Path
-    note: str = ''
+    notes: tuple[str, ...] = ()
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     demo = argparse.ArgumentParser(prog='demo', description=DESCRIPTION)
-    demo.add_argument('--task', default='living_room_scene2/butter',
-                      help='task of the simulated robot (default: %(default)s); any LIBERO '
-                      'task as suite/index')
+    demo.add_argument('--task', help='task of the simulated robot: a name of --list-tasks, or '
+                      "any LIBERO task as suite/index (default: the instruction's in "
+                      f'{SCENE}, else {SCENE}/{DEFAULT_OBJECT})')
     demo.add_argument('--list-tasks', action='store_true', help='list tasks by name and leave')
     demo.add_argument('--instruction', default='',
                       help="words for the robot instead of the task's own")
@@ -60,30 +63,43 @@ def parser() -> argparse.ArgumentParser:
 
 def options(given: argparse.Namespace) -> DemoOptions:
     """
-    Settle who acts.
+    Settle the task and who acts.
 
-    :raises ValueError: where the policy that is asked for is not there.
+    :raises ValueError: for an unknown task, or where the policy that is asked for is not there.
     """
+    task = _task(given)
     stamp = datetime.datetime.now().strftime('%Y%m%d_%H%M%S')
-    checkpoint, note = given.checkpoint, ''
+    checkpoint, notes = given.checkpoint, []
+    if given.instruction and given.instruction.strip().lower() != task.instruction:
+        notes.append(f'the words are not those of {task.name} ({task.instruction!r}), which is '
+                     'what success asks for')
     if given.actor == 'expert':
         if checkpoint is not None:
             raise ValueError('--checkpoint names a policy, and --actor expert needs none')
     elif checkpoint is None:
         checkpoint = nodes.share_directory() / SHIPPED_CHECKPOINT
         if not checkpoint.is_dir():
-            note = (f'no trained checkpoint at {checkpoint}: the scripted expert acts, which sees '
-                    'more than a robot can; give a policy with --checkpoint')
             if given.actor == 'policy':
                 raise ValueError(f'no checkpoint at {checkpoint}; name one with --checkpoint (an '
                                  'untrained one is made by init_checkpoint)')
+            notes.append(f'no trained checkpoint at {checkpoint}: the scripted expert acts, which '
+                         'sees more than a robot can; give a policy with --checkpoint')
             checkpoint = None
     elif not checkpoint.is_dir():
         raise ValueError(f'--checkpoint {checkpoint}: there is no such directory')
     return DemoOptions(
-        task=given.task, instruction=given.instruction, checkpoint=checkpoint,
+        task=task.name, instruction=given.instruction, checkpoint=checkpoint,
         episodes=given.episodes, seed=given.seed, lock_step=given.lock_step,
-        output=given.output or Path('outputs') / 'demo' / stamp, note=note)
+        output=given.output or Path('outputs') / 'demo' / stamp, notes=tuple(notes))
+
+
+def _task(given: argparse.Namespace) -> SimTask:
+    """Return the task that is named; else the default scene's that has these words."""
+    if given.task is not None:
+        return tasks.find(given.task)
+    of_scene = [task for task in tasks.suite('libero_90') if task.scene == SCENE]
+    meant = [task for task in of_scene if task.instruction == given.instruction.strip().lower()]
+    return meant[0] if meant else tasks.find(f'{SCENE}/{DEFAULT_OBJECT}')
 
 
 def _positive(text: str) -> int:

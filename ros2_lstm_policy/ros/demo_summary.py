@@ -75,6 +75,4 @@ def report(options: DemoOptions, episodes: Sequence[EpisodeSummary],
                   f'{each.rate_hz:.1f} steps/s, frames to command '
                   f'{each.latency_p50_ms:.1f} ms (median), {each.latency_p99_ms:.1f} ms (99 %)',
                   f'  {each.video}', f'  {each.picture}']
-    if options.note:
-        lines += ['', f'note: {options.note}']
-    return '\n'.join(lines)
+    return '\n'.join([*lines, *(f'note: {note}' for note in options.notes)])

