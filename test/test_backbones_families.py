@@ -186,8 +186,8 @@ def test_every_loss_reaches_the_parts_that_it_trains(kind: str, make: Maker) -> 
     assert backbone.action_token.grad is not None
     assert backbone.action_token.grad.abs().sum() > 0
     assert embedding.grad.abs().sum() > 0
-    vision = [p.grad for name in backbone.family.traits.vision_parts
-              for p in backbone.model.get_submodule(name).parameters() if p.grad is not None]
+    vision = [p.grad for module in backbone.vision_modules() for p in module.parameters()
+              if p.grad is not None]
     assert sum(g.abs().sum() for g in vision) > 0
     backbone.zero_grad()
     language_loss(backbone.next_token_logits(images, text), text).backward()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import peft
 import pytest
 from ros2_lstm_policy.model.backbones.hugging_face import HuggingFaceBackbone
 from ros2_lstm_policy.model.forward_head import ForwardConfig
 from ros2_lstm_policy.model.policy import Policy
+from ros2_lstm_policy.training import tuning
 from ros2_lstm_policy.training.objective import LossConfig, Objective, total, Words
 from ros2_lstm_policy.transforms import normalise_images
 from ros2_lstm_policy.types import Batch
@@ -64,20 +64,25 @@ def test_every_loss_falls_when_the_whole_model_is_trained(kind: str, tmp_path: P
 
 @pytest.mark.parametrize('kind', ['kosmos2', 'qwen2_5_vl'])
 def test_lora_trains_while_the_weights_of_the_model_stay(kind: str, tmp_path: Path) -> None:
-    """Low-rank parts on every Linear of the model (Hu et al. 2021), by the peft library."""
+    """Low-rank parts beside the language model's layers; they merge into the same policy."""
     policy = make_policy(kind, tmp_path / 'model')
     backbone = policy.backbone
     assert isinstance(backbone, HuggingFaceBackbone)
     kept = {name: value.clone() for name, value in backbone.model.named_parameters()}
-    head = backbone.model.get_output_embeddings()
-    linear = [name for name, module in backbone.model.named_modules()
-              if isinstance(module, torch.nn.Linear) and module is not head]
-    peft.inject_adapter_in_model(peft.LoraConfig(r=2, target_modules=linear), backbone.model)
+    tuning.apply(policy, tuning.TuneConfig(lora=tuning.LoraConfig(rank=2, dropout=0.0)))
     before, after = train(policy)
     assert after['arm'] < before['arm'] and after['caption'] < before['caption']
     found = {name.replace('.base_layer', ''): value
              for name, value in backbone.model.named_parameters() if 'lora_' not in name}
     assert all(torch.equal(found[name], value) for name, value in kept.items())
+    policy.eval()
+    images = {camera.name: torch.randn(1, 1, 3, camera.height, camera.width)
+              for camera in policy.manifest.cameras}
+    with torch.no_grad():
+        adapted = policy(images, policy.encode_instructions(WORDS[:1]))
+        with tuning.merged(policy):
+            plain = policy(images, policy.encode_instructions(WORDS[:1]))
+    torch.testing.assert_close(plain, adapted, atol=1e-5, rtol=0)
 
 
 def test_frozen_model_trains_the_action_token_and_the_head(tmp_path: Path) -> None:
@@ -85,7 +90,8 @@ def test_frozen_model_trains_the_action_token_and_the_head(tmp_path: Path) -> No
     policy = make_policy('kosmos2', tmp_path / 'model')
     backbone = policy.backbone
     assert isinstance(backbone, HuggingFaceBackbone)
-    backbone.model.requires_grad_(False)
+    tuning.apply(policy, tuning.TuneConfig(freeze_vision=True, freeze_language=True,
+                                           freeze_embeddings=True))
     kept = {name: value.clone() for name, value in backbone.model.named_parameters()}
     token = backbone.action_token.detach().clone()
     before, after = train(policy)
@@ -93,3 +99,23 @@ def test_frozen_model_trains_the_action_token_and_the_head(tmp_path: Path) -> No
     assert not torch.equal(backbone.action_token, token)
     assert all(torch.equal(value, kept[name])
                for name, value in backbone.model.named_parameters())
+
+
+@pytest.mark.parametrize('kind', ONE_OF_EACH)
+def test_checkpointed_gradients_are_the_same(kind: str, tmp_path: Path) -> None:
+    """Recomputing the layers in the backward pass changes memory alone."""
+    policy = make_policy(kind, tmp_path / 'model').train()
+    images = {camera.name: torch.randn(1, 2, 3, camera.height, camera.width)
+              for camera in policy.manifest.cameras}
+    found = []
+    for again in (False, True):
+        if again:
+            tuning.checkpoint_gradients(policy)
+        policy.zero_grad()
+        torch.manual_seed(7)
+        policy(images, policy.encode_instructions(WORDS[:1])).arm_BTKA.square().sum().backward()
+        found.append({name: p.grad.clone() for name, p in policy.named_parameters()
+                      if p.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, atol=1e-6, rtol=1e-4)

@@ -97,6 +97,10 @@ class HuggingFaceBackbone(nn.Module):
         states = self.family.text_states(self.model, frame, text)
         return self.model.get_output_embeddings()(states)
 
+    def vision_modules(self) -> list[nn.Module]:
+        """Return what stands between the pixels and the language model."""
+        return [self.model.get_submodule(name) for name in self.family.traits.vision_parts]
+
     def save_assets(self, directory: Path) -> None:
         """Write config.json and the tokenizer files into a checkpoint."""
         pretrained.copy_assets(self.directory.path, directory / ASSETS)
