@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> TrainingModule:
     return made
 
 
-def outcome(module: TrainingModule, seed: int = 0, **changes: Tensor) -> Outcome:
+def outcome(module: TrainingModule, seed: int = 0, **changes: Any) -> Outcome:
     """Return the losses of the first batch, with parts of it replaced."""
     batch = module.data.train_loader().dataset[module.data.order.batch(0)]
     batch = batch._replace(windows=batch.windows._replace(**changes))

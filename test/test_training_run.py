@@ -6,12 +6,11 @@ import csv
 from pathlib import Path
 
 import pytest
-import torch
-from training_data import configured, values, write_store
-
 from ros2_lstm_policy.model import checkpoint
 from ros2_lstm_policy.training import run
 from ros2_lstm_policy.training.keeping import BEST, LAST, STATE
+import torch
+from training_data import configured, values, write_store
 
 
 @pytest.fixture(scope='module')
@@ -67,7 +66,8 @@ def test_a_killed_and_resumed_run_equals_an_unbroken_one(trained: Path, store: P
     assert one['global_step'] == two['global_step'] == 4
     for name, value in one['state_dict'].items():
         assert value.equal(two['state_dict'][name]), name
-    kept = [next(v for k, v in state['callbacks'].items() if 'Keeper' in k) for state in (one, two)]
+    kept = [next(v for k, v in state['callbacks'].items() if 'Keeper' in k)
+            for state in (one, two)]
     for mine, other in zip(kept[0]['average']['average'], kept[1]['average']['average']):
         assert mine.equal(other)
     assert kept[0]['batches'] == kept[1]['batches'] == 8

@@ -211,16 +211,17 @@ class DataModule:
         """Look frame numbers up where the frames are on the device; elsewhere change nothing."""
         if self.config.resident != 'device':
             return batch
+        windows = batch.windows
+        return batch._replace(windows=windows._replace(
+            images=self._look_up(windows.images, device),
+            future_images=self._look_up(windows.future_images, device)))
+
+    def _look_up(self, numbers: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+        if device.type == 'cpu':
+            return {name: self.store.take(name, value.numpy()) for name, value in numbers.items()}
         if self._frames is None:
             self._frames = {name: _upload(images, device)
                             for name, images in self.store.images.items()}
-        windows = batch.windows
-        return batch._replace(windows=windows._replace(
-            images=self._look_up(windows.images),
-            future_images=self._look_up(windows.future_images)))
-
-    def _look_up(self, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        assert self._frames is not None
         return {name: self._frames[name][value] for name, value in numbers.items()}
 
 

@@ -82,7 +82,7 @@ class Policy(nn.Module):
                  checkpoint: Path | None = None) -> None:
         """Make the parts."""
         super().__init__()
-        self.config, self.manifest = _complete(config), manifest
+        self.config, self.manifest = complete(config), manifest
         self.backbone = backbones.create(config.backbone.family, config.backbone.options,
                                          manifest.cameras, checkpoint)
         decoder = config.decoder
@@ -117,7 +117,7 @@ class Policy(nn.Module):
         return self.decoder(self.encode(images, text))
 
 
-def _complete(config: PolicyConfig) -> PolicyConfig:
+def complete(config: PolicyConfig) -> PolicyConfig:
     """Write defaults out, so that a checkpoint does not change with the code's defaults."""
     options = backbones.complete_options(config.backbone.family, config.backbone.options)
     return replace(config, backbone=replace(config.backbone, options=options))

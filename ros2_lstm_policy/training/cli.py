@@ -6,38 +6,69 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ros2_lstm_policy.training.config import TrainConfig
+
+DONE, BAD_INPUT, FAILED, INTERRUPTED = 0, 2, 1, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return the exit status: 0 done, 2 bad input, 130 interrupted."""
+    """Run the command; return 0 done, 1 failed on the way, 2 bad input, 130 interrupted."""
     parser = argparse.ArgumentParser(prog='train', description=__doc__)
     chosen = parser.add_mutually_exclusive_group(required=True)
     chosen.add_argument('--config', type=Path, help='YAML of a run, see docs/training.md')
-    chosen.add_argument('--resume', type=Path, metavar='RUN', help='go on with that run')
+    chosen.add_argument('--resume', type=Path, metavar='RUN', help='go on with the run there')
     parser.add_argument('--dry-run', action='store_true',
                         help='show sizes, memory and the first batch; train nothing')
     parser.add_argument('overrides', nargs='*', metavar='key.subkey=value')
     options = parser.parse_args(arguments)
-    return _run(options)
+    return _train(options)
 
 
-def _run(options: argparse.Namespace) -> int:
+def _train(options: argparse.Namespace) -> int:
+    import torch
+
+    from ros2_lstm_policy.model.backbones.packaged import WeightsError
+    from ros2_lstm_policy.training import run
+    from ros2_lstm_policy.training.failures import explain
+    from ros2_lstm_policy.training.keeping import Interrupted, NotSaved
+    from ros2_lstm_policy.training.module import LossIsNotFinite
+    try:
+        config = _configuration(options)
+        if options.dry_run:
+            run.preview(config)
+        else:
+            run.fit(config, resume=options.resume is not None)
+    except (ValueError, WeightsError) as error:
+        return _fail(str(error), BAD_INPUT)
+    except Interrupted as stop:
+        return _fail(f'{stop}; go on with: train --resume {config.output}', INTERRUPTED)
+    except (LossIsNotFinite, NotSaved) as error:
+        return _fail(f'{error}\n{run.what_is_left(config)}', FAILED)
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        why = explain(error)
+        if why is None:
+            raise
+        return _fail(f'{why}\n{run.what_is_left(config)}', FAILED)
+    return DONE
+
+
+def _configuration(options: argparse.Namespace) -> TrainConfig:
     from ros2_lstm_policy import config
     from ros2_lstm_policy.training import run
     from ros2_lstm_policy.training.config import TrainConfig
-    from ros2_lstm_policy.training.keeping import Interrupted, NotSaved
-    from ros2_lstm_policy.training.module import LossIsNotFinite
-    path = options.config or run.used_config(options.resume)
-    try:
-        chosen = config.load(TrainConfig, path, options.overrides)
-        run.fit(chosen, resume=options.resume is not None)
-    except Interrupted as stop:
-        print(f'train: {stop}; go on with: train --resume {chosen.output}', file=sys.stderr)
-        return 130
-    except (LossIsNotFinite, NotSaved, ValueError) as error:
-        print(f'train: {error}', file=sys.stderr)
-        return 2
-    return 0
+    if options.resume is None:
+        return config.load(TrainConfig, options.config, options.overrides)
+    path = run.used_config(options.resume)
+    return run.resumed(config.load(TrainConfig, path),
+                       config.load(TrainConfig, path, options.overrides), options.resume)
+
+
+def _fail(message: str, status: int) -> int:
+    print(f'train: {message}', file=sys.stderr)
+    return status
 
 
 if __name__ == '__main__':

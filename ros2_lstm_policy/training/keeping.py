@@ -19,6 +19,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from ros2_lstm_policy.model import checkpoint
+from ros2_lstm_policy.training import tuning
 from ros2_lstm_policy.training.card import model_card
 from ros2_lstm_policy.training.module import TrainingModule
 from ros2_lstm_policy.training.weight_average import WeightAverage
@@ -146,11 +147,13 @@ class Keeper(Callback):
         self._saved_step = trainer.global_step
 
     def _export(self, trainer: pl.Trainer, names: tuple[str, ...]) -> None:
-        policy = self._module.objective.policy
+        if not trainer.is_global_zero:
+            return
         card = model_card(self._module, trainer.global_step)
-        for name in names if trainer.is_global_zero else ():
-            with _telling(self._output / name):
-                checkpoint.save(self._output / name, policy, card)
+        with tuning.merged(self._module.objective.policy) as policy:
+            for name in names:
+                with _telling(self._output / name):
+                    checkpoint.save(self._output / name, policy, card)
 
 
 @contextmanager

@@ -22,10 +22,11 @@ from ros2_lstm_policy.data.order import Share
 from ros2_lstm_policy.data.store import FrameStore
 from ros2_lstm_policy.data.windows import WindowIndex
 from ros2_lstm_policy.model import checkpoint
-from ros2_lstm_policy.model.policy import Policy
-from ros2_lstm_policy.training import tuning
+from ros2_lstm_policy.model.policy import complete, Policy
+from ros2_lstm_policy.training import dry_run, tuning
 from ros2_lstm_policy.training.config import TrainConfig
-from ros2_lstm_policy.training.keeping import Keeper, STATE
+from ros2_lstm_policy.training.failures import does_not_fit
+from ros2_lstm_policy.training.keeping import BEST, Keeper, LAST, STATE
 from ros2_lstm_policy.training.module import TrainingModule
 from ros2_lstm_policy.training.objective import Objective
 from ros2_lstm_policy.training.schedule import Schedule
@@ -33,6 +34,8 @@ import torch
 
 USED_CONFIG, LOGS = 'train.yaml', 'logs'
 _ALONE = Share()
+_FIXED = ('data', 'manifest', 'policy', 'losses', 'augmentation', 'optimiser', 'tune',
+          'ema_decay', 'seed')  # what a resumed run keeps
 _PRECISION: dict[str, Any] = {'fp32': '32-true', 'bf16': 'bf16-mixed', 'fp16': '16-mixed'}
 
 
@@ -48,6 +51,8 @@ def assemble(config: TrainConfig, share: Share = _ALONE,
     torch.manual_seed(config.seed)
     policy = _policy(config)
     tuning.apply(policy, config.tune)
+    if config.engine.gradient_checkpointing:
+        tuning.checkpoint_gradients(policy)
     objective = Objective(policy, config.losses)
     pairs = _pairs(config)
     store = _store(config, tell)
@@ -76,9 +81,11 @@ def fit(config: TrainConfig, resume: bool = False) -> None:
     :raises Interrupted: after Ctrl-C, with the state saved.
     :raises LossIsNotFinite: where a loss became NaN.
     """
+    if not resume and (config.output / STATE).exists():
+        raise ValueError(f'{config.output}: holds a run already; go on with `train --resume '
+                         f'{config.output}`, or choose another output')
     logging.getLogger('pytorch_lightning').setLevel(logging.WARNING)
     warnings.filterwarnings('ignore', '.*does not have many workers.*')
-    engine = config.engine
     bar = _Progress(refresh_rate=config.engine.log_every_steps)
     trainer = _trainer(config, bar)
     module = assemble(config, Share(trainer.global_rank, trainer.world_size),
@@ -86,24 +93,85 @@ def fit(config: TrainConfig, resume: bool = False) -> None:
     trainer.callbacks.append(Keeper(module, config.output))  # type: ignore[attr-defined]
     if module.schedule.max_steps is not None:
         bar.batches = module.schedule.max_steps * config.optimiser.accumulate
-    if engine.torch_compile:
+    if config.engine.torch_compile:
         module.objective.policy.backbone.compile()  # type: ignore[attr-defined]
     if trainer.is_global_zero:
         config.output.mkdir(parents=True, exist_ok=True)
         (config.output / USED_CONFIG).write_text(yaml_config.dump(config))
-    trainer.fit(module, module.data.train_loader(), module.data.validation_loader(),
-                ckpt_path=config.output / STATE if resume else None, weights_only=True)
+    try:
+        trainer.fit(module, module.data.train_loader(), module.data.validation_loader(),
+                    ckpt_path=config.output / STATE if resume else None, weights_only=True)
+    except torch.OutOfMemoryError as error:
+        raise _too_large(module) from error
+
+
+def preview(config: TrainConfig) -> None:
+    """Show what a run would be; see :mod:`.dry_run`."""
+    dry_run.dry_run(assemble(config))
+
+
+def resumed(used: TrainConfig, wanted: TrainConfig, where: Path) -> TrainConfig:
+    """
+    Return the configuration that a run goes on with.
+
+    :param used: what the run was started with.
+    :param wanted: the same with overrides.
+    :raises ValueError: where there is no state, or where the state would not fit.
+    """
+    if not (where / STATE).is_file():
+        raise ValueError(f'{where / STATE}: there is no state to go on from; start the run again '
+                         'with --config')
+    for name in _FIXED:
+        found = difference(getattr(used, name), getattr(wanted, name))
+        if found:
+            raise ValueError(f'--resume cannot change {name}: {found}; start a new run, from '
+                             f'init_from={where / LAST}')
+    return replace(wanted, output=where)
+
+
+def what_is_left(config: TrainConfig) -> str:
+    """Say what of a run is on disk."""
+    kept = [str(config.output / name) for name in (BEST, LAST) if (config.output / name).exists()]
+    state = (config.output / STATE).exists()
+    return (f'checkpoints: {", ".join(kept) or "none yet"}; '
+            + (f'go on with: train --resume {config.output}' if state else 'no state to resume'))
+
+
+def difference(found: object, wanted: object) -> str:
+    """Name the keys whose values differ between two configurations."""
+    one, two = _flat('', yaml_config.plain(found)), _flat('', yaml_config.plain(wanted))
+    return ', '.join(f'{key} is {one.get(key)!r}, wanted {two.get(key)!r}'
+                     for key in sorted(one.keys() | two.keys()) if one.get(key) != two.get(key))
+
+
+def _flat(prefix: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {key: item for name, part in value.items()
+            for key, item in _flat(f'{prefix}.{name}' if prefix else str(name), part).items()}
+
+
+def _too_large(module: TrainingModule) -> RuntimeError:
+    config, source = module.config, module.data.train_loader().dataset
+    module.cpu()
+    torch.cuda.empty_cache()
+    batch = module.data.on_device(source[module.data.order.batch(0)], torch.device('cpu'))
+    return does_not_fit(dry_run.estimate_memory(module, batch), config.data.loader.batch_size,
+                        config.optimiser.accumulate, config.engine.gradient_checkpointing)
 
 
 def _policy(config: TrainConfig) -> Policy:
     if config.init_from is None:
         return Policy(config.policy, config.manifest.manifest())
-    policy = checkpoint.load(config.init_from)
-    wanted = Policy(config.policy, config.manifest.manifest(), config.init_from).config
-    if policy.config != wanted:
-        raise ValueError(f'{config.init_from}: is of another architecture than `policy`:\n'
-                         f'found {policy.config}\nwanted {wanted}')
-    return policy.train()
+    policy, wanted = checkpoint.load(config.init_from), complete(config.policy)
+    found, cameras = policy.config, config.manifest.cameras
+    if found != wanted or policy.manifest.cameras != cameras:
+        raise ValueError(f'init_from {config.init_from}: is of another architecture; found '
+                         f'{difference(found, wanted)}'
+                         f'{difference(policy.manifest.cameras, cameras)}')
+    return policy
 
 
 def _pairs(config: TrainConfig) -> PairSet | None:

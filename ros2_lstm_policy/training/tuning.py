@@ -1,11 +1,38 @@
-"""Which parameters are trained: freezing, the last layers only, LoRA."""
+"""Which parameters are trained: freezing, the last layers only, LoRA; and with how much memory."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 from ros2_lstm_policy.model.policy import Policy
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """
+    Low-rank adapters on every linear layer of the language model (Hu et al. 2021, 2106.09685).
+
+    Defaults are the reference's. Checkpoints hold the merged weights.
+
+    :param rank: of the two factors.
+    :param alpha: their product is scaled by alpha / rank.
+    :param dropout: on the adapters' input.
+    """
+
+    rank: int = 64
+    alpha: int = 16
+    dropout: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Refuse an adapter of nothing."""
+        if self.rank < 1 or self.alpha < 1 or not 0 <= self.dropout < 1:
+            raise ValueError('rank and alpha must be at least 1, dropout in [0, 1)')
 
 
 @dataclass(frozen=True)
@@ -13,21 +40,141 @@ class TuneConfig:
     """
     What of the policy stays as it is.
 
-    :param freeze: patterns of parameter names of the policy, as `backbone.vision*`.
+    :param freeze_vision: the image network, with its projector into the language model.
+    :param freeze_language: the language model; its word embeddings have their own switch.
+    :param freeze_embeddings: the word embeddings.
+    :param last_n_layers: train only so many last layers of the language model (of the compact
+        backbone: of its fusion transformer); None for all.
+    :param freeze: patterns of the policy's parameter names that stay too, as `decoder.rnn*`.
+    :param lora: adapters instead of the language model's own weights; None for none.
     """
 
+    freeze_vision: bool = False
+    freeze_language: bool = False
+    freeze_embeddings: bool = False
+    last_n_layers: int | None = None
     freeze: tuple[str, ...] = ()
+    lora: LoraConfig | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself."""
+        if self.last_n_layers is not None and self.last_n_layers < 1:
+            raise ValueError('last_n_layers must be at least 1; freeze_language freezes all')
+        if self.freeze_language and (self.last_n_layers or self.lora):
+            raise ValueError('freeze_language leaves nothing for last_n_layers or lora to train')
 
 
 def apply(policy: Policy, config: TuneConfig) -> None:
     """
-    Freeze what the configuration says.
+    Freeze what the configuration says, and put adapters in.
 
-    :raises ValueError: for a pattern that matches nothing.
+    :raises ValueError: for a part that this policy does not have.
     """
+    parts = _Parts(policy)
+    if config.lora is not None:
+        _inject(policy, parts, config.lora)
+    if config.freeze_vision:
+        _freeze(parts.vision)
+    if config.freeze_language:
+        _freeze(_some(parts.language, 'freeze_language', policy))
+    if config.freeze_embeddings:
+        _freeze(_some(parts.embeddings, 'freeze_embeddings', policy))
+    if config.last_n_layers is not None:
+        if config.last_n_layers > len(parts.layers):
+            raise ValueError(f'tune.last_n_layers: there are {len(parts.layers)} layers, '
+                             f'{config.last_n_layers} were asked for')
+        kept = {id(p) for layer in parts.layers[-config.last_n_layers:]
+                for p in layer.parameters()}
+        _freeze([p for p in [*parts.language, *parts.embeddings, *parts.layers.parameters()]
+                 if id(p) not in kept])
     for pattern in config.freeze:
-        matched = [p for name, p in policy.named_parameters() if fnmatchcase(name, pattern)]
-        if not matched:
-            raise ValueError(f'tune.freeze: {pattern!r} matches no parameter of the policy')
-        for parameter in matched:
-            parameter.requires_grad_(False)
+        _freeze(_some([p for name, p in policy.named_parameters() if fnmatchcase(name, pattern)],
+                      f'freeze {pattern!r}', policy))
+
+
+def checkpoint_gradients(policy: Policy) -> None:
+    """Recompute the backbone's layers in the backward pass instead of keeping what they gave."""
+    model = getattr(policy.backbone, 'model', None)
+    if model is not None:
+        model.gradient_checkpointing_enable({'use_reentrant': False})
+        return
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+    backbone: Any = policy.backbone
+    for blocks in (backbone.vision.stages, backbone.fusion):
+        for number, block in enumerate(blocks):
+            blocks[number] = checkpoint_wrapper(block)
+
+
+class _Parts:
+    """The parts of a policy's backbone, whatever its family."""
+
+    def __init__(self, policy: Policy) -> None:
+        backbone: Any = policy.backbone
+        model = getattr(backbone, 'model', None)
+        if model is None:  # compact: its word encoder is never trained, and not a module
+            self.vision = list(backbone.vision.parameters())
+            self.language: list[nn.Parameter] = []
+            self.embeddings: list[nn.Parameter] = []
+            self.layers: nn.ModuleList = backbone.fusion
+            return
+        towers = backbone.vision_modules()
+        self.vision = [p for tower in towers for p in tower.parameters()]
+        seen = {id(p) for p in self.vision}
+        self.embeddings = list(model.get_input_embeddings().parameters())
+        words = {id(p) for p in self.embeddings}
+        self.language = [p for p in model.parameters() if id(p) not in seen | words]
+        inside = {id(module) for tower in towers for module in tower.modules()}
+        self.layers = max((module for module in model.modules() if id(module) not in inside
+                           and isinstance(module, nn.ModuleList)), key=len)
+
+
+def _freeze(parameters: list[nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+
+
+def _some(parameters: list[nn.Parameter], what: str, policy: Policy) -> list[nn.Parameter]:
+    if not parameters:
+        raise ValueError(f'tune: {what} matches nothing in the backbone '
+                         f'{policy.config.backbone.family!r}')
+    return parameters
+
+
+def _inject(policy: Policy, parts: _Parts, config: LoraConfig) -> None:
+    model = getattr(policy.backbone, 'model', None)
+    if model is None:
+        raise ValueError('tune.lora needs a language model; the backbone '
+                         f'{policy.config.backbone.family!r} has none')
+    import peft
+    language = {id(p) for p in parts.language}
+    head = model.get_output_embeddings()
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)
+              and id(module.weight) in language and module is not head]
+    peft.inject_adapter_in_model(
+        peft.LoraConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout,
+                        target_modules=linear), model)
+
+
+@contextmanager
+def merged(policy: Policy) -> Iterator[Policy]:
+    """Give the policy with its adapters merged into plain layers, and undo that exactly."""
+    layers = [(name, module) for name, module in policy.named_modules()
+              if hasattr(module, 'get_delta_weight')]
+    kept = {name: module.get_base_layer().weight.detach().clone() for name, module in layers}
+    try:
+        for name, module in layers:
+            plain = module.get_base_layer()
+            with torch.no_grad():
+                plain.weight += module.get_delta_weight('default')
+            _replace(policy, name, plain)
+        yield policy
+    finally:
+        for name, module in layers:
+            with torch.no_grad():
+                module.get_base_layer().weight.copy_(kept[name])
+            _replace(policy, name, module)
+
+
+def _replace(policy: Policy, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition('.')
+    setattr(policy.get_submodule(parent), child, module)

@@ -1,0 +1,163 @@
+"""What a run would be: sizes, memory, steps, and the first batch as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+from ros2_lstm_policy.data.datamodule import TrainingBatch
+from ros2_lstm_policy.training.augmentation import augment
+from ros2_lstm_policy.training.config import TrainConfig
+from ros2_lstm_policy.training.module import TrainingModule
+from ros2_lstm_policy.training.objective import total
+import torch
+from torch import nn, Tensor
+
+PICTURE = 'first_batch.png'
+_SHOWN_WINDOWS = 4
+_CAPTION_PX = 14
+_FLOAT_BYTES = 4
+_DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """
+    Device memory of a training step, in GB (1e9 bytes).
+
+    :param weights: of the whole model.
+    :param training: gradients, both moments of AdamW and the average, of what is trained.
+    :param activations: kept for the backward pass, for the configured batch.
+    :param frames: of all episodes, where they lie on the device.
+    """
+
+    weights: float
+    training: float
+    activations: float
+    frames: float
+
+    @property
+    def total(self) -> float:
+        """Return the sum; the device needs some more for workspaces."""
+        return self.weights + self.training + self.activations + self.frames
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return (f'about {self.total:.2f} GB: weights {self.weights:.2f}, gradients, AdamW and '
+                f'average {self.training:.2f}, activations {self.activations:.2f}, frames '
+                f'{self.frames:.2f}')
+
+
+def dry_run(module: TrainingModule) -> None:
+    """Print what a run would be, and write the picture into its output directory."""
+    config, data = module.config, module.data
+    source = data.train_loader().dataset
+    batch = data.on_device(source[data.order.batch(0)], torch.device('cpu'))
+    for line in _table(module):
+        print(line)
+    print(f'memory: {estimate_memory(module, batch)}')
+    config.output.mkdir(parents=True, exist_ok=True)
+    path = config.output / PICTURE
+    picture(module, batch).save(path)
+    print(f'first batch, as the model sees it: {path}')
+
+
+def estimate_memory(module: TrainingModule, batch: TrainingBatch) -> Memory:
+    """Measure what one window keeps for the backward pass, and scale it to the batch."""
+    config = module.config
+    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    copies = 4 if config.ema_decay else 3
+    frames = module.data.store.nbytes if config.data.loader.resident == 'device' else 0
+    return Memory(sum(p.numel() * p.element_size() for p in module.parameters()) / 1e9,
+                  trained * _FLOAT_BYTES * copies / 1e9,
+                  kept_bytes(module, _first(batch)) * config.data.loader.batch_size / 1e9,
+                  frames / 1e9)
+
+
+def kept_bytes(module: TrainingModule, batch: TrainingBatch) -> int:
+    """Return the bytes that a forward pass keeps for the backward pass."""
+    weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(value: Tensor) -> Tensor:
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return value
+
+    precision = _DTYPES[module.config.engine.precision]
+    module.train()
+    with torch.autocast('cpu', precision, enabled=precision != torch.float32), \
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        loss = total(module.losses(batch, module.config.augmentation).terms)
+    assert loss.requires_grad
+    return sum(kept.values())
+
+
+def picture(module: TrainingModule, batch: TrainingBatch) -> Image.Image:
+    """Show augmented windows: a row a window and camera, a column a step, the words above."""
+    windows, cameras = batch.windows, module.data.manifest.cameras
+    shown = min(_SHOWN_WINDOWS, len(windows.instructions))
+    strips = []
+    for camera in cameras:
+        seen = augment(windows.images[camera.name][:shown], camera, module.config.augmentation)
+        mean, std = (np.array(v)[:, None, None] for v in (camera.mean, camera.std))
+        pixels = (seen.numpy() * std + mean).clip(0, 1) * 255
+        strips.append(np.concatenate(list(pixels.astype(np.uint8).transpose(1, 0, 3, 4, 2)), 2))
+    height = sum(strip.shape[1] for strip in strips) + _CAPTION_PX
+    sheet = Image.new('RGB', (max(strip.shape[2] for strip in strips), shown * height), 'white')
+    for row in range(shown):
+        words = f'{windows.instructions[row]} ({windows.episode_names[row]})'
+        ImageDraw.Draw(sheet).text((2, row * height + 1), words, 'black')
+        top = row * height + _CAPTION_PX
+        for strip in strips:
+            sheet.paste(Image.fromarray(strip[row]), (0, top))
+            top += strip.shape[1]
+    return sheet
+
+
+def _table(module: TrainingModule) -> Iterator[str]:
+    config, data, schedule = module.config, module.data, module.schedule
+    yield f'{"part":28}{"parameters":>14}{"trained":>14}'
+    for name, part in _parts(module):
+        sizes = [(p.numel(), p.requires_grad) for p in part.parameters()]
+        yield (f'{name:28}{sum(n for n, _ in sizes):14,}'
+               f'{sum(n for n, trained in sizes if trained):14,}')
+    yield (f'episodes: {len(data.store.episodes)}, held out {data.split.held_out}; windows: '
+           f'{len(data.split.train)} to train on, {len(data.split.validation)} to validate on')
+    windows = config.data.loader.batch_size * config.optimiser.accumulate
+    yield (f'step: {windows} windows a process ({config.data.loader.batch_size} x '
+           f'{config.optimiser.accumulate}); a pass over the data: '
+           f'{schedule.steps_per_epoch:.1f} steps; the run: {_end(config, schedule.max_steps)}')
+
+
+def _parts(module: TrainingModule) -> Iterator[tuple[str, nn.Module]]:
+    policy = module.objective.policy
+    assert isinstance(policy.backbone, nn.Module)
+    for name, part in policy.backbone.named_children():
+        yield f'backbone.{name}', part
+    yield 'decoder', policy.decoder
+    for name, part in module.objective.named_children():
+        if part is not policy:
+            yield f'{name} (training only)', part
+    yield 'all', module
+
+
+def _end(config: TrainConfig, max_steps: int | None) -> str:
+    limits = [] if max_steps is None else [f'{max_steps} steps']
+    if config.schedule.max_time_s is not None:
+        limits.append(f'{config.schedule.max_time_s:.0f} s')
+    return ' or '.join(limits)
+
+
+def _first(batch: TrainingBatch) -> TrainingBatch:
+    """Return a batch of its first window; the image-text pairs stay."""
+    windows = batch.windows
+    return batch._replace(windows=windows._replace(
+        images={name: value[:1] for name, value in windows.images.items()},
+        instructions=windows.instructions[:1], arm_BTKA=windows.arm_BTKA[:1],
+        gripper_open_BTK=windows.gripper_open_BTK[:1], valid_BTK=windows.valid_BTK[:1],
+        future_images={name: value[:1] for name, value in windows.future_images.items()},
+        episode_names=windows.episode_names[:1]))
