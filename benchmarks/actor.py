@@ -1,9 +1,8 @@
 """
 What one decision costs: the compact policy's stages, from two 640 x 480 frames to an action.
 
-Policies are measured in turn, decision by decision: wall-clock time by stage, the CPU time of the
-acting thread (what it takes without other processes on its core), and the wall-clock time of the
-whole. On a GPU each policy runs eagerly and as one CUDA graph, and the largest difference between
+Policies are measured one after the other: wall-clock time by stage, the CPU time of the acting
+thread (what it takes without other processes on its core), and the wall-clock time of the whole. On a GPU each policy runs eagerly and as one CUDA graph, and the largest difference between
 the two chunks is printed.
 """
 
@@ -51,10 +50,9 @@ def observations(count: int) -> list[Observation]:
 def measure(actors: dict[str, PolicyActor], count: int) -> dict[str, list[dict[str, float]]]:
     """Return seconds by stage of every decision, with its thread's CPU time and its wall time."""
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in actors}
-    for actor in actors.values():
+    for name, actor in actors.items():
         actor.warm_up(INSTRUCTION)
-    for observation in observations(count):
-        for name, actor in actors.items():
+        for observation in observations(count):
             cpu, wall = time.thread_time(), time.perf_counter()
             decision = actor.act(observation, INSTRUCTION)
             rows[name].append({**decision.stage_s, 'thread': time.thread_time() - cpu,
