@@ -121,7 +121,8 @@ class ScriptedExpert:
         name, known = self._robot.episode.target, self._robot.privileged
         assert name is not None
         pose = np.append(known.position(name), 0.05 * known.rotation(name))
-        if self._grasp is None or np.abs(pose - self._planned_for).max() > PLAN_KEPT_M:
+        moved = np.abs(pose - self._planned_for).max() > PLAN_KEPT_M
+        if self._grasp is None or (moved and not known.held(name)):  # held, it moves at each step
             self._grasp, self._planned_for = plan_grasp(target, known.finger_yaw, others), pose
         return self._grasp
 

@@ -15,6 +15,7 @@ WIDE_COST_M, BLOCKED_COST_M = 0.05, 0.06
 # the open Panda gripper seen from above, about the point between its finger tips
 FINGERS_FROM_M, FINGERS_TO_M, FINGERS_ACROSS_M = 0.035, 0.065, 0.02
 PALM_TO_M, PALM_ACROSS_M, PALM_ABOVE_M = 0.11, 0.04, 0.03
+NEAR_M = 0.3  # of an object's middle: farther points are out of the open gripper's reach
 
 
 class Grasp(NamedTuple):
@@ -45,6 +46,7 @@ def plan_grasp(points: np.ndarray, yaw: float, others: np.ndarray) -> Grasp:
     if len(layer) < 20:
         layer = points[:, :2]
     grasps = [_grasp_along(layer, height, angle) for angle in ANGLES]
+    others = others[np.abs(others[:, :2] - layer.mean(0)).max(1) < NEAR_M]
     return min(grasps, key=lambda grasp: _cost(grasp, yaw, others))
 
 
