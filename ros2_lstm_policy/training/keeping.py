@@ -108,8 +108,14 @@ class Keeper(Callback):
             self._average.swap()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the state, so that the run can go on with higher limits."""
+        """Write the final weights, and the state, so that the run can go on with higher limits."""
         self._save_state(trainer)
+        if self._average is not None:
+            self._average.swap()
+        measured = self._best < float('inf')
+        self._export(trainer, (LAST,) if measured else (LAST, BEST))
+        if self._average is not None:
+            self._average.swap()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what Lightning's own state lacks; every process calls this."""
