@@ -2,8 +2,9 @@
 What one decision costs: the compact policy's stages, from two 640 x 480 frames to an action.
 
 Policies are measured one after the other: wall-clock time by stage, the CPU time of the acting
-thread (what it takes without other processes on its core), and the wall-clock time of the whole. On a GPU each policy runs eagerly and as one CUDA graph, and the largest difference between
-the two chunks is printed.
+thread (what it takes without other processes on its core), and the wall-clock time of the whole.
+On a GPU each policy runs eagerly and as one CUDA graph, and the largest difference between the
+two chunks is printed.
 """
 
 from __future__ import annotations

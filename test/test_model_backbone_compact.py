@@ -103,12 +103,12 @@ def test_padded_token_ids_are_on_the_right(backbone):
 def test_words_and_both_cameras_change_the_feature(backbone):
     images, text = make_images(make_cameras()), encode(backbone, [LONG, LONG])
     feature = backbone(images, text)
-    assert (backbone(images, encode(backbone, [SHORT, LONG])) - feature)[0].abs().max() > 1e-3
+    assert (backbone(images, encode(backbone, [SHORT, LONG])) - feature)[0].abs().max() > 1e-4
     for name in images:
         other = {**images, name: torch.zeros_like(images[name])}
-        assert (backbone(other, text) - feature).abs().max() > 1e-3
+        assert (backbone(other, text) - feature).abs().max() > 1e-4
     swapped = {'static': images['hand'], 'hand': images['static']}
-    assert (backbone(swapped, text) - feature).abs().max() > 1e-3
+    assert (backbone(swapped, text) - feature).abs().max() > 1e-4
 
 
 @torch.no_grad()

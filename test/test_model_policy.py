@@ -1,5 +1,8 @@
 """The whole policy: shapes, independence of its parts of a batch, and that it learns."""
 
+import copy
+import pickle
+
 import pytest
 from ros2_lstm_policy import config
 from ros2_lstm_policy.config import ConfigError
@@ -90,6 +93,26 @@ def test_it_learns_a_batch_by_heart():
     assert found.arm.item() < 0.25 * first[0]
     assert found.gripper.item() < 0.25 * first[1]
     assert found.gripper_accuracy.item() == 1
+
+
+def test_a_copy_or_a_pickle_is_small_and_says_the_same():
+    policy = make_policy().eval()
+    images = make_images()
+    wanted = policy(images, policy.encode_instructions(WORDS)).arm_BTKA
+    dumped = pickle.dumps(policy)
+    assert len(dumped) < 15e6
+    for other in (copy.deepcopy(policy), pickle.loads(dumped)):
+        assert torch.equal(other(images, other.encode_instructions(WORDS)).arm_BTKA, wanted)
+
+
+def test_training_goes_on_after_the_policy_has_acted_in_the_same_process():
+    """Words kept while acting were tensors that no gradient could pass."""
+    policy, words = make_policy(), ['words that were never said before']
+    with torch.inference_mode():
+        policy.eval().encode_instructions(words)
+    text = policy.train().encode_instructions(words)
+    policy(make_images(batch=1), text).arm_BTKA.sum().backward()
+    assert policy.backbone.text_projection.weight.grad.abs().sum() > 0
 
 
 def test_a_configuration_is_read_back_as_it_was_written():

@@ -79,7 +79,7 @@ class CompactBackbone(nn.Module):
         super().__init__()
         self.feature_dim = options.width
         self.options, self.cameras = options, tuple(camera.name for camera in cameras)
-        self._words = minilm.load(options.text_weights)
+        minilm.load(options.text_weights)  # absent or another: said here, not in an episode
         self.vision = efficientnet_lite.EfficientNetLite0(options.vision_strides)
         self.vision.requires_grad_(options.tune_vision)
         channels = [efficientnet_lite.STAGES[depth - 1].channels for depth in self.vision.depths]
@@ -93,6 +93,11 @@ class CompactBackbone(nn.Module):
         self.film = Film(options.width, len(self.vision.stages)) if options.film else None
         self.fusion = nn.ModuleList(_fusion_layer(options) for _ in range(options.layers))
         self.norm = nn.LayerNorm(options.width)
+
+    @property
+    def _words(self) -> minilm.MiniLM:
+        """Return the word encoder: one a process, so a copy of the backbone has no other."""
+        return minilm.load(self.options.text_weights)
 
     def tokenize(self, instructions: Sequence[str]) -> TextTokens:
         """

@@ -51,19 +51,20 @@ class MiniLM:
         return tuple(self._tokenizer.encode(instruction).ids)
 
     def embeddings(self) -> Tensor:
-        """Return the word embeddings (V, 384), detached."""
+        """Return what each word piece begins as, (V, 384), detached."""
         return self._model.embeddings.word_embeddings.weight.detach()
 
-    @torch.no_grad()
     def _encode(self, ids: tuple[int, ...]) -> Tensor:
         """Return the last hidden states (N, 384), float32 on the CPU."""
-        ids_1N = torch.tensor([ids])
-        return self._model(ids_1N, torch.ones_like(ids_1N)).last_hidden_state[0]
+        with torch.inference_mode(False), torch.no_grad():  # training may use what acting kept
+            ids_1N = torch.tensor([ids])
+            return self._model(ids_1N, torch.ones_like(ids_1N)).last_hidden_state[0]
 
     def _pad(self, rows: tuple[tuple[int, ...], ...], device: torch.device) -> Tensor:
         """Return the states of several instructions (B, N, 384), padded with 0, on a device."""
-        words = [self.states(ids) for ids in rows]
-        return torch.nn.utils.rnn.pad_sequence(words, batch_first=True).to(device)
+        with torch.inference_mode(False), torch.no_grad():
+            words = [self.states(ids) for ids in rows]
+            return torch.nn.utils.rnn.pad_sequence(words, batch_first=True).to(device)
 
 
 @cache
