@@ -10,7 +10,7 @@ import time
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import TwistStamped
+from geometry_msgs.msg import PoseStamped, TwistStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Path as PathMessage
@@ -93,6 +93,7 @@ class Robot:
         frames = QoSProfile(depth=5, reliability=reliability)
         self._images = {name: self.node.create_publisher(Image, topic, frames)
                         for name, topic in (('static', 'rgb'), ('hand', 'hand_rgb'))}
+        self._poses = self.node.create_publisher(PoseStamped, 'ee_pose', 10)
         self._orders = self.node.create_publisher(String, 'instruction', QoSProfile(depth=10))
         self._clock = self.node.create_publisher(Clock, '/clock', qos_profile_sensor_data)
         self.arms, self.grippers, self.twists, self.chunks = [], [], [], []
@@ -109,7 +110,7 @@ class Robot:
         self._reset = self.node.create_client(Trigger, 'policy/reset_episode')
         self._parameters = self.node.create_client(SetParameters, 'policy/set_parameters')
         self.cameras, self.rate_hz, self.stamp_offset_s = {'static', 'hand'}, 20.0, 0.0
-        self.sim_time_ns, self.change_image = None, lambda name, message: None
+        self.pose_m, self.sim_time_ns, self.change_image = None, None, lambda name, message: None
         self.shown, self._next_s, self._random = [], 0.0, np.random.default_rng(0)
 
     def close(self):
@@ -236,6 +237,11 @@ class Robot:
             self.tell_time(self.sim_time_ns + int(1e9 / self.rate_hz))
             now_ns = self.sim_time_ns
         self.show(now_ns + int(self.stamp_offset_s * 1e9))
+        if self.pose_m is not None:
+            pose = PoseStamped()
+            pose.header.stamp, pose.pose.orientation.w = stamp(now_ns), 1.0
+            pose.pose.position.x, pose.pose.position.y, pose.pose.position.z = self.pose_m
+            self._poses.publish(pose)
 
     def _take_arm(self, message):
         self.arms.append(message)

@@ -97,28 +97,45 @@ def test_reset_episode_of_an_inactive_node_says_so(robot):
     assert answer.message == 'the node is inactive: there is no episode to reset'
 
 
-def test_an_episode_after_a_reset_equals_the_one_of_a_fresh_start(robot):
-    """Same frames, same commands: nothing is left of the episode before."""
+def commands_for(robot, frames, first_ns, spacing_ns=100 * MS):
+    """Show frames one by one, each after the answer to the one before; return the answers."""
+    robot.forget()
+    for index, frame in enumerate(frames):
+        robot.show(first_ns + index * spacing_ns, frame)
+        robot.until(lambda n=index: len(robot.commands()) > n)
+    return [values(arm) for arm in robot.commands()]
+
+
+def test_an_episode_after_a_reset_or_a_gap_equals_the_one_of_a_fresh_start(robot):
+    """Same frames, same commands: nothing is left of what was before."""
     rng = np.random.default_rng(1)
     frames = [rng.integers(0, 255, (48, 64, 3), np.uint8) for _ in range(6)]
+    robot.rate_hz = 0
+    robot.bring_to('active', trigger='frames', instruction='pick up the milk',
+                   max_image_age_s=60.0, deadline_s=60.0, max_gap_s=1.0)
+    robot.until_heard()
+    now_ns = time.time_ns()
+    fresh = commands_for(robot, frames, now_ns)
+    assert len(set(fresh)) == len(frames)
+    assert commands_for(robot, frames, now_ns + 1000 * MS) != fresh
+    assert robot.reset().success
+    assert commands_for(robot, frames, now_ns + 2000 * MS) == fresh
+    assert commands_for(robot, frames, now_ns + 5000 * MS) == fresh
 
-    def commands_for(first_ns):
-        robot.forget()
-        for index, frame in enumerate(frames):
-            robot.show(first_ns + index * 100 * MS, frame)
-            robot.until(lambda n=index: len(robot.commands()) > n)
-        return [values(arm) for arm in robot.commands()]
 
+def test_frames_faster_than_the_period_are_thinned_out(robot):
+    """A delta covers one period; three times as many would be three times as fast."""
     robot.rate_hz = 0
     robot.bring_to('active', trigger='frames', instruction='pick up the milk',
                    max_image_age_s=60.0, deadline_s=60.0)
     robot.until_heard()
-    now_ns = time.time_ns()
-    fresh = commands_for(now_ns)
-    assert robot.reset().success
-    again = commands_for(now_ns + 1000 * MS)
-    assert again == fresh
-    assert len(set(fresh)) == len(frames)
+    first_ns = time.time_ns()
+    for index in range(7):
+        robot.show(first_ns + index * 33 * MS)
+        robot.listen(0.05)
+    robot.until(lambda: len(robot.arms) >= 3)
+    robot.listen(0.2)
+    assert [(nanoseconds(arm) - first_ns) // MS for arm in robot.arms] == [0, 99, 198]
 
 
 def test_frames_of_one_stamp_are_answered_with_that_stamp(robot):
@@ -309,6 +326,18 @@ def test_commands_are_slowed_to_the_speed_limits(robot):
     speeds = [np.linalg.norm(values(arm)[:3]) / 0.1 for arm in robot.commands()]
     assert max(speeds) <= 0.01 + 1e-9
     assert robot.give(max_linear_speed_m_s=0.4) == []
+
+
+def test_the_workspace_is_kept_with_the_pose_that_the_robot_tells(robot):
+    """Without a pose nothing moves; at the wall nothing moves outwards."""
+    box = [0.5, -1e-6, 0.2, 0.500001, 1e-6, 0.200001]
+    robot.bring_to('active', instruction='pick up the milk', workspace_m=box)
+    robot.until(robot.holds('the tool pose is missing or old'))
+    robot.pose_m = (0.5, 0.0, 0.2)
+    robot.until(robot.holds('the step would take the tool to'))
+    assert not robot.acts()
+    robot.pose_m = None
+    robot.bring_to('unconfigured', workspace_m=[-np.inf] * 3 + [np.inf] * 3)
 
 
 def spoil_long_instructions(policy):

@@ -5,10 +5,12 @@ from pathlib import Path
 import signal
 from types import SimpleNamespace
 
+import cv2
 from node_robot import node_process, Robot, WAIT_S
 import numpy as np
 import pytest
 import rclpy
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
 from rclpy.qos import ReliabilityPolicy
@@ -138,6 +140,28 @@ def test_a_qos_override_changes_its_topic_and_no_other(make_node):
     inputs = Inputs(node, Settings(), ('static', 'hand'), lambda: None, lambda text: None)
     qos = {c: s.qos_profile.reliability for c, s in inputs._images.items()}
     assert qos == {'static': ReliabilityPolicy.RELIABLE, 'hand': ReliabilityPolicy.BEST_EFFORT}
+
+
+def test_compressed_images_are_taken_where_asked_for(make_node, robot):
+    """The same topic, another type."""
+    node = make_node()
+    inputs = Inputs(node, Settings(compressed=True), ('static',), lambda: None, lambda text: None)
+    robot.rate_hz = 0
+    robot.node.destroy_publisher(robot._images['static'])
+    publisher = robot.node.create_publisher(CompressedImage, 'rgb', 1)
+    message = CompressedImage(format='png', data=cv2.imencode(
+        '.png', np.full((4, 6, 3), (1, 2, 3), np.uint8))[1].tobytes())
+    message.header.stamp.sec = 7
+    executor = SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+
+    def taken():
+        publisher.publish(message)
+        executor.spin_once(timeout_sec=0.1)
+        return inputs.sampler.frames
+    frame = robot.until(taken)['static']
+    assert frame.stamp_ns == 7 * 10**9
+    np.testing.assert_array_equal(frame.image, np.full((4, 6, 3), (3, 2, 1)))
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])

@@ -24,6 +24,7 @@ from ros2_lstm_policy.types import Actor, Decision, Observation, Reason
 
 MAX_INSTRUCTION_CHARACTERS = 1000
 _STOP_TIMEOUT_S = 2.0
+_LEAST_SPACING = 0.9
 _NS = 1_000_000_000
 
 
@@ -48,7 +49,11 @@ class Commander:
         self.worker = PolicyWorker(actor, self._deliver, first_episode)
         self.latencies, self.ticks, self.commands = Latencies(), Rate(), Rate()
         self._instruction = instruction.strip()
+        # Frames may come faster than the policy's period; its deltas cover one period each.
+        self._least_spacing_ns = int(_LEAST_SPACING * limits.period_s * _NS)
         self._last_set: int | None = None
+        self._last_submitted: int | None = None
+        self.restarts, self.slowed = 0, 0
         self._seen_ticks = -1
         self._begun_ns = 0
 
@@ -71,11 +76,13 @@ class Commander:
                 f'the policy did not return within {_STOP_TIMEOUT_S} s; it is left behind')
 
     def frame_arrived(self) -> None:
-        """Tick where ticks come from frames and all cameras have shown one moment."""
+        """Tick where ticks come from frames and all cameras have shown one moment that is due."""
         if self._settings.trigger != 'frames':
             return
         stamp_ns = self._inputs.sampler.complete_set()
-        if stamp_ns is not None and stamp_ns != self._last_set:
+        if stamp_ns is None:
+            return
+        if self._last_set is None or stamp_ns - self._last_set >= self._least_spacing_ns:
             self._last_set = stamp_ns
             self.tick()
 
@@ -110,6 +117,7 @@ class Commander:
             dropped = self.worker.reset()
             self._inputs.sampler.reset()
             self._gripper.reset()
+            self._last_submitted = None
             self._begun_ns = self._now_ns()
             for stamp_ns in [job.observation.stamp_ns for job in dropped] or [self._begun_ns]:
                 self._hold([Reason(code, text)], stamp_ns)
@@ -150,6 +158,7 @@ class Commander:
                                       f'/clock says {now_ns / _NS:.3f} s')])
 
     def _submit(self, observation: Observation, due_ns: int) -> None:
+        self._forget_after_a_gap(observation.stamp_ns)
         spent_ns = time.monotonic_ns() - due_ns
         arrival = self._inputs.arrival(observation)
         if arrival is not None:
@@ -161,6 +170,13 @@ class Commander:
             self._hold([Reason('superseded', 'the policy is slower than its control period: a '
                                'newer observation came before this one was looked at')],
                        replaced.observation.stamp_ns)
+
+    def _forget_after_a_gap(self, stamp_ns: int) -> None:
+        """Begin the history afresh where it would join moments that training never joined."""
+        last_ns, self._last_submitted = self._last_submitted, stamp_ns
+        if last_ns is not None and stamp_ns - last_ns > self._settings.max_gap_s * _NS:
+            self.worker.forget()
+            self.restarts += 1
 
     def _give_up_what_is_overdue(self, now_ns: int) -> None:
         job = self.worker.current
@@ -205,6 +221,7 @@ class Commander:
         is_open = self._gripper.update(action.gripper_open, observation.stamp_ns / _NS)
         self._outputs.command(observation.stamp_ns, checked.arm * share, is_open)
         self.commands.add()
+        self.slowed += checked.slowed < 1
         self._holds.end()
         self._note_latencies(outcome, decision)
         self._outputs.intention(observation.stamp_ns, decision, pose)

@@ -64,6 +64,7 @@ class GuardedLifecycleNode(LifecycleNode):
         """Enable the publishers, then act."""
         result = super().on_activate(state)
         if result == SUCCESS and not self._succeeds(self.activate):
+            self._succeeds(self.deactivate, keep_error=True)
             super().on_deactivate(state)
             return FAILURE
         return result

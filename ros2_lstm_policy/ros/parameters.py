@@ -57,8 +57,8 @@ class Settings:
         CAMERAS, 'the cameras that this robot has; a checkpoint that needs another one is refused')
     compressed: bool = _parameter(False, 'subscribe to CompressedImage on the image topics')
     trigger: str = _parameter(
-        'timer', 'what begins a tick: the timer, or each set of camera frames of one stamp '
-        '(lock-step simulation, bags)', choices=('timer', 'frames'))
+        'timer', 'what begins a tick: the timer, or a set of camera frames of one stamp, at most '
+        'one a period (synchronised cameras, lock-step simulation)', choices=('timer', 'frames'))
     control_rate_hz: float = _parameter(
         0.0, "ticks a second; 0 takes the checkpoint's, another value than its is refused",
         'Hz', 0.0, 1000.0)
@@ -66,6 +66,9 @@ class Settings:
         0.2, 'greatest age of an image that is acted on', 's', 0.001, 60.0)
     max_skew_s: float = _parameter(
         0.05, 'greatest distance between the stamps of the cameras', 's', 0.0, 60.0)
+    max_gap_s: float = _parameter(
+        1.0, 'after a longer time without an observation the history begins afresh', 's',
+        0.001, 60.0)
     deadline_s: float = _parameter(
         0.3, 'greatest age of an observation when its command goes out', 's', 0.001, 60.0,
         live=True)

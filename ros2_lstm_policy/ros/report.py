@@ -48,7 +48,8 @@ def commands(name: str, commander: Commander, holds: Holds) -> DiagnosticStatus:
         'episode': commander.worker.episode, 'instruction': commander.instruction[:200],
         'ticks': commander.ticks.count, 'tick rate [Hz]': f'{commander.ticks.read_hz():.2f}',
         'commands': commander.commands.count,
-        'command rate [Hz]': f'{commander.commands.read_hz():.2f}'}
+        'command rate [Hz]': f'{commander.commands.read_hz():.2f}',
+        'slowed to the speed limits': commander.slowed, 'history restarts': commander.restarts}
     values |= {f'held: {code}': count for code, count in sorted(holds.counts.items())}
     message = '; '.join(reason.text for reason in holds.current)
     return status(f'{name}: commands', diagnostics.level(holds.current),
