@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import datetime
+import os
 from pathlib import Path
 import sys
 import time
@@ -20,7 +21,7 @@ from ros2_lstm_policy.config import dump
 from ros2_lstm_policy.data.rosbag import format as bag
 from ros2_lstm_policy.data.rosbag import set_aside_unfinished
 from ros2_lstm_policy.data.rosbag.background import BackgroundBag, Message
-from ros2_lstm_policy.ros import diagnostics
+from ros2_lstm_policy.ros import diagnostics, nodes
 from ros2_lstm_policy.ros.lifecycle import run
 from ros2_lstm_policy.ros.recorder_inputs import RecorderInputs
 from ros2_lstm_policy.ros.recorder_settings import RecorderParameters, RecorderSettings
@@ -242,7 +243,8 @@ def _answering(node: RecorderNode, work: Callable[[], str]) -> Callable[..., Tri
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the node until it is interrupted."""
+    """Run the node until it is interrupted, with room for whole images in shared memory."""
+    os.environ.update(nodes.environment())
     return run(RecorderNode, arguments)  # type: ignore[arg-type]
 
 
