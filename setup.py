@@ -40,6 +40,7 @@ setup(
             'train = ros2_lstm_policy.training.cli:main',
             'dataset = ros2_lstm_policy.data.dataset:main',
             'collect = ros2_lstm_policy.sim.collect:main',
+            'dagger = ros2_lstm_policy.sim.dagger:main',
             'evaluate = ros2_lstm_policy.evaluation.evaluate:main',
             'import_robovlms = ros2_lstm_policy.evaluation.import_robovlms:main',
             'init_checkpoint = ros2_lstm_policy.model.init_checkpoint:main',
