@@ -21,6 +21,8 @@ PACKAGE = 'ros2_lstm_policy'
 # The one name that this version of Fast DDS reads; FASTDDS_DEFAULT_PROFILES_FILE has no effect.
 DDS_PROFILE_VARIABLE = 'FASTRTPS_DEFAULT_PROFILES_FILE'
 DDS_PROFILE = 'fastdds_shm.xml'
+# How long launch waits for a node that was asked to end [s]; a busy machine needs more than 5.
+LEAVE_S = '15'
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def for_launch(spec: NodeSpec) -> dict[str, Any]:
         'parameters': [_params_path(spec), dict(spec.parameters)],
         'remappings': list(spec.remappings.items()),
         'additional_env': environment(),
+        'sigterm_timeout': LEAVE_S,
     }
 
 
