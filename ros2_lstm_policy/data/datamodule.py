@@ -185,7 +185,7 @@ class DataModule:
         if self.config.resident == 'memory':
             return self.store.to('cpu')
         numbers = np.arange(sum(self.store.lengths))
-        return replace(self.store, images={name: numbers for name in self.store.images})
+        return replace(self.store, images=dict.fromkeys(self.store.images, numbers))
 
     def train_loader(self) -> DataLoader[Any]:
         """Return an endless loader that begins at batch `order.start`."""

@@ -93,7 +93,8 @@ class Keeper(Callback):
             trainer.should_stop = True
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure the averaged weights."""
+        """Measure the averaged weights, in batches of any size: nothing is compiled for them."""
+        torch.compiler.set_stance('force_eager')
         if self._average is not None:
             self._average.swap()
 
@@ -104,6 +105,7 @@ class Keeper(Callback):
         names = (LAST, BEST) if loss < self._best else (LAST,)
         self._best = min(self._best, loss)
         self._export(trainer, names)
+        torch.compiler.set_stance('default')
         if self._average is not None:
             self._average.swap()
 

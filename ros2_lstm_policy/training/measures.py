@@ -37,10 +37,8 @@ class Measures:
 
     def add(self, outcome: Outcome) -> None:
         """Take the losses and metrics of a batch in."""
-        for name, term in outcome.terms.items():
+        for name, term in (outcome.terms | outcome.metrics).items():
             self._add(name, term.value, term.entries)
-        for name, value in outcome.metrics.items():
-            self._add(name, value, outcome.terms['arm'].entries)
 
     def add_swapped(self, outcome: Outcome) -> None:
         """Take the same batch under wrong instructions in."""

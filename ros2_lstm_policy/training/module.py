@@ -91,11 +91,11 @@ class TrainingModule(pl.LightningModule):
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         """Return the weighted total of a batch."""
         outcome = self.losses(batch, self.config.augmentation)
-        terms = self._shared(outcome.terms)
+        terms, metrics = self._shared(outcome.terms), self._shared(outcome.metrics)
         loss = total(terms)
         self._watch(loss.detach(), batch)
         self._row.add({'loss': loss, **{f'loss_{name}': t.value for name, t in terms.items()},
-                       **outcome.metrics})
+                       **{name: metric.value for name, metric in metrics.items()}})
         return loss
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer,

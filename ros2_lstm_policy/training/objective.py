@@ -109,10 +109,10 @@ class Words(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """All losses of a batch by name, and numbers that are only logged."""
+    """All losses of a batch by name, and means that are only logged (of ratio 0)."""
 
     terms: dict[str, Term]
-    metrics: dict[str, Tensor]
+    metrics: dict[str, Term]
 
 
 class Objective(nn.Module):
@@ -165,7 +165,7 @@ class Objective(nn.Module):
             self._add_caption(terms, images, tokens)
         if words is not None:
             self._add_cotrain(terms, words)
-        return Outcome(terms, {'gripper_accuracy': action.gripper_accuracy})
+        return Outcome(terms, {'gripper_accuracy': Term(action.gripper_accuracy, 0.0, count)})
 
     def _add_forward(self, terms: dict[str, Term], features_BTND: Tensor, batch: Batch) -> None:
         frames = self.config.forward.frames

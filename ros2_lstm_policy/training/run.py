@@ -86,6 +86,7 @@ def fit(config: TrainConfig, resume: bool = False) -> None:
                          f'{config.output}`, or choose another output')
     logging.getLogger('pytorch_lightning').setLevel(logging.WARNING)
     warnings.filterwarnings('ignore', '.*does not have many workers.*')
+    torch.set_float32_matmul_precision('high')  # TF32 for what autocast leaves in fp32
     bar = _Progress(refresh_rate=config.engine.log_every_steps)
     trainer = _trainer(config, bar)
     module = assemble(config, Share(trainer.global_rank, trainer.world_size),

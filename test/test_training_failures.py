@@ -1,0 +1,189 @@
+"""What goes wrong in a run is named, and nothing that was saved is lost."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from ros2_lstm_policy.model import checkpoint
+from ros2_lstm_policy.training import cli, run
+from ros2_lstm_policy.training.failures import does_not_fit, explain
+from ros2_lstm_policy.training.keeping import LAST, STATE
+import torch
+from training_data import values, write_store
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a configuration, its store and a finished run of one step."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp('failures')
+    write_store(folder / 'store', episodes=6, steps=6)
+    settings = values(folder / 'run', folder / 'store', 1)
+    (folder / 'train.yaml').write_text(yaml.safe_dump(settings))
+    assert cli.main(['--config', str(folder / 'train.yaml')]) == cli.DONE
+    return folder
+
+
+def train(folder: Path, *overrides: str) -> int:
+    """Run the command on that configuration."""
+    return cli.main(['--config', str(folder / 'train.yaml'), *overrides])
+
+
+@pytest.mark.parametrize(('overrides', 'wanted'), [
+    (['optimiser.learning_rate=1'], "unknown key 'learning_rate'"),
+    (['schedule.max_steps=soon'], 'max_steps: expected int'),
+    (['schedule.max_steps=null'], 'set at least one of max_steps'),
+    (['losses.kl_div_ratio=0.1'], 'kl_div_ratio'),
+    (['losses.fwd_loss_ratio=0.1', 'losses.forward.frames=9'], 'must be below the chunk'),
+    (['policy.backbone.options.colour=1'], "unknown key 'colour'"),
+    (['tune.freeze=[nothing*]'], 'matches nothing'),
+    (['tune.lora={}'], 'needs a language model'),
+    (['tune.last_n_layers=9'], '9 were asked for'),
+    (['optimiser.groups=[{match: nothing}]'], 'matches no trained parameter'),
+    (['data.sources=[{path: x}]'], 'set either sources or store'),
+    (['losses.cotrain={path: nowhere}'], 'metadata.jsonl'),
+    (['init_from=nowhere'], 'is missing'),
+])
+def test_a_bad_configuration_is_refused_by_name(trained: Path, overrides: list[str],
+                                                wanted: str, capsys: pytest.CaptureFixture[str],
+                                                tmp_path: Path) -> None:
+    """The key and what to do, and no run directory is left behind."""
+    status = train(trained, f'output={tmp_path / "out"}', *overrides)
+    assert status == cli.BAD_INPUT
+    assert wanted in capsys.readouterr().err
+    assert not (tmp_path / 'out' / LAST).exists()
+
+
+def test_a_bad_configuration_fails_before_data_is_read(trained: Path,
+                                                       capsys: pytest.CaptureFixture[str]) -> None:
+    """The model is built first; a store that is not there is not even looked for."""
+    assert train(trained, 'data.store=nowhere', 'tune.freeze=[nothing*]') == cli.BAD_INPUT
+    assert 'nowhere' not in capsys.readouterr().err
+
+
+def test_a_run_is_not_overwritten(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Starting again where a run lies would lose it."""
+    assert train(trained) == cli.BAD_INPUT
+    assert 'holds a run already' in capsys.readouterr().err
+
+
+def test_resume_refuses_another_architecture(trained: Path,
+                                             capsys: pytest.CaptureFixture[str]) -> None:
+    """The state of one model is none of another; the key is named."""
+    status = cli.main(['--resume', str(trained / 'run'), 'policy.decoder.hidden_size=8'])
+    assert status == cli.BAD_INPUT
+    assert 'decoder.hidden_size is 16, wanted 8' in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_architecture_is_no_start(
+        trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """`init_from` says which keys differ."""
+    status = train(trained, f'output={tmp_path}', f'init_from={trained / "run" / LAST}',
+                   'policy.decoder.hidden_size=8')
+    assert status == cli.BAD_INPUT
+    assert 'decoder.hidden_size is 16, wanted 8' in capsys.readouterr().err
+
+
+def test_a_run_starts_from_a_checkpoint(trained: Path, tmp_path: Path) -> None:
+    """The weights are those of the checkpoint until the first step."""
+    from training_data import configured
+    settings = values(tmp_path, trained / 'store')
+    module = run.assemble(configured(settings, f'init_from={trained / "run" / LAST}'),
+                          tell=lambda line: None)
+    kept = checkpoint.load(trained / 'run' / LAST).state_dict()
+    for name, value in module.objective.policy.state_dict().items():
+        assert value.equal(kept[name]), name
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_episodes(
+        trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """One label of infinity, in one episode; nothing is saved after it."""
+    store = tmp_path / 'store'
+    write_store(store, episodes=6, steps=6)
+    gripper = np.fromfile(store / 'gripper_open.f32', np.float32)
+    gripper[:6] = np.inf  # episode_0
+    gripper.tofile(store / 'gripper_open.f32')
+    status = train(trained, f'output={tmp_path / "out"}', f'data.store={store}',
+                   'schedule.max_steps=20', 'validation.every_steps=100')
+    message = capsys.readouterr().err
+    assert status == cli.FAILED
+    assert 'episode_0' in message
+    assert 'NaN or infinite' in message
+    if (tmp_path / 'out' / STATE).exists():
+        state = torch.load(tmp_path / 'out' / STATE, weights_only=True)['state_dict']
+        assert all(value.isfinite().all() for value in state.values())
+
+
+def test_a_full_disk_keeps_the_previous_checkpoint_whole(trained: Path, tmp_path: Path) -> None:
+    """The system refuses files above 2 MB, as a full disk would refuse the rest of one."""
+    before = checkpoint.fingerprint(trained / 'run' / LAST)
+    state = (trained / 'run' / STATE).read_bytes()
+
+    def small_files() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
+
+    process = command(trained, ['--resume', str(trained / 'run'), 'schedule.max_steps=3'],
+                      preexec_fn=small_files)
+    _, message = process.communicate(timeout=120)
+    assert process.returncode == cli.FAILED, message[-2000:]
+    assert 'could not be written' in message and 'the one before is whole' in message
+    assert checkpoint.fingerprint(trained / 'run' / LAST) == before
+    assert (trained / 'run' / STATE).read_bytes() == state
+    assert not list((trained / 'run').glob('**/*.partial'))
+
+
+def test_ctrl_c_saves_and_says_how_to_resume(trained: Path, tmp_path: Path) -> None:
+    """The first Ctrl-C ends the step, saves the state and names the command that goes on."""
+    process = command(trained, ['--config', str(trained / 'train.yaml'),
+                                f'output={tmp_path}', 'schedule.max_steps=100000',
+                                'validation.every_steps=100000', 'engine.save_every_steps=100000'])
+    curve = tmp_path / 'logs' / 'part_0' / 'metrics.csv'
+    deadline = time.monotonic() + 120
+    while not curve.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate(timeout=120)
+    assert process.returncode == cli.INTERRUPTED, message[-2000:]
+    assert f'train --resume {tmp_path}' in message
+    step = torch.load(tmp_path / STATE, weights_only=True)['global_step']
+    assert cli.main(['--resume', str(tmp_path), f'schedule.max_steps={step + 1}']) == cli.DONE
+
+
+def command(folder: Path, arguments: list[str], **more: object) -> subprocess.Popen[str]:
+    """Start the command as a process of its own."""
+    environment = os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
+        [sys.executable, '-m', 'ros2_lstm_policy.training.cli', *arguments], env=environment,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **more)
+
+
+def test_a_batch_that_does_not_fit_says_what_to_lower() -> None:
+    """The estimate, and the keys that make a step smaller."""
+    error = does_not_fit('about 200 GB', 64, 1, checkpointing=False)
+    for wanted in ('about 200 GB', 'data.loader.batch_size (now 64)', 'optimiser.accumulate',
+                   'gradient_checkpointing'):
+        assert wanted in str(explain(error))
+
+
+def test_a_lost_worker_is_explained(trained: Path, capsys: pytest.CaptureFixture[str],
+                                    tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that the system kills ends the run with a reason, not with a hang."""
+    def killed(self: object, request: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    from ros2_lstm_policy.data.datamodule import WindowSource
+    monkeypatch.setattr(WindowSource, '__getitem__', killed)
+    assert train(trained, f'output={tmp_path}', 'data.loader.workers=1') == cli.FAILED
+    assert 'lower data.loader.workers' in capsys.readouterr().err
