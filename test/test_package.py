@@ -91,6 +91,14 @@ def test_help_of_a_program_needs_no_torch(name: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_what_a_launch_file_imports_needs_neither_torch_nor_rclpy() -> None:
+    """`ros2 launch ... --show-args` works wherever launch does."""
+    code = ('import sys, ros2_lstm_policy.ros.nodes\n'
+            "sys.exit(', '.join({'torch', 'rclpy'} & set(sys.modules)))")
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT)
+    assert not result.stderr.strip()
+
+
 def test_every_requirement_is_pinned_as_in_the_lock() -> None:
     """One version of each package, whichever file asks for it."""
     lock = dict(re.findall(r'^([\w.-]+)==(\S+)$',
