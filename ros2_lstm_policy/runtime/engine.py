@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 import time
-from typing import cast, Literal, NamedTuple, Protocol
+from typing import cast, Literal, NamedTuple, Protocol, TypeAlias
 
 from ros2_lstm_policy.model.backbones.base import EncodedText
 from ros2_lstm_policy.model.policy import Policy
@@ -127,18 +128,42 @@ class EagerEngine:
             torch.cuda.synchronize(self.device)
 
 
+Tick: TypeAlias = Callable[[], tuple[Prediction, HistoryState]]
+Capture: TypeAlias = Callable[[Tick], tuple[Callable[[], None], Prediction, HistoryState]]
+
+
+def capture_cuda_graph(device: torch.device,
+                       tick: Tick) -> tuple[Callable[[], None], Prediction, HistoryState]:
+    """
+    Capture a tick.
+
+    :return: what replays it, and its outputs, which every replay overwrites.
+    """
+    with torch.cuda.device(device):
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_GRAPH_WARM_UPS):
+                tick()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            prediction, after = tick()
+    return graph.replay, prediction, after
+
+
 class GraphEngine:
     """
-    Replays a CUDA graph of the whole tick, one for each length of the encoded text.
+    Replays a captured tick, one for each length of the encoded text.
 
     :param eager: what is captured.
+    :param capture: how.
     """
 
-    def __init__(self, eager: EagerEngine) -> None:
+    def __init__(self, eager: EagerEngine, capture: Capture) -> None:
         """Capture nothing yet; the first tick of each text length does."""
-        if eager.device.type != 'cuda':
-            raise ValueError(f'CUDA graphs need a CUDA device, found {eager.device}')
-        self._eager, self._ticks = eager, {}  # type: ignore[var-annotated]
+        self._eager, self._capture = eager, capture
+        self._ticks: dict[tuple[torch.Size, ...], _CapturedTick] = {}
         self.start, self.encode_text = eager.start, eager.encode_text
 
     @torch.inference_mode()
@@ -148,31 +173,23 @@ class GraphEngine:
         begin = time.perf_counter()
         key = tuple(part.shape for part in text)
         if key not in self._ticks:
-            self._ticks[key] = _CapturedTick(self._eager, images, text, state)
+            self._ticks[key] = _CapturedTick(self._eager, self._capture, images, text, state)
         prediction, state = self._ticks[key].replay(images, text, state)
         stage_s['model'] = time.perf_counter() - begin
         return prediction, state
 
 
 class _CapturedTick:
-    """A graph with its inputs and outputs in fixed places."""
+    """A captured tick with its inputs and outputs in fixed places."""
 
-    def __init__(self, eager: EagerEngine, images: Mapping[str, Tensor], text: EncodedText,
-                 state: HistoryState) -> None:
-        self._images = {name: image.to(eager.device) for name, image in images.items()}
+    def __init__(self, eager: EagerEngine, capture: Capture, images: Mapping[str, Tensor],
+                 text: EncodedText, state: HistoryState) -> None:
+        self._images = {name: image.clone().to(eager.device) for name, image in images.items()}
         self._text = EncodedText(*(part.clone() for part in text))
         self._state = HistoryState(*(part.clone() for part in state))
         self._said: EncodedText | None = None
-        tick = _tick(eager, self._images, self._text, self._state)
-        stream = torch.cuda.Stream(eager.device)
-        stream.wait_stream(torch.cuda.current_stream(eager.device))
-        with torch.cuda.stream(stream):
-            for _ in range(_GRAPH_WARM_UPS):
-                tick()
-        torch.cuda.current_stream(eager.device).wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._prediction, self._after = tick()
+        self._launch, self._prediction, self._after = capture(
+            lambda: eager.think(eager.see(self._images, self._text), self._state))
 
     def replay(self, images: Mapping[str, Tensor], text: EncodedText,
                state: HistoryState) -> tuple[Prediction, HistoryState]:
@@ -185,14 +202,9 @@ class _CapturedTick:
             self._said = text
         for place, part in zip(self._state, state):
             place.copy_(part)
-        self._graph.replay()
+        self._launch()
         after = HistoryState(*(part.clone() for part in self._after))
-        return Prediction(*(part.cpu() for part in self._prediction)), after
-
-
-def _tick(eager: EagerEngine, images: Mapping[str, Tensor], text: EncodedText,
-          state: HistoryState) -> Callable[[], tuple[Prediction, HistoryState]]:
-    return lambda: eager.think(eager.see(images, text), state)
+        return Prediction(*(part.to('cpu', copy=True) for part in self._prediction)), after
 
 
 def create(policy: Policy, precision: Precision = 'fp32', cuda_graph: bool = True,
@@ -204,5 +216,6 @@ def create(policy: Policy, precision: Precision = 'fp32', cuda_graph: bool = Tru
         is not `capturable`, it has no effect.
     """
     eager = EagerEngine(policy, precision, threads)
-    graph = cuda_graph and eager.device.type == 'cuda' and policy.backbone.capturable
-    return GraphEngine(eager) if graph else eager
+    if cuda_graph and eager.device.type == 'cuda' and policy.backbone.capturable:
+        return GraphEngine(eager, partial(capture_cuda_graph, eager.device))
+    return eager
