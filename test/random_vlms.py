@@ -2,12 +2,15 @@
 Model directories with random weights and a small tokenizer, made on the spot: no downloads.
 
 The tests use them tiny; the benchmark of backbones makes them as large as the published models.
+
+    PYTHONPATH=. python test/random_vlms.py kosmos2 /tmp/kosmos2
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+import sys
 from typing import Any
 
 from tokenizers import decoders, models, pre_tokenizers, processors, Tokenizer, trainers
@@ -194,3 +197,7 @@ def family(kind: str) -> str:
 def side(kind: str) -> int:
     """Return the side of a tiny kind's images."""
     return SIDE.get(kind, 28)
+
+
+if __name__ == '__main__':
+    print(make(sys.argv[1], Path(sys.argv[2])), f'{side(sys.argv[1])}x{side(sys.argv[1])}')

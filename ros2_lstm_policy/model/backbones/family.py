@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
+from ros2_lstm_policy.config import ConfigError
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.model.backbones.base import TextTokens
 from torch import Tensor
@@ -128,7 +129,7 @@ class Family(Protocol):
     traits: Traits
 
     def check_image(self, config: Any, camera: CameraSpec) -> None:
-        """Raise ValueError for an image size that the vision tower does not take."""
+        """Raise ConfigError for an image size that the vision tower does not take."""
 
     def image_tokens(self, model: Any, pixels_BCHW: Tensor) -> ImageTokens:
         """Encode images, through the projector into the language model's width."""
@@ -150,10 +151,10 @@ def check_square(config: Any, camera: CameraSpec) -> None:
     """
     Check the image size for a tower whose positions were learned for one size.
 
-    :raises ValueError: where the camera gives another size.
+    :raises ConfigError: where the camera gives another size.
     """
     side = config.vision_config.image_size
     if (camera.height, camera.width) != (side, side):
-        raise ValueError(f'camera {camera.name!r}: {camera.height}x{camera.width}, but the vision '
-                         f'tower of this {config.model_type} takes {side}x{side}; set height and '
-                         'width of the camera in the manifest')
+        raise ConfigError(f'camera {camera.name!r}: {camera.height}x{camera.width}, but the vision '
+                          f'tower of this {config.model_type} takes {side}x{side}; set height '
+                          'and width of the camera in the manifest')

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ros2_lstm_policy.config import ConfigError
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.model.backbones.base import TextTokens
 from ros2_lstm_policy.model.backbones.family import Frame, ImageTokens, Options, Traits
@@ -35,9 +36,9 @@ class Florence2:
         largest = stride * vision.max_position_embeddings
         for side in (camera.height, camera.width):
             if side % stride or side > largest:
-                raise ValueError(f'camera {camera.name!r}: {camera.height}x{camera.width}, but '
-                                 f'this florence2 takes multiples of {stride} up to {largest}; '
-                                 'set height and width of the camera in the manifest')
+                raise ConfigError(f'camera {camera.name!r}: {camera.height}x{camera.width}, but '
+                                  f'this florence2 takes multiples of {stride} up to {largest}; '
+                                  'set height and width of the camera in the manifest')
 
     def image_tokens(self, model: Any, pixels_BCHW: Tensor) -> ImageTokens:
         """Encode: one token for the whole image, then one for each place."""

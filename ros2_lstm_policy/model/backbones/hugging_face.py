@@ -40,7 +40,7 @@ class HuggingFaceBackbone(nn.Module):
         :param families: the variants that the module knows; config.json chooses one.
         :param checkpoint: a directory that :meth:`save_assets` wrote into; None to load
             `options.directory`.
-        :raises ValueError: for a model that is not here, is another or does not fit.
+        :raises ConfigError: for a model that is not here, is another or does not fit.
         """
         super().__init__()
         self.options = options

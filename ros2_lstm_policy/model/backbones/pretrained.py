@@ -12,6 +12,8 @@ from pathlib import Path
 import shutil
 from typing import Any, TYPE_CHECKING
 
+from ros2_lstm_policy.config import ConfigError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -20,7 +22,11 @@ TOKENIZER_FILES = (('tokenizer.json',), ('tokenizer.model',), ('sentencepiece.bp
                    ('vocab.json', 'merges.txt'))
 TOKENIZER_EXTRAS = ('tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json')
 CONFIG_FILE = 'config.json'
+OLD_BUFFERS = ('position_ids', 'inv_freq')  # saved by old transformers, computed by today's
 _MAX_KEYS_NAMED = 5
+_HOW_TO_GET_IT = ('get the model (config.json, *.safetensors, tokenizer files) with `hf download '
+                  'OWNER/NAME --local-dir DIR` where there is a network, copy DIR here and give '
+                  'its path as `directory`')
 
 
 @dataclass(frozen=True)
@@ -50,16 +56,13 @@ def find(directory: str, allow_download: bool) -> Path:
 
     :param directory: a path, or the hub name (`owner/name`) of a model that is already cached.
     :param allow_download: fetch it from the hub where it is not here.
-    :raises ValueError: where it is not here, with what to download and where to put it.
+    :raises ConfigError: where it is not here, with what to download and where to put it.
     """
     path = Path(directory).expanduser()
     if path.is_dir():
         return path
     if not _is_hub_name(directory):
-        raise ValueError(
-            f'{directory}: no such directory; download the model (config.json, *.safetensors and '
-            'the tokenizer files) with `hf download OWNER/NAME --local-dir DIR` on a machine '
-            'with a network, copy DIR here and give its path')
+        raise ConfigError(f'{directory}: no such directory; {_HOW_TO_GET_IT}')
     import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError
     try:
@@ -67,35 +70,35 @@ def find(directory: str, allow_download: bool) -> Path:
             directory, local_files_only=not allow_download,
             allow_patterns=['*.json', '*.safetensors', '*.model', '*.txt']))
     except LocalEntryNotFoundError as error:
-        raise ValueError(
-            f'{directory}: neither a directory nor a model in the cache of this machine; '
-            f'`hf download {directory} --local-dir DIR` and give DIR as `directory`, or set '
-            '`allow_download: true`') from error
+        raise ConfigError(
+            f'{directory}: no such directory, and no model of this name is in the cache of this '
+            f'machine; {_HOW_TO_GET_IT}; or give a hub name and `allow_download: true`'
+        ) from error
 
 
 def check(path: Path, model_types: tuple[str, ...]) -> ModelDirectory:
     """
     Check that a directory is of the wanted family and can be read.
 
-    :raises ValueError: for a missing or broken config.json, another family, or no tokenizer.
+    :raises ConfigError: for a missing or broken config.json, another family, or no tokenizer.
     """
     file = path / CONFIG_FILE
     try:
         config = json.loads(file.read_text())
     except OSError as error:
-        raise ValueError(f'{file}: cannot be read ({error.strerror}); a model directory holds '
-                         'config.json, *.safetensors and tokenizer files') from error
+        raise ConfigError(f'{file}: cannot be read ({error.strerror}); a model directory holds '
+                          'config.json, *.safetensors and tokenizer files') from error
     except json.JSONDecodeError as error:
-        raise ValueError(f'{file}: is no valid JSON: {error}') from error
+        raise ConfigError(f'{file}: is no valid JSON: {error}') from error
     found = config.get('model_type') if isinstance(config, dict) else None
     if found not in model_types:
-        raise ValueError(f'{file}: model_type is {found!r}, wanted '
-                         f'{" or ".join(map(repr, model_types))}; choose the backbone family '
-                         'of this model, or another directory')
+        raise ConfigError(f'{file}: model_type is {found!r}, wanted '
+                          f'{" or ".join(map(repr, model_types))}; choose the backbone family '
+                          'of this model, or another directory')
     if not any(all((path / name).is_file() for name in group) for group in TOKENIZER_FILES):
         wanted = ', or '.join(' and '.join(group) for group in TOKENIZER_FILES)
-        raise ValueError(f'{path}: the tokenizer files are missing: wanted {wanted}; they come '
-                         'with the model, copy them beside config.json')
+        raise ConfigError(f'{path}: the tokenizer files are missing: wanted {wanted}; they come '
+                          'with the model, copy them beside config.json')
     text = config.get('text_config')
     return ModelDirectory(path, found, text.get('model_type', '') if text else '')
 
@@ -104,13 +107,13 @@ def load_tokenizer(directory: ModelDirectory) -> PreTrainedTokenizerBase:
     """
     Load the tokenizer, padding on the right.
 
-    :raises ValueError: where its files cannot be read.
+    :raises ConfigError: where its files cannot be read.
     """
     from transformers import AutoTokenizer
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory.path, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f'{directory.path}: the tokenizer cannot be read: {error}') from error
+        raise ConfigError(f'{directory.path}: the tokenizer cannot be read: {error}') from error
     tokenizer.padding_side = 'right'
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -121,7 +124,7 @@ def load_model(directory: ModelDirectory, dtype: str, attention: str) -> PreTrai
     """
     Load weights strictly from safetensors files.
 
-    :raises ValueError: for missing, unexpected or misshapen tensors, by name.
+    :raises ConfigError: for missing, unexpected or misshapen tensors, by name.
     """
     from transformers import AutoModelForImageTextToText
     try:
@@ -130,12 +133,13 @@ def load_model(directory: ModelDirectory, dtype: str, attention: str) -> PreTrai
             attn_implementation=directory.attention(attention), output_loading_info=True,
             ignore_mismatched_sizes=True)
     except OSError as error:
-        raise ValueError(f'{directory.path}: the weights cannot be read: {error} (safetensors '
-                         'files are needed; pickles are not read)') from error
+        raise ConfigError(f'{directory.path}: the weights cannot be read: {error} (safetensors '
+                          'files are needed; pickles are not read)') from error
     for key, found, wanted in info['mismatched_keys']:
-        raise ValueError(f'{directory.path}: {key} has shape {tuple(found)}, the config.json '
-                         f'beside it wants {tuple(wanted)}')
-    complain_of_keys(directory.path, info['missing_keys'], info['unexpected_keys'])
+        raise ConfigError(f'{directory.path}: {key} has shape {tuple(found)}, the config.json '
+                          f'beside it wants {tuple(wanted)}')
+    unexpected = [key for key in info['unexpected_keys'] if not key.endswith(OLD_BUFFERS)]
+    complain_of_keys(directory.path, info['missing_keys'], unexpected)
     return model
 
 
@@ -157,12 +161,12 @@ def complain_of_keys(where: Path | str, missing: Any, unexpected: Any) -> None:
     """
     Refuse weights that do not fit.
 
-    :raises ValueError: where a key is missing or unexpected; it names the first ones.
+    :raises ConfigError: where a key is missing or unexpected; it names the first ones.
     """
     if missing:
-        raise ValueError(f'{where}: {_named(missing)} missing')
+        raise ConfigError(f'{where}: {_named(missing)} missing')
     if unexpected:
-        raise ValueError(f'{where}: {_named(unexpected)} unexpected; no part of this network')
+        raise ConfigError(f'{where}: {_named(unexpected)} unexpected; no part of this network')
 
 
 def copy_assets(source: Path, target: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ros2_lstm_policy.config import ConfigError
 from ros2_lstm_policy.model.backbones.base import InstructionTooLong
 from ros2_lstm_policy.model.backbones.family import Family, IMAGES, INSTRUCTION, Options
 
@@ -16,7 +17,7 @@ class Prompt:
         Read the template.
 
         :param cameras: of the policy.
-        :raises ValueError: for a template or a tokenizer that cannot place the images.
+        :raises ConfigError: for a template or a tokenizer that cannot place the images.
         """
         self._traits, self._options, self._tokenizer = family.traits, options, tokenizer
         self._template = options.prompt or self._traits.prompt
@@ -24,11 +25,11 @@ class Prompt:
         self.lead = 0 if IMAGES in self._template else 1
         self._image_id: int = tokenizer.convert_tokens_to_ids(self._traits.image_token)
         if not self.lead and self._template.index(IMAGES) > self._template.index(INSTRUCTION):
-            raise ValueError(f'prompt {self._template!r}: {IMAGES} must stand before '
-                             f'{INSTRUCTION}')
+            raise ConfigError(f'prompt {self._template!r}: {IMAGES} must stand before '
+                              f'{INSTRUCTION}')
         if not self.lead and self._image_id in (None, tokenizer.unk_token_id):
-            raise ValueError(f'{tokenizer.name_or_path}: the tokenizer has no '
-                             f'{self._traits.image_token!r}, which the prompt needs for {IMAGES}')
+            raise ConfigError(f'{tokenizer.name_or_path}: the tokenizer has no '
+                              f'{self._traits.image_token!r}, which the prompt needs for {IMAGES}')
 
     def before(self, cameras: int) -> list[list[int] | None]:
         """Return token ids up to the last image, with None where an image stands."""

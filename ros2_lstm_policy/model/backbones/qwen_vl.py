@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from einops import rearrange, repeat
+from ros2_lstm_policy.config import ConfigError
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.model.backbones.base import TextTokens
 from ros2_lstm_policy.model.backbones.family import (
@@ -47,9 +48,9 @@ class QwenVL:
         vision = config.vision_config
         side = vision.patch_size * vision.spatial_merge_size
         if camera.height % side or camera.width % side:
-            raise ValueError(f'camera {camera.name!r}: {camera.height}x{camera.width}, but '
-                             f'{config.model_type} takes multiples of {side}; set height and '
-                             'width of the camera in the manifest')
+            raise ConfigError(f'camera {camera.name!r}: {camera.height}x{camera.width}, but '
+                              f'{config.model_type} takes multiples of {side}; set height and '
+                              'width of the camera in the manifest')
 
     def image_tokens(self, model: Any, pixels_BCHW: Tensor) -> ImageTokens:
         """Cut into patches in the order of the merger, and encode."""
