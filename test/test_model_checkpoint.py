@@ -246,6 +246,12 @@ def test_a_broken_index_names_only_files_of_the_directory(saved, tmp_path):
         checkpoint.load(tmp_path / 'shards')
 
 
+def test_yaml_of_other_bytes_is_named(copy):
+    (copy / 'config.yaml').write_bytes(b'\xff\xfe\x00')
+    with pytest.raises(ConfigError, match='config.yaml: is not valid YAML'):
+        checkpoint.load(copy)
+
+
 def test_init_checkpoint_makes_an_untrained_policy_that_says_so(tmp_path, capsys):
     out = tmp_path / 'untrained'
     arguments = ['--config', 'config/policy_compact.yaml', '--out', str(out)]

@@ -44,9 +44,9 @@ def save(directory: Path, policy: Policy, card: str, max_shard_bytes: int | None
     :raises CheckpointError: where one tensor alone is larger than that.
     """
     with _replacing(Path(directory)) as new:
-        (new / CONFIG).write_text(config.dump(policy.config))
-        (new / MANIFEST).write_text(config.dump(policy.manifest))
-        (new / CARD).write_text(card)
+        (new / CONFIG).write_text(config.dump(policy.config), encoding='utf-8')
+        (new / MANIFEST).write_text(config.dump(policy.manifest), encoding='utf-8')
+        (new / CARD).write_text(card, encoding='utf-8')
         policy.backbone.save_assets(new)
         _save_weights(new, _unique(policy.state_dict()), max_shard_bytes)
         for path in new.glob('*.safetensors'):
