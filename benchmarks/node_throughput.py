@@ -44,13 +44,16 @@ def main() -> int:
     parser.add_argument('--checkpoint', type=Path, help='default: an untrained compact one')
     parser.add_argument('--seconds', type=float, default=60.0, help='how long to measure')
     parser.add_argument('--rate', type=float, default=30.0, help='frames a second and camera')
+    parser.add_argument('--trigger', choices=('timer', 'frames'), default='timer',
+                        help='what begins a tick')
     parser.add_argument('--idle', action='store_true', help='load no core')
     options = parser.parse_args()
     os.environ.update(nodes.environment())
     with tempfile.TemporaryDirectory() as scratch:
         checkpoint = options.checkpoint or untrained(Path(scratch) / 'checkpoint')
         with loaded_core(not options.idle), running_node(
-                checkpoint, instruction='pick up the milk and put it in the basket') as process:
+                checkpoint, trigger=options.trigger,
+                instruction='pick up the milk and put it in the basket') as process:
             robot = Robot(options.rate)
             try:
                 return report(robot, robot.measure(options.seconds, process.pid))
