@@ -118,7 +118,8 @@ def bddl_file(record: Any) -> Path:
 def goal(path: Path) -> tuple[tuple[str, ...], ...]:
     """Return a task's goal: predicates such as ('in', 'milk_1', 'basket_1_contain_region')."""
     text = path.read_text().partition('(:goal')[2]
-    return tuple(tuple(predicate.lower().split()) for predicate in re.findall(r'\(([^()]+)\)', text))
+    predicates = re.findall(r'\(([^()]+)\)', text)
+    return tuple(tuple(predicate.lower().split()) for predicate in predicates)
 
 
 @functools.cache
