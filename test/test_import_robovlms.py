@@ -155,6 +155,20 @@ def test_24_steps_of_the_actor_agree_with_the_reference(
             np.testing.assert_allclose(chunk[:, 6], 1 / (1 + np.exp(-logit)), atol=1e-5)
 
 
+def test_compact_layout_acts_as_the_published_one(run: Run, tmp_path: Path) -> None:
+    """A robot has one instruction at a time: without padding both are the same sequence."""
+    assert run() == 0
+    published = checkpoint.load(tmp_path / 'out')
+    file = tmp_path / 'out' / 'config.yaml'
+    file.write_text(file.read_text().replace('layout: robovlms', 'layout: compact'))
+    compact = checkpoint.load(tmp_path / 'out')
+    images = {'static': torch.randn(1, 1, 3, 56, 56)}
+    with torch.no_grad():
+        found, wanted = (policy(images, policy.encode_instructions(['open the drawer']))
+                         for policy in (compact, published))
+    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)
+
+
 def as_rotation_vectors(label: np.ndarray, policy: Policy) -> np.ndarray:
     """Return what the actor means by this label, normalised again."""
     from ros2_lstm_policy.transforms import label_to_arm

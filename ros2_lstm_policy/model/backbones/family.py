@@ -155,6 +155,6 @@ def check_square(config: Any, camera: CameraSpec) -> None:
     """
     side = config.vision_config.image_size
     if (camera.height, camera.width) != (side, side):
-        raise ConfigError(f'camera {camera.name!r}: {camera.height}x{camera.width}, but the vision '
+        raise ConfigError(f'camera {camera.name!r}: {camera.height}x{camera.width}, but the '
                           f'tower of this {config.model_type} takes {side}x{side}; set height '
                           'and width of the camera in the manifest')

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ros2_lstm_policy.config import ConfigError
 from ros2_lstm_policy.model.backbones.base import InstructionTooLong
 from ros2_lstm_policy.model.backbones.family import Family, IMAGES, INSTRUCTION, Options
+
+_SPECIAL = re.compile(r'<[^<>{}\s]+>')  # how all of these models write their special tokens
 
 
 class Prompt:
@@ -27,9 +30,10 @@ class Prompt:
         if not self.lead and self._template.index(IMAGES) > self._template.index(INSTRUCTION):
             raise ConfigError(f'prompt {self._template!r}: {IMAGES} must stand before '
                               f'{INSTRUCTION}')
-        if not self.lead and self._image_id in (None, tokenizer.unk_token_id):
-            raise ConfigError(f'{tokenizer.name_or_path}: the tokenizer has no '
-                              f'{self._traits.image_token!r}, which the prompt needs for {IMAGES}')
+        for token in _SPECIAL.findall(self._template + self._traits.image_text):
+            if tokenizer.convert_tokens_to_ids(token) in (None, tokenizer.unk_token_id):
+                raise ConfigError(f'{tokenizer.name_or_path}: the tokenizer has no {token!r}, '
+                                  'which the prompt needs; give this model its own `prompt`')
 
     def before(self, cameras: int) -> list[list[int] | None]:
         """Return token ids up to the last image, with None where an image stands."""
