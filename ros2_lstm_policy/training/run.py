@@ -95,7 +95,7 @@ def fit(config: TrainConfig, resume: bool = False) -> None:
     if module.schedule.max_steps is not None:
         bar.batches = module.schedule.max_steps * config.optimiser.accumulate
     if config.engine.torch_compile:
-        module.objective.policy.backbone.compile()  # type: ignore[attr-defined]
+        tuning.compile_layers(module.objective.policy)
     if trainer.is_global_zero:
         config.output.mkdir(parents=True, exist_ok=True)
         (config.output / USED_CONFIG).write_text(yaml_config.dump(config))

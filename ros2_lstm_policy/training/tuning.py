@@ -12,6 +12,8 @@ from ros2_lstm_policy.model.policy import Policy
 import torch
 from torch import nn
 
+_SAME_LAYERS = 4  # as many as a tower has at least
+
 
 @dataclass(frozen=True)
 class LoraConfig:
@@ -103,6 +105,19 @@ def checkpoint_gradients(policy: Policy) -> None:
     for blocks in (backbone.vision.stages, backbone.fusion):
         for number, block in enumerate(blocks):
             blocks[number] = checkpoint_wrapper(block)
+
+
+def compile_layers(policy: Policy) -> None:
+    """Compile the backbone: a large model layer by layer, one compilation for all of them."""
+    backbone: Any = policy.backbone
+    model = getattr(backbone, 'model', None)
+    if model is None:
+        backbone.compile()
+        return
+    for blocks in model.modules():
+        if isinstance(blocks, nn.ModuleList) and len(blocks) >= _SAME_LAYERS:
+            for block in blocks:
+                block.compile()
 
 
 class _Parts:

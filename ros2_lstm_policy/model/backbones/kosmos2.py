@@ -57,6 +57,7 @@ def create(options: Options, cameras: Sequence[CameraSpec],
     """Build the backbone."""
     backbone = HuggingFaceBackbone((Kosmos2(),), options, cameras, checkpoint)
     _keep_projection_bidirectional(backbone.model.image_to_text_projection)
+    _leave_masking_to_causality(backbone.model.text_model.model)
     return backbone
 
 
@@ -64,3 +65,15 @@ def _keep_projection_bidirectional(projection: Any) -> None:
     """Use eager attention there: before transformers 5.23 its sdpa attention turned causal."""
     projection.x_attn.config = copy.copy(projection.x_attn.config)
     projection.x_attn.config._attn_implementation = 'eager'
+
+
+def _leave_masking_to_causality(text_model: Any) -> None:
+    """Build no additive mask where there is nothing but causality: flash attention takes none."""
+    prepare = text_model._prepare_decoder_attention_mask
+
+    def mask(attention_mask: Tensor | None, *shape: Any) -> Tensor | None:
+        if attention_mask is None and text_model.config._attn_implementation == 'sdpa':
+            return None
+        return prepare(attention_mask, *shape)
+
+    text_model._prepare_decoder_attention_mask = mask
