@@ -8,6 +8,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 READY := $(VENV)/.ready
 BUILT := install/.built
+BENCH ?= history actor node_throughput reset_storm live_equals_training recorder
 LIB := install/ros2_lstm_policy/lib/ros2_lstm_policy
 SOURCES := $(shell find ros2_lstm_policy launch config checkpoints resource -type f \
              -not -path '*/__pycache__/*' 2>/dev/null) setup.py setup.cfg package.xml
@@ -54,9 +55,9 @@ test: $(BUILT)  ## Build, run every test and linter with colcon, show the result
 lint: $(READY)  ## Run the linters alone
 	@$(RUN)/python -m pytest -q -m linter
 
-bench: $(BUILT)  ## Run the benchmarks, or one of them: BENCH=name
-	@. install/setup.bash && for script in benchmarks/$(or $(BENCH),*).py; do \
-	  echo "== $$script" && $(RUN)/python $$script; done
+bench: $(BUILT)  ## Run the benchmarks that need no GPU, or BENCH='name ...' with ARGS='...'
+	@. install/setup.bash && for name in $(BENCH); do \
+	  echo "== benchmarks/$$name.py $(ARGS)" && $(RUN)/python benchmarks/$$name.py $(ARGS); done
 
 clean:  ## Remove what was built and drawn; .venv stays
 	rm -rf build install log outputs
