@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 from ros2_lstm_policy.data.problems import refuse
-from ros2_lstm_policy.data.rosbag.index import FrameRef, ImageTopic, reading, typestore
+from ros2_lstm_policy.data.rosbag.index import FrameRef, ImageTopic, reading
+from ros2_lstm_policy.data.rosbag.typestore import typestore
 from ros2_lstm_policy.messages import image_to_rgb
 from rosbags.rosbag2 import Reader
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 from dataclasses import dataclass
-from functools import cache
 from io import BytesIO
 from pathlib import Path
 import sqlite3
@@ -19,12 +18,11 @@ from typing import Any, NamedTuple
 from ros2_lstm_policy.config import ConfigError
 from ros2_lstm_policy.data.problems import refuse
 from ros2_lstm_policy.data.rosbag import format as bag
+from ros2_lstm_policy.data.rosbag.typestore import typestore
 from ros2_lstm_policy.messages import stamp_ns
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, ReaderError
 from rosbags.serde import SerdeError
-from rosbags.typesys import get_typestore, Stores
-from rosbags.typesys.store import Typestore
 
 _DAMAGE = (ReaderError, SerdeError, sqlite3.Error, struct.error, EOFError, OSError, IndexError,
            TypeError, UnicodeDecodeError)
@@ -84,12 +82,6 @@ class BagIndex:
     instructions: tuple[tuple[int, str], ...]
     success: bool | None
     info: bag.EpisodeInfo | None
-
-
-@cache
-def typestore() -> Typestore:
-    """Return the message types of ROS 2 Jazzy."""
-    return get_typestore(Stores.ROS2_JAZZY)
 
 
 @contextlib.contextmanager

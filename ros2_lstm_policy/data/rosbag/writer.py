@@ -17,11 +17,11 @@ from types import TracebackType
 import numpy as np
 from ros2_lstm_policy.config import dump
 from ros2_lstm_policy.data.rosbag import format as bag
+from ros2_lstm_policy.data.rosbag.typestore import typestore
 from ros2_lstm_policy.types import ARM_DIM
 from rosbags.interfaces import (Connection, Qos, QosDurability, QosHistory, QosLiveliness,
                                 QosReliability, QosTime)
 from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import get_typestore, Stores
 
 PARTIAL = 'partial'
 INCOMPLETE = 'incomplete'
@@ -54,7 +54,7 @@ class BagFile:
                 raise FileExistsError(f'{taken}: exists already; give the episode another name')
         self._partial.parent.mkdir(parents=True, exist_ok=True)
         self._writer = Writer(self._partial, version=9, storage_plugin=StoragePlugin.MCAP)
-        self._typestore = get_typestore(Stores.ROS2_JAZZY)
+        self._typestore = typestore()
         self._connections: dict[str, Connection] = {}
         self._writer.open()
         self._lock = os.open(self._partial, os.O_RDONLY)
