@@ -31,7 +31,7 @@ WAIT_S = 180.0
 PERIOD_NS, START_NS = 100_000_000, 1_000_000_000_000
 # step and camera of the frames that the made bags lack; both at step 31
 DROPPED = {(9, 'static'), (17, 'hand'), (31, 'static'), (31, 'hand')}
-_LAYOUT = {'max_image_age_s': 2.0, 'max_skew_s': 0.0}  # as config/policy_sim.yaml
+_MAX_AGE_S, _MAX_SKEW_S = 2.0, 0.0  # as config/policy_sim.yaml
 
 
 class Outcome(NamedTuple):
@@ -103,7 +103,7 @@ def _run_node(out: Path, ros: Sequence[str]) -> int:
     load = checkpoint.load
 
     def load_and_listen(*arguments: Any, **keywords: Any) -> Any:
-        policy = load(*arguments, **keywords)
+        policy: Any = load(*arguments, **keywords)
         policy.backbone.register_forward_hook(
             lambda module, inputs, output: features.append(output[0].numpy().copy()))
         return policy
@@ -275,8 +275,8 @@ def _trained(checkpoint_path: Path, bag: Path, cache: Path) -> Outcome:
     import torch
     policy = checkpoint.load(checkpoint_path)
     manifest, decoder = policy.manifest, policy.config.decoder
-    store = open_store(StoreRequest((SourceSpec(bag, bag=BagLayout(**_LAYOUT)),),
-                                    manifest.cameras), cache, 1)
+    layout = BagLayout(max_image_age_s=_MAX_AGE_S, max_skew_s=_MAX_SKEW_S)
+    store = open_store(StoreRequest((SourceSpec(bag, bag=layout),), manifest.cameras), cache, 1)
     index = WindowIndex(store.lengths, decoder.window_size, decoder.fwd_pred_next_n)
     actions, features = [], []
     with torch.inference_mode():
