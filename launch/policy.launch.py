@@ -22,6 +22,9 @@ ARGUMENTS = (
         'checkpoint', default_value='',
         description='directory of the checkpoint; empty: what the params_file says'),
     DeclareLaunchArgument(
+        'shadow', default_value='', choices=['', *SWITCH],
+        description='compute everything, command nothing; empty: what the params_file says'),
+    DeclareLaunchArgument(
         'rgb', default_value='rgb', description='topic of the static camera'),
     DeclareLaunchArgument(
         'hand_rgb', default_value='hand_rgb', description='topic of the hand camera'),
@@ -53,5 +56,7 @@ def _policy(context: LaunchContext) -> list[LaunchDescriptionEntity]:
                        autostart=given['autostart'] == 'true')
     if given['checkpoint']:
         spec = spec.having(checkpoint=given['checkpoint'])
+    if given['shadow']:
+        spec = spec.having(shadow=given['shadow'] == 'true')
     return [Node(**for_launch(spec), namespace=given['namespace'], output='screen',
                  arguments=['--ros-args', '--log-level', given['log_level']])]

@@ -18,6 +18,7 @@ from ros2_lstm_policy.ros import conversions, parameters
 from ros2_lstm_policy.ros.diagnostics import Holds
 from ros2_lstm_policy.ros.gripper_action import GripperAction
 from ros2_lstm_policy.ros.inputs import Inputs
+from ros2_lstm_policy.ros.lifecycle import GuardedLifecycleNode
 from ros2_lstm_policy.ros.parameters import ParameterError, Parameters, Settings
 from ros2_lstm_policy.runtime.safety import Pose
 from ros2_lstm_policy.types import Reason
@@ -31,8 +32,8 @@ def make_node():
     rclpy.init(context=context, args=[])
     nodes = []
 
-    def make(**overrides):
-        nodes.append(LifecycleNode('policy', context=context, parameter_overrides=[
+    def make(kind=LifecycleNode, **overrides):
+        nodes.append(kind('policy', context=context, parameter_overrides=[
             Parameter(name.replace('__', '.'), value=value) for name, value in overrides.items()]))
         return nodes[-1]
     yield make
@@ -162,6 +163,51 @@ def test_compressed_images_are_taken_where_asked_for(make_node, robot):
     frame = robot.until(taken)['static']
     assert frame.stamp_ns == 7 * 10**9
     np.testing.assert_array_equal(frame.image, np.full((4, 6, 3), (3, 2, 1)))
+
+
+class Clumsy(GuardedLifecycleNode):
+    """Fails at one step."""
+
+    fails_at, cleaned = '', 0
+
+    def configure(self):
+        """Fail where it is told to."""
+        self._fail('configure')
+
+    def activate(self):
+        """Fail where it is told to."""
+        self._fail('activate')
+
+    def deactivate(self):
+        """Fail where it is told to."""
+        self._fail('deactivate')
+
+    def cleanup(self):
+        """Count."""
+        self.cleaned += 1
+
+    def _fail(self, step):
+        if self.fails_at == step:
+            raise RuntimeError('a surprise')
+
+
+@pytest.mark.parametrize(('step', 'label'), [
+    ('configure', 'unconfigured'), ('activate', 'inactive'), ('deactivate', 'unconfigured')])
+def test_a_transition_that_raises_is_told_and_can_be_tried_again(make_node, step, label):
+    """An exception used to end a transition without a word."""
+    node = make_node(Clumsy)
+    node.fails_at = step
+    for go in (node.trigger_configure, node.trigger_activate, node.trigger_deactivate):
+        if node.last_error == '':
+            go()
+    assert node.last_error == f'{step}: RuntimeError: a surprise'
+    assert node.state_label == label
+    node.fails_at = ''
+    if label == 'unconfigured':
+        assert node.cleaned == 1
+        node.trigger_configure()
+    node.trigger_activate()
+    assert (node.state_label, node.last_error) == ('active', '')
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])

@@ -23,7 +23,7 @@ from ros2_lstm_policy.runtime.worker import Outcome, PolicyWorker
 from ros2_lstm_policy.types import Actor, Decision, Observation, Reason
 
 MAX_INSTRUCTION_CHARACTERS = 1000
-_STOP_TIMEOUT_S = 2.0
+_STOP_TIMEOUT_S = 5.0
 _LEAST_SPACING = 0.9
 _NS = 1_000_000_000
 
@@ -69,11 +69,15 @@ class Commander:
         self.frame_arrived()
 
     def stop(self) -> None:
-        """End: nothing old can be published any more, the robot holds, the thread leaves."""
+        """
+        End: nothing old can be published any more, the robot holds, the thread leaves.
+
+        :raises RuntimeError: where the policy hangs; it must not be used again.
+        """
         self.reset_episode('deactivated', 'the node is being deactivated')
         if not self.worker.stop(_STOP_TIMEOUT_S):
-            self._node.get_logger().warning(
-                f'the policy did not return within {_STOP_TIMEOUT_S} s; it is left behind')
+            raise RuntimeError(f'the policy did not return within {_STOP_TIMEOUT_S} s; '
+                               'configure again to load another')
 
     def frame_arrived(self) -> None:
         """Tick where ticks come from frames and all cameras have shown one moment that is due."""
@@ -149,13 +153,12 @@ class Commander:
         if self.ticks.count != self._seen_ticks:
             self._seen_ticks = self.ticks.count
             return
-        now_ns = self._now_ns()
-        sampled = self._inputs.sampler.sample(now_ns)
-        if isinstance(sampled, Missing):
-            self._holds.begin(self._inputs.explain(sampled.reasons))
+        missing = self._inputs.missing()
+        if missing:
+            self._holds.begin(missing)
         elif self._settings.trigger == 'timer':
             self._holds.begin([Reason('no_tick', 'the clock stands still: use_sim_time is set and '
-                                      f'/clock says {now_ns / _NS:.3f} s')])
+                                      f'/clock says {self._now_ns() / _NS:.3f} s')])
 
     def _submit(self, observation: Observation, due_ns: int) -> None:
         self._forget_after_a_gap(observation.stamp_ns)

@@ -14,7 +14,7 @@ from rclpy.qos import qos_check_compatible, qos_profile_sensor_data, QoSCompatib
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from ros2_lstm_policy.messages import image_to_rgb, ImageError, stamp_ns
-from ros2_lstm_policy.resample import StreamSampler
+from ros2_lstm_policy.resample import Missing, StreamSampler
 from ros2_lstm_policy.ros.conversions import pose_from_message
 from ros2_lstm_policy.ros.diagnostics import Rate
 from ros2_lstm_policy.ros.lifecycle import guarded
@@ -91,6 +91,11 @@ class Inputs:
         """Return when the newest frame of an observation came."""
         found = [a for a in self.arrivals.values() if a.stamp_ns == observation.stamp_ns]
         return max(found, key=lambda a: a.received_ns, default=None)
+
+    def missing(self) -> tuple[Reason, ...]:
+        """Return why there is no observation now; nothing where there is one."""
+        sampled = self.sampler.sample(self._node.get_clock().now().nanoseconds)
+        return self.explain(sampled.reasons) if isinstance(sampled, Missing) else ()
 
     def explain(self, reasons: Sequence[Reason]) -> tuple[Reason, ...]:
         """Add what is known about a silent camera's topic: its publishers and their QoS."""

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 import gc
 from pathlib import Path
 import sys
+import traceback
 from typing import Any, TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -41,7 +42,7 @@ class PolicyNode(GuardedLifecycleNode):
         super().__init__('policy', **options)
         self.parameters = Parameters(self)
         for line in (*self.parameters.unknown, *self.parameters.problems.values()):
-            self.get_logger().error(line)
+            self.get_logger().warning(line)
         self._settings = Settings()
         self._manifest: ActionManifest | None = None
         self._actor: PolicyActor | None = None
@@ -50,6 +51,7 @@ class PolicyNode(GuardedLifecycleNode):
         self._outputs: Outputs | None = None
         self._commander: Commander | None = None
         self._timers_of_activity: list[Timer] = []
+        self._tick_timer: Timer | None = None
         self._instruction, self._next_episode = '', 0
         self._holds = diagnostics.Holds(self.get_logger())
         self._clock_that_runs = Clock(clock_type=ClockType.STEADY_TIME)
@@ -94,7 +96,8 @@ class PolicyNode(GuardedLifecycleNode):
             self._outputs, self._holds, self._instruction, self._next_episode)
         self._commander.start()
         if settings.trigger == 'timer':
-            self._start_timer(manifest.control_period_s, self._tick, self.get_clock())
+            self._tick_timer = self._start_timer(manifest.control_period_s, self._tick,
+                                                 self.get_clock())
         if settings.servo_rate_hz > 0:
             self._start_timer(1 / settings.servo_rate_hz, self._servo, self._clock_that_runs)
 
@@ -105,9 +108,11 @@ class PolicyNode(GuardedLifecycleNode):
         self._timers_of_activity.clear()
         commander, self._commander = self._commander, None
         if commander is not None:
-            commander.stop()
-            self._holds.clear()
-            self._next_episode = commander.worker.episode
+            try:
+                commander.stop()
+            finally:
+                self._holds.clear()
+                self._next_episode = commander.worker.episode
 
     def cleanup(self) -> None:
         """Give everything back."""
@@ -121,14 +126,16 @@ class PolicyNode(GuardedLifecycleNode):
         self.parameters.lock(False)
         gc.unfreeze()
 
-    def _start_timer(self, period_s: float, callback: Callable[[], None], clock: Clock) -> None:
-        self._timers_of_activity.append(
-            self.create_timer(period_s, guarded(self, callback), clock=clock))
+    def _start_timer(self, period_s: float, callback: Callable[[], None], clock: Clock) -> Timer:
+        timer = self.create_timer(period_s, guarded(self, callback), clock=clock)
+        self._timers_of_activity.append(timer)
+        return timer
 
     def _tick(self) -> None:
-        timer = self._timers_of_activity[0]
         assert self._commander is not None
-        late_ns = timer.timer_period_ns - timer.time_until_next_call()
+        assert self._tick_timer is not None
+        # The next call is one period after this one was due.
+        late_ns = self._tick_timer.timer_period_ns - self._tick_timer.time_until_next_call()
         self._commander.tick(max(0, late_ns))
 
     def _servo(self) -> None:
@@ -148,7 +155,12 @@ class PolicyNode(GuardedLifecycleNode):
         if self._commander is None:
             response.message = f'the node is {self.state_label}: there is no episode to reset'
             return response
-        episode = self._commander.reset_episode('episode_reset', 'the episode was reset')
+        try:
+            episode = self._commander.reset_episode('episode_reset', 'the episode was reset')
+        except Exception as error:  # a callback's edge: the caller is told, the node lives
+            self.get_logger().error(traceback.format_exc())
+            response.message = f'{type(error).__name__}: {error}'
+            return response
         response.success, response.message = True, f'episode {episode}'
         return response
 
@@ -176,7 +188,8 @@ class PolicyNode(GuardedLifecycleNode):
                 found += [report.commands(name, commander, self._holds),
                           report.latency(name, commander)]
         if self._inputs is not None:
-            found.append(report.inputs(name, self._inputs, self._holds.current))
+            found.append(report.inputs(name, self._inputs, self._holds.current if commander
+                                       else self._inputs.missing()))
         self._diagnostics.publish(diagnostics.array(self.get_clock().now().nanoseconds, found))
 
 
