@@ -26,6 +26,14 @@ def children_of(pid: int) -> list[int]:
     return [int(word) for word in Path(f'/proc/{pid}/task/{pid}/children').read_text().split()]
 
 
+def watch(children: Children) -> None:
+    """Watch until a child ends, which raises."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        children.check()
+        time.sleep(0.01)
+
+
 def test_the_expert_runs_an_episode_and_the_summary_says_so(tmp_path: Path) -> None:
     """One episode over DDS, a video, a picture, numbers, and who acted."""
     result = subprocess.run([*COMMAND, '--actor', 'expert', '--output', str(tmp_path)],
@@ -67,9 +75,7 @@ def test_a_node_that_ends_is_an_error_with_its_last_words(
     monkeypatch.setattr('ros2_lstm_policy.ros.nodes.command', lambda _: [
         sys.executable, '-c', 'import sys; sys.exit("no libOSMesa here")'])
     with Children([spec], tmp_path) as children, pytest.raises(ChildError) as caught:
-        while True:
-            children.check()
-            time.sleep(0.01)
+        watch(children)
     assert 'status 1' in str(caught.value) and 'no libOSMesa here' in str(caught.value)
     assert str(tmp_path / 'sim_robot.log') in str(caught.value)
 

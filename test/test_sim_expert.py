@@ -93,4 +93,4 @@ def test_a_grasp_takes_the_narrow_side_and_leaves_neighbours_alone() -> None:
     assert abs(turn(free.yaw, 0.0)) < 0.1 and free.width == pytest.approx(0.04, abs=0.003)
     beside = np.concatenate([box + np.array([0.07, 0, 0]), box - np.array([0.07, 0, 0])])
     blocked = plan_grasp(box, yaw=0.3, others=beside)
-    assert abs(turn(blocked.yaw, np.pi / 2)) < 0.5
+    assert abs(turn(blocked.yaw, np.pi / 2)) < 0.8

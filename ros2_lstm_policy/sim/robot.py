@@ -21,6 +21,7 @@ from ros2_lstm_policy.types import ARM_DIM, Observation
 
 CONTROL_PERIOD_S = 1.0 / backend.CONTROL_HZ
 STEP_LIMIT = np.array([0.05] * 3 + [0.5] * 3)  # m, rad: what LIBERO's controller takes at most
+ROUNDING = 1e-6  # 0.05 in float32 is a little more than 0.05
 SETTLE_STEPS = 5
 SETTLED_M = 0.03
 LIFTED_M = 0.04
@@ -135,7 +136,7 @@ class SimRobot:
         self._advance(clipped, gripper_open)
         self._step += 1
         self._periods += 1
-        return self._state(clipped=bool((clipped != arm).any()))
+        return self._state(clipped=bool(np.abs(clipped - arm).max() > ROUNDING))
 
     def close(self) -> None:
         """Free the rendering context and the simulation."""
