@@ -39,18 +39,23 @@ class LoaderConfig:
     :param workers: processes that gather batches; 0 gathers in the training process.
     :param resident: where the frames are: on the training device (fastest, if they fit), in
         memory, or on disk (mapped; for more than memory holds).
+    :param cached_features: augmented copies of a frozen image network's features that are kept on
+        the device, instead of images; 0 for none. Needs `resident: device`.
     :param validation_share: share of the episodes that training never sees.
     """
 
     batch_size: int = 2
     workers: int = 4
     resident: Literal['device', 'memory', 'disk'] = 'memory'
+    cached_features: int = 0
     validation_share: float = 0.05
 
     def __post_init__(self) -> None:
         """Refuse batches of nothing."""
         if self.batch_size < 1 or self.workers < 0:
             raise ValueError('batch_size must be at least 1 and workers not negative')
+        if self.cached_features < 0 or (self.cached_features and self.resident != 'device'):
+            raise ValueError('cached_features must not be negative, and needs resident: device')
         if not 0 < self.validation_share < 1:
             raise ValueError(f'validation_share must be between 0 and 1, found '
                              f'{self.validation_share}: the best checkpoint is chosen on it')
@@ -212,8 +217,11 @@ class DataModule:
         if self.config.resident != 'device':
             return batch
         windows = batch.windows
+        images = windows.images  # with cached features they stay numbers
+        if not self.config.cached_features:
+            images = self._look_up(images, device)
         return batch._replace(windows=windows._replace(
-            images=self._look_up(windows.images, device),
+            images=images,
             future_images=self._look_up(windows.future_images, device)))
 
     def _look_up(self, numbers: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw
-from ros2_lstm_policy.data.datamodule import TrainingBatch
+from ros2_lstm_policy.data.datamodule import DataModule, TrainingBatch
 from ros2_lstm_policy.training.augmentation import augment
 from ros2_lstm_policy.training.config import TrainConfig
-from ros2_lstm_policy.training.module import TrainingModule
+from ros2_lstm_policy.training.module import DTYPES, TrainingModule
 from ros2_lstm_policy.training.objective import total
 import torch
 from torch import nn, Tensor
@@ -19,7 +19,6 @@ PICTURE = 'first_batch.png'
 _SHOWN_WINDOWS = 4
 _CAPTION_PX = 14
 _FLOAT_BYTES = 4
-_DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
 @dataclass(frozen=True)
@@ -53,20 +52,23 @@ class Memory:
 def dry_run(module: TrainingModule) -> None:
     """Print what a run would be, and write the picture into its output directory."""
     config, data = module.config, module.data
-    source = data.train_loader().dataset
-    batch = data.on_device(source[data.order.batch(0)], torch.device('cpu'))
     for line in _table(module):
         print(line)
-    print(f'memory: {estimate_memory(module, batch)}')
+    print(f'memory: {estimate_memory(module)}')
     config.output.mkdir(parents=True, exist_ok=True)
     path = config.output / PICTURE
-    picture(module, batch).save(path)
+    picture(module, first_batch(data)).save(path)
     print(f'first batch, as the model sees it: {path}')
 
 
-def estimate_memory(module: TrainingModule, batch: TrainingBatch) -> Memory:
+def first_batch(data: DataModule) -> TrainingBatch:
+    """Return the first batch of the run, with images, on the CPU."""
+    return data.on_device(data.train_loader().dataset[data.order.batch(0)], torch.device('cpu'))
+
+
+def estimate_memory(module: TrainingModule) -> Memory:
     """Measure what one window keeps for the backward pass, and scale it to the batch."""
-    config = module.config
+    config, batch = module.config, first_batch(module.data)
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     copies = 4 if config.ema_decay else 3
     frames = module.data.store.nbytes if config.data.loader.resident == 'device' else 0
@@ -87,7 +89,7 @@ def kept_bytes(module: TrainingModule, batch: TrainingBatch) -> int:
             kept[storage.data_ptr()] = storage.nbytes()
         return value
 
-    precision = _DTYPES[module.config.engine.precision]
+    precision = DTYPES[module.config.engine.precision]
     module.train()
     with torch.autocast('cpu', precision, enabled=precision != torch.float32), \
             torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):

@@ -13,13 +13,16 @@ from ros2_lstm_policy.data.image_text import PairBatch
 from ros2_lstm_policy.training import optimiser
 from ros2_lstm_policy.training.augmentation import augment, AugmentationConfig
 from ros2_lstm_policy.training.config import TrainConfig
+from ros2_lstm_policy.training.feature_cache import FeatureCache
 from ros2_lstm_policy.training.measures import Measures
-from ros2_lstm_policy.training.objective import Objective, Outcome, Term, total, Words
+from ros2_lstm_policy.training.objective import Maps, Objective, Outcome, Term, total, Words
 from ros2_lstm_policy.training.schedule import Schedule
 from ros2_lstm_policy.training.texts import Texts
 from ros2_lstm_policy.transforms import normalise_images
 import torch
 from torch import distributed, Tensor
+
+DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
 class LossIsNotFinite(RuntimeError):
@@ -65,6 +68,7 @@ class TrainingModule(pl.LightningModule):
         self._recent: deque[tuple[Tensor, tuple[str, ...]]] = deque()
         self._row = _RunningMean()
         self._elapsed_s = 0.0
+        self._cache: FeatureCache | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Create AdamW, fused where the device can."""
@@ -158,19 +162,28 @@ class TrainingModule(pl.LightningModule):
     def losses(self, batch: TrainingBatch, augmentation: AugmentationConfig | None) -> Outcome:
         """Return every loss of a batch; its images are augmented where that is given."""
         windows = batch.windows
-        with torch.no_grad():
-            images = {camera.name: self._seen(windows.images[camera.name], camera, augmentation)
-                      for camera in self.data.manifest.cameras}
+        images = self._images(windows.images, augmentation)
         text = self._texts.encode(windows.instructions, self.device)
         tokens = (self._texts.tokenise(windows.instructions, self.device)
                   if self.objective.config.caption else None)
         return self.objective(images, text, windows, tokens, self._words(batch.pairs))
 
-    @staticmethod
-    def _seen(images: Tensor, camera: Any, augmentation: AugmentationConfig | None) -> Tensor:
+    @torch.no_grad()
+    def _images(self, images: Mapping[str, Tensor], augmentation: AugmentationConfig | None,
+                ) -> Mapping[str, Tensor] | Maps:
+        copies = self.config.data.loader.cached_features
+        if copies:
+            if self._cache is None:
+                precision = DTYPES[self.config.engine.precision]
+                self._cache = FeatureCache(self.objective.policy, self.data.store,
+                                           self.config.augmentation, copies, self.device,
+                                           precision, self.config.seed)
+            return self._cache.windows(images, augmented=augmentation is not None)
         if augmentation is None:
-            return normalise_images(images, camera)
-        return augment(images, camera, augmentation)
+            return {camera.name: normalise_images(images[camera.name], camera)
+                    for camera in self.data.manifest.cameras}
+        return {camera.name: augment(images[camera.name], camera, augmentation)
+                for camera in self.data.manifest.cameras}
 
     def _words(self, pairs: PairBatch | None) -> Words | None:
         if pairs is None:

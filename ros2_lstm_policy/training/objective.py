@@ -6,9 +6,9 @@ The heads of auxiliary losses live here and not in the policy: a checkpoint hold
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ros2_lstm_policy.data.image_text import CotrainConfig
 from ros2_lstm_policy.model.backbones.base import EncodedText, TextTokens
@@ -96,6 +96,16 @@ class Term(NamedTuple):
     entries: Tensor
 
 
+class Maps(NamedTuple):
+    """
+    What a frozen image network saw, instead of images.
+
+    :param levels: by camera, by stride: (B, T, C, H, W).
+    """
+
+    levels: Sequence[Sequence[Tensor]]
+
+
 class Words(NamedTuple):
     """
     Image-text pairs, ready for the language model.
@@ -139,19 +149,20 @@ class Objective(nn.Module):
         self.latent = ActionLatent(width, chunk, config.latent) if config.latent else None
         self.word_decoder = self._word_decoder() if config.caption or config.cotrain else None
 
-    def forward(self, images: Mapping[str, Tensor], text: EncodedText, batch: Batch,
+    def forward(self, images: Mapping[str, Tensor] | Maps, text: EncodedText, batch: Batch,
                 tokens: TextTokens | None = None, words: Words | None = None) -> Outcome:
         """
         Compute every loss.
 
-        :param images: camera name to (B, T, 3, H, W), augmented and normalised.
+        :param images: camera name to (B, T, 3, H, W), augmented and normalised; or what a frozen
+            image network saw in them.
         :param text: B encoded instructions.
         :param batch: labels and masks.
         :param tokens: B tokenised instructions, for the caption.
         :param words: a batch of image-text pairs, for co-training.
         """
         terms: dict[str, Term] = {}
-        features_BTND = self.policy.encode(images, text)
+        features_BTND = self._features(images, text)
         self._add_forward(terms, features_BTND, batch)
         features_BTND = self._add_latent(terms, features_BTND, batch)
         chunk = self.policy.decoder(features_BTND)
@@ -161,11 +172,19 @@ class Objective(nn.Module):
         terms['arm'] = Term(action.arm, 1.0, count)
         terms['gripper'] = Term(action.gripper, self.config.arm_gripper_loss_ratio, count)
         if self.config.caption:
-            assert tokens is not None
+            assert tokens is not None and not isinstance(images, Maps)
             self._add_caption(terms, images, tokens)
         if words is not None:
             self._add_cotrain(terms, words)
         return Outcome(terms, {'gripper_accuracy': Term(action.gripper_accuracy, 0.0, count)})
+
+    def _features(self, images: Mapping[str, Tensor] | Maps, text: EncodedText) -> Tensor:
+        if not isinstance(images, Maps):
+            return self.policy.encode(images, text)
+        backbone: Any = self.policy.backbone
+        steps = images.levels[0][0].shape[1]
+        maps = [[level.flatten(0, 1) for level in levels] for levels in images.levels]
+        return backbone.fuse(maps, text.repeat(steps)).unflatten(0, (-1, steps))
 
     def _add_forward(self, terms: dict[str, Term], features_BTND: Tensor, batch: Batch) -> None:
         frames = self.config.forward.frames

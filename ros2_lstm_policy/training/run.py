@@ -26,6 +26,7 @@ from ros2_lstm_policy.model.policy import complete, Policy
 from ros2_lstm_policy.training import dry_run, tuning
 from ros2_lstm_policy.training.config import TrainConfig
 from ros2_lstm_policy.training.failures import does_not_fit
+from ros2_lstm_policy.training.feature_cache import check_cacheable
 from ros2_lstm_policy.training.keeping import BEST, Keeper, LAST, STATE
 from ros2_lstm_policy.training.module import TrainingModule
 from ros2_lstm_policy.training.objective import Objective
@@ -53,6 +54,7 @@ def assemble(config: TrainConfig, share: Share = _ALONE,
     tuning.apply(policy, config.tune)
     if config.engine.gradient_checkpointing:
         tuning.checkpoint_gradients(policy)
+    _check_cache(config, policy)
     objective = Objective(policy, config.losses)
     pairs = _pairs(config)
     store = _store(config, tell)
@@ -108,7 +110,10 @@ def fit(config: TrainConfig, resume: bool = False) -> None:
 
 def preview(config: TrainConfig) -> None:
     """Show what a run would be; see :mod:`.dry_run`."""
-    dry_run.dry_run(assemble(config))
+    loader = replace(config.data.loader, cached_features=0)  # images can be shown, maps cannot
+    module = assemble(replace(config, data=replace(config.data, loader=loader)))
+    _check_cache(config, module.objective.policy)
+    dry_run.dry_run(module)
 
 
 def resumed(used: TrainConfig, wanted: TrainConfig, where: Path) -> TrainConfig:
@@ -155,11 +160,9 @@ def _flat(prefix: str, value: Any) -> dict[str, Any]:
 
 
 def _too_large(module: TrainingModule) -> RuntimeError:
-    config, source = module.config, module.data.train_loader().dataset
+    config = module.config
     module.cpu()
-    torch.cuda.empty_cache()
-    batch = module.data.on_device(source[module.data.order.batch(0)], torch.device('cpu'))
-    return does_not_fit(dry_run.estimate_memory(module, batch), config.data.loader.batch_size,
+    return does_not_fit(dry_run.estimate_memory(module), config.data.loader.batch_size,
                         config.optimiser.accumulate, config.engine.gradient_checkpointing)
 
 
@@ -173,6 +176,14 @@ def _policy(config: TrainConfig) -> Policy:
                          f'{difference(found, wanted)}'
                          f'{difference(policy.manifest.cameras, cameras)}')
     return policy
+
+
+def _check_cache(config: TrainConfig, policy: Policy) -> None:
+    if config.data.loader.cached_features:
+        check_cacheable(policy)
+        if config.losses.caption:
+            raise ValueError('data.loader.cached_features: the caption loss needs images; set '
+                             'losses.caption: false, or cached_features to 0')
 
 
 def _pairs(config: TrainConfig) -> PairSet | None:

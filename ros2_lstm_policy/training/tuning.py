@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 from ros2_lstm_policy.model.policy import Policy
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 _SAME_LAYERS = 4  # as many as a tower has at least
 
@@ -100,11 +102,9 @@ def checkpoint_gradients(policy: Policy) -> None:
     if model is not None:
         model.gradient_checkpointing_enable({'use_reentrant': False})
         return
-    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
     backbone: Any = policy.backbone
-    for blocks in (backbone.vision.stages, backbone.fusion):
-        for number, block in enumerate(blocks):
-            blocks[number] = checkpoint_wrapper(block)
+    for block in (*backbone.vision.stages, *backbone.fusion):
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def compile_layers(policy: Policy) -> None:
