@@ -14,14 +14,20 @@ import functools
 import json
 from pathlib import Path
 import sys
+from typing import TYPE_CHECKING
 
 from ros2_lstm_policy import config
 from ros2_lstm_policy.evaluation import actors, controls, report
 from ros2_lstm_policy.evaluation.rollout import HORIZON, Result, rollout
 from ros2_lstm_policy.sim import benchmarks, fleet
 from ros2_lstm_policy.sim.backend import SimulatorMissingError
+from ros2_lstm_policy.sim.robot import SimState
 from ros2_lstm_policy.sim.tasks import SimEpisode
+from ros2_lstm_policy.types import Action
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from ros2_lstm_policy.evaluation.album import Album
 
 EPISODES = 'episodes.jsonl'
 SETTINGS = 'settings.yaml'
@@ -41,6 +47,7 @@ class EvaluateConfig:
     :param every: of the benchmark's episodes, each how-many-th is run; 1 for all.
     :param image_size: (height, width) of both cameras in pixels.
     :param horizon: control periods after which an episode has failed.
+    :param pictures: successes and failures that each process draws, as contact sheet and video.
     :param processes: simulators at once; one core each.
     """
 
@@ -53,12 +60,15 @@ class EvaluateConfig:
     every: int = 1
     image_size: tuple[int, int] = (256, 256)
     horizon: int = HORIZON
+    pictures: int = 0
     processes: int = 2
 
     def __post_init__(self) -> None:
         """Refuse what measures nothing."""
         if min(self.every, self.horizon, self.processes) < 1:
             raise ValueError('every, horizon and processes must be at least 1')
+        if self.pictures < 0:
+            raise ValueError(f'pictures must not be negative, found {self.pictures}')
         if self.actor == 'policy' and self.checkpoint is None:
             raise ValueError("actor 'policy' needs a checkpoint; set checkpoint=DIRECTORY")
 
@@ -76,12 +86,30 @@ class Evaluator:
         self._settings = settings
         self._keeper = fleet.RobotKeeper(settings.image_size)
         self._actor = actors.make(settings.actor, settings.checkpoint, settings.execute)
+        self._album = _album(settings)
 
     def __call__(self, episode: SimEpisode) -> Result:
         """Run one episode."""
         robot, state = self._keeper.reset(episode)
-        return rollout(robot, state, episode, self._actor,
-                       controls.said(episode, self._settings.control), self._settings.horizon)
+        watch = self._album.watch if self._album else _ignore
+        result = rollout(robot, state, episode, self._actor,
+                         controls.said(episode, self._settings.control), self._settings.horizon,
+                         watch)
+        if self._album:
+            self._album.keep(result)
+        return result
+
+
+def _album(settings: EvaluateConfig) -> Album | None:
+    """Return where to draw; the libraries for it are needed only where pictures are wanted."""
+    if not settings.pictures:
+        return None
+    from ros2_lstm_policy.evaluation.album import Album
+    return Album(settings.output / 'pictures', settings.pictures)
+
+
+def _ignore(state: SimState, action: Action) -> None:
+    pass
 
 
 def evaluate(settings: EvaluateConfig) -> list[Result]:
@@ -121,7 +149,7 @@ def read_results(output: Path) -> list[Result]:
 def _keep_settings(settings: EvaluateConfig) -> None:
     """Write the settings into a new folder, or hold an old one to its own."""
     path = settings.output / SETTINGS
-    wanted = config.dump(dataclasses.replace(settings, processes=1, output=Path()))
+    wanted = config.dump(dataclasses.replace(settings, processes=1, pictures=0, output=Path()))
     if not path.exists():
         path.write_text(wanted)
     elif path.read_text() != wanted:

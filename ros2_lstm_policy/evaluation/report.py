@@ -88,7 +88,7 @@ def confusion(results: Sequence[Result]) -> tuple[list[str], list[str], np.ndarr
     """
     pairs = Counter((_target(r), words(r.lifted[0]) if r.lifted else NOTHING) for r in results)
     targets = sorted({target for target, _ in pairs})
-    lifted = sorted({thing for _, thing in pairs} - {NOTHING} | set(targets)) + [NOTHING]
+    lifted = [*sorted({thing for _, thing in pairs} - {NOTHING} | set(targets)), NOTHING]
     counts = np.array([[pairs[target, thing] for thing in lifted] for target in targets])
     return targets, lifted, counts
 

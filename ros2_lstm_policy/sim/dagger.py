@@ -3,7 +3,7 @@ Record what the expert would do in the states that a policy brings about (DAgger
 
 The policy acts, now and then the expert for a stretch, and the expert at last where the policy
 does not get there; every state is labelled with what the expert says (arXiv 1011.0686).
-`ros2 run ros2_lstm_policy dagger --config config/dagger.yaml checkpoint=runs/mine/checkpoints/last`
+`ros2 run ros2_lstm_policy dagger --config config/dagger.yaml checkpoint=DIRECTORY`
 """
 
 from __future__ import annotations

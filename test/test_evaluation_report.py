@@ -1,0 +1,67 @@
+"""Rates have honest intervals, and a report says what became of every episode."""
+
+import json
+
+import numpy as np
+import pytest
+from ros2_lstm_policy.evaluation import report
+from ros2_lstm_policy.evaluation.intervals import wilson
+from ros2_lstm_policy.evaluation.rollout import (MISSED, NEVER_CLOSED, NOT_PLACED, Result, SUCCESS,
+                                                 WRONG_CLOSED, WRONG_LIFTED)
+
+MILK, SOUP = 'milk_1', 'alphabet_soup_1'
+
+
+def result(**changes) -> Result:
+    """Return an episode of nothing happening, with changes."""
+    values = {'episode': 'B/milk/0', 'said': 'pick up the milk', 'target': MILK, 'success': False,
+              'steps': 150, 'first_grasp': None, 'lifted': (), 'act_ms': 20.0}
+    return Result(**values | changes)
+
+
+@pytest.mark.parametrize('successes, trials, low, high', [
+    (38, 50, 0.626, 0.857), (10, 35, 0.163, 0.451), (0, 10, 0.0, 0.278), (10, 10, 0.722, 1.0)])
+def test_wilson_intervals_are_those_of_the_literature(successes, trials, low, high):
+    """The first two are the prototype's published rows; the others textbook values."""
+    rate = wilson(successes, trials)
+    assert (rate.low, rate.high) == pytest.approx((low, high), abs=1e-3)
+
+
+def test_a_rate_without_trials_is_refused():
+    """Nothing measured is not a rate of zero."""
+    with pytest.raises(ValueError, match='and a trial, found 0 of 0'):
+        wilson(0, 0)
+
+
+@pytest.mark.parametrize('changes, category', [
+    ({'success': True, 'lifted': (MILK,)}, SUCCESS),
+    ({'lifted': (SOUP, MILK)}, NOT_PLACED),
+    ({'lifted': (SOUP,)}, WRONG_LIFTED),
+    ({'first_grasp': MILK}, MISSED),
+    ({'first_grasp': SOUP}, WRONG_CLOSED),
+    ({}, NEVER_CLOSED)])
+def test_every_ending_has_its_category(changes, category):
+    """Each way to end is told from the others."""
+    assert result(**changes).category == category
+
+
+def test_confusion_counts_the_object_lifted_first():
+    """A row is what was asked for, a column what was lifted first."""
+    targets, lifted, counts = report.confusion([
+        result(success=True, lifted=(MILK,)), result(lifted=(SOUP, MILK)), result()])
+    assert (targets, lifted) == (['milk'], ['alphabet soup', 'milk', 'nothing'])
+    assert np.array_equal(counts, [[1, 1, 1]])
+
+
+def test_a_report_is_written_for_people_and_programs(tmp_path):
+    """Markdown, JSON and a picture agree on the numbers."""
+    results = [result(success=True, steps=50, lifted=(MILK,)), result(said='', lifted=(SOUP,))]
+    settings = {'benchmark': 'b', 'actor': 'policy', 'control': 'none'}
+    text = report.write(tmp_path, settings, results)
+    numbers = json.loads((tmp_path / 'report.json').read_text())
+    assert numbers['success']['successes'] == 1
+    assert numbers['categories'][WRONG_LIFTED] == 1
+    assert 'Success 1/2 (50 %, 9 to 91)' in text
+    assert '| (nothing) milk | 0/1' in text
+    assert (tmp_path / 'report.md').read_text() == text
+    assert (tmp_path / 'report.png').stat().st_size > 10_000

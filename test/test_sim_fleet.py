@@ -1,0 +1,61 @@
+"""Episodes over several processes: each once, errors told, scenes kept together."""
+
+import os
+
+import pytest
+from ros2_lstm_policy.sim import fleet
+from ros2_lstm_policy.sim.tasks import SimEpisode
+
+
+def episode(number: int) -> SimEpisode:
+    """Return an episode of one of three scenes."""
+    return SimEpisode(str(number), 'suite/0', f'scene{number % 3}', 'words', (), None, None)
+
+
+EPISODES = [episode(number) for number in range(20)]
+
+
+class Name:
+    """Work that returns the episode's name and the process."""
+
+    def __call__(self, work: SimEpisode) -> tuple[str, int]:
+        """Return both."""
+        return work.name, os.getpid()
+
+
+class Broken:
+    """Work that fails at one episode."""
+
+    def __call__(self, work: SimEpisode) -> str:
+        """Fail at the seventh."""
+        if work.name == '7':
+            raise RuntimeError('the seventh cannot be done')
+        return work.name
+
+
+def test_a_chunk_is_of_one_scene_and_every_episode_is_in_one():
+    """Building a scene takes seconds, so a process keeps to one."""
+    chunks = fleet.by_scene(EPISODES, processes=2)
+    assert all(len({e.scene for e in chunk}) == 1 for chunk in chunks)
+    assert sorted(e.name for chunk in chunks for e in chunk) == sorted(e.name for e in EPISODES)
+
+
+@pytest.mark.parametrize('processes', [1, 2])
+def test_every_episode_is_run_once(processes):
+    """In this process or in others."""
+    results = list(fleet.run(EPISODES, Name, processes))
+    assert sorted(name for name, _ in results) == sorted(e.name for e in EPISODES)
+    assert (os.getpid() in {pid for _, pid in results}) == (processes == 1)
+
+
+@pytest.mark.parametrize('processes', [1, 2])
+def test_what_a_worker_raises_ends_the_run(processes):
+    """Its own words reach the caller."""
+    with pytest.raises(RuntimeError, match='the seventh cannot be done'):
+        list(fleet.run(EPISODES, Broken, processes))
+
+
+def test_no_process_is_an_error():
+    """And says so."""
+    with pytest.raises(ValueError, match='at least 1, found 0'):
+        list(fleet.run(EPISODES, Name, 0))
