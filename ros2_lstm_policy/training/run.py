@@ -72,7 +72,8 @@ def assemble(config: TrainConfig, share: Share = _ALONE,
         pair_batch_size=cotrain.batch_size if cotrain else 0,
         validation_batch_size=config.validation.batch_size)
     steps_per_epoch = data.batches_per_epoch / config.optimiser.accumulate
-    return TrainingModule(objective, config, data, Schedule(config.schedule, steps_per_epoch))
+    module = TrainingModule(objective, config, data, Schedule(config.schedule, steps_per_epoch))
+    return module.train()  # models come from their libraries in eval mode
 
 
 def fit(config: TrainConfig, resume: bool = False) -> None:
