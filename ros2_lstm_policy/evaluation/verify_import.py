@@ -143,7 +143,7 @@ def _streaming(policy: Policy, inputs: Recording, outputs: Recording,
                   for camera in policy.manifest.cameras}
         input_D = ticks.see(pixels, text)
         (arm_KA, gripper_open_K), state = ticks.think(input_D, state)
-        yield input_D, wanted[0][step]
+        yield input_D, policy.decoder.reduce_tokens(wanted[0][None, step:step + 1])
         yield arm_KA * conventions.arm_sign_A, wanted[1][step]
         yield gripper_open_K, (conventions.gripper_sign * wanted[2][step]).sigmoid()
 
