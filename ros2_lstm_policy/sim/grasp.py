@@ -11,10 +11,11 @@ WIDEST_M = 0.075
 BELOW_TOP_M, ABOVE_SUPPORT_M = 0.03, 0.025
 SLICE_M = 0.015
 TURN_COST_M = 0.004  # a rad of turning weighs as much as this much of width
-WIDE_COST_M, BLOCKED_COST_M = 0.05, 0.06
+WIDE_COST_M, BLOCKED_COST_M = 0.05, 0.08
 # the open Panda gripper seen from above, about the point between its finger tips
 FINGERS_FROM_M, FINGERS_TO_M, FINGERS_ACROSS_M = 0.035, 0.065, 0.02
-PALM_TO_M, PALM_ACROSS_M, PALM_ABOVE_M = 0.11, 0.04, 0.03
+PALM_TO_M, PALM_ACROSS_M, PALM_ABOVE_M = 0.105, 0.04, 0.03
+ASIDE_M = 0.015
 NEAR_M = 0.3  # of an object's middle: farther points are out of the open gripper's reach
 
 
@@ -25,11 +26,13 @@ class Grasp(NamedTuple):
     :param position: (3,) m, where the point between the finger tips goes.
     :param yaw: rad in world axes, the line on which the fingers close.
     :param width: m between the object's sides on that line.
+    :param aside: m on that line from the object's middle: one finger arrives first.
     """
 
     position: np.ndarray
     yaw: float
     width: float
+    aside: float = 0.0
 
 
 def plan_grasp(points: np.ndarray, yaw: float, others: np.ndarray) -> Grasp:
@@ -46,6 +49,8 @@ def plan_grasp(points: np.ndarray, yaw: float, others: np.ndarray) -> Grasp:
     if len(layer) < 20:
         layer = points[:, :2]
     grasps = [_grasp_along(layer, height, angle) for angle in ANGLES]
+    grasps += [_beside(grasp, aside) for grasp in grasps for aside in (-ASIDE_M, ASIDE_M)
+               if grasp.width / 2 + ASIDE_M < FINGERS_FROM_M]
     others = others[np.abs(others[:, :2] - layer.mean(0)).max(1) < NEAR_M]
     return min(grasps, key=lambda grasp: _cost(grasp, yaw, others))
 
@@ -63,14 +68,19 @@ def _grasp_along(layer: np.ndarray, height: float, angle: float) -> Grasp:
     return Grasp(np.append(centre, height), float(angle), float(high - low))
 
 
+def _beside(grasp: Grasp, aside: float) -> Grasp:
+    along = np.array([np.cos(grasp.yaw), np.sin(grasp.yaw), 0.0])
+    return grasp._replace(position=grasp.position + aside * along, aside=aside)
+
+
 def _cost(grasp: Grasp, yaw: float, others: np.ndarray) -> float:
-    cost = grasp.width + TURN_COST_M * abs(turn(yaw, grasp.yaw))
+    cost = grasp.width + TURN_COST_M * abs(turn(yaw, grasp.yaw)) + abs(grasp.aside) / 3
     cost += WIDE_COST_M * (grasp.width > WIDEST_M)
-    return cost + BLOCKED_COST_M * _is_blocked(grasp, others)
+    return cost + BLOCKED_COST_M * _blocked_share(grasp, others)
 
 
-def _is_blocked(grasp: Grasp, others: np.ndarray) -> bool:
-    """Return whether the open gripper would touch another object at the grasp."""
+def _blocked_share(grasp: Grasp, others: np.ndarray) -> float:
+    """Return how much of the open gripper's reach other objects block at the grasp, 0 to 1."""
     x, y = (others[:, :2] - grasp.position[:2]).T
     along = np.abs(x * np.cos(grasp.yaw) + y * np.sin(grasp.yaw))
     across = np.abs(y * np.cos(grasp.yaw) - x * np.sin(grasp.yaw))
@@ -78,4 +88,6 @@ def _is_blocked(grasp: Grasp, others: np.ndarray) -> bool:
     fingers = ((along > FINGERS_FROM_M) & (along < FINGERS_TO_M)
                & (across < FINGERS_ACROSS_M) & (above > -SLICE_M))
     palm = (along < PALM_TO_M) & (across < PALM_ACROSS_M) & (above > PALM_ABOVE_M)
-    return bool((fingers | palm).any())
+    if fingers.any():
+        return 1.0
+    return float((PALM_TO_M - along[palm].min()) / PALM_TO_M) if palm.any() else 0.0
