@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ros2_lstm_policy.model.backbones.hugging_face import HuggingFaceBackbone
 from ros2_lstm_policy.model.forward_head import ForwardConfig
 from ros2_lstm_policy.model.policy import Policy
+from ros2_lstm_policy.runtime.actor import PolicyActor
 from ros2_lstm_policy.training import tuning
 from ros2_lstm_policy.training.objective import LossConfig, Objective, total, Words
 from ros2_lstm_policy.transforms import normalise_images
-from ros2_lstm_policy.types import Batch
+from ros2_lstm_policy.types import Batch, Observation
 from test_backbones_policy import make_policy, WORDS
 import torch
 
@@ -99,6 +101,16 @@ def test_frozen_model_trains_the_action_token_and_the_head(tmp_path: Path) -> No
     assert not torch.equal(backbone.action_token, token)
     assert all(torch.equal(value, kept[name])
                for name, value in backbone.model.named_parameters())
+
+
+def test_training_goes_on_after_acting(tmp_path: Path) -> None:
+    """What acting keeps for the next tick (in inference mode) does not break a backward pass."""
+    policy = make_policy('llava', tmp_path / 'model')
+    blank = {camera.name: np.zeros((camera.height, camera.width, 3), np.uint8)
+             for camera in policy.manifest.cameras}
+    PolicyActor(policy).act(Observation(0, blank), WORDS[0])
+    before, after = train(policy)
+    assert after['arm'] < before['arm']
 
 
 @pytest.mark.parametrize('kind', ONE_OF_EACH)

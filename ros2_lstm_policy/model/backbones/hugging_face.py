@@ -135,8 +135,9 @@ class HuggingFaceBackbone(nn.Module):
     def _words_before(self, cameras: int, device: torch.device) -> list[Tensor | None]:
         key = (cameras, device)
         if key not in self._before:
-            self._before[key] = [torch.tensor([chunk], device=device) if chunk else None
-                                 for chunk in self._prompt.before(cameras)]
+            with torch.inference_mode(False):  # kept: training may follow acting
+                self._before[key] = [torch.tensor([chunk], device=device) if chunk else None
+                                     for chunk in self._prompt.before(cameras)]
         return self._before[key]
 
     def _encode_images(self, images: Mapping[str, Tensor]) -> list[ImageTokens]:
