@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+import shutil
 
 import pytest
+from ros2_lstm_policy import config
 from ros2_lstm_policy.model import checkpoint
 from ros2_lstm_policy.training import run
+from ros2_lstm_policy.training.config import TrainConfig
 from ros2_lstm_policy.training.keeping import BEST, LAST, STATE
 import torch
 from training_data import configured, values, write_store
@@ -73,3 +76,21 @@ def test_a_killed_and_resumed_run_equals_an_unbroken_one(trained: Path, store: P
     assert kept[0]['batches'] == kept[1]['batches'] == 8
     losses = [[row['loss'] for row in rows(path) if row['loss']] for path in (trained, tmp_path)]
     assert losses[0] == losses[1]
+
+
+def test_a_resumed_run_keeps_its_normalisation_when_the_data_grows(trained: Path,
+                                                                   tmp_path: Path) -> None:
+    """
+    Statistics belong to the policy, not to the data of the day.
+
+    A run that went on with more demonstrations computed new ones, and its labels moved under it.
+    """
+    shutil.copytree(trained, tmp_path / 'run')
+    write_store(tmp_path / 'more', episodes=8, steps=8, reach=0.1)
+    used = tmp_path / 'run' / run.USED_CONFIG
+    wanted = config.load(TrainConfig, used, [f'data.store={tmp_path / "more"}',
+                                             'schedule.max_steps=5'])
+    before = checkpoint.load(tmp_path / 'run' / LAST).manifest.arm
+    run.fit(run.resumed(config.load(TrainConfig, used), wanted, tmp_path / 'run'), resume=True)
+    assert checkpoint.load(tmp_path / 'run' / LAST).manifest.arm == before
+    assert torch.load(tmp_path / 'run' / STATE, weights_only=True)['global_step'] == 5

@@ -35,8 +35,7 @@ import torch
 
 USED_CONFIG, LOGS = 'train.yaml', 'logs'
 _ALONE = Share()
-_FIXED = ('data', 'manifest', 'policy', 'losses', 'augmentation', 'optimiser', 'tune',
-          'ema_decay', 'seed')  # what a resumed run keeps
+_FIXED = ('manifest', 'policy', 'losses', 'tune', 'ema_decay')  # what a resumed run keeps
 _PRECISION: dict[str, Any] = {'fp32': '32-true', 'bf16': 'bf16-mixed', 'fp16': '16-mixed'}
 
 
@@ -101,7 +100,9 @@ def fit(config: TrainConfig, resume: bool = False) -> None:
         tuning.compile_layers(module.objective.policy)
     if trainer.is_global_zero:
         config.output.mkdir(parents=True, exist_ok=True)
-        (config.output / USED_CONFIG).write_text(yaml_config.dump(config))
+        manifest = replace(config.manifest, arm=module.data.manifest.arm)  # also if data grows
+        (config.output / USED_CONFIG).write_text(
+            yaml_config.dump(replace(config, manifest=manifest)))
     try:
         trainer.fit(module, module.data.train_loader(), module.data.validation_loader(),
                     ckpt_path=config.output / STATE if resume else None, weights_only=True)
