@@ -106,6 +106,14 @@ def test_missing_weights_are_named(kosmos: Path) -> None:
     assert str(kosmos) in said and 'safetensors' in said
 
 
+def test_cut_weights_are_named(kosmos: Path) -> None:
+    """A copy that was broken off."""
+    file = kosmos / 'model.safetensors'
+    file.write_bytes(file.read_bytes()[:100_000])
+    said = refusal(kosmos)
+    assert str(kosmos) in said and 'cannot be read' in said
+
+
 @pytest.mark.parametrize(('change', 'wanted'), [
     (lambda w: w.pop('text_model.model.layer_norm.weight'),
      ['text_model.model.layer_norm.weight', 'missing']),

@@ -126,13 +126,14 @@ def load_model(directory: ModelDirectory, dtype: str, attention: str) -> PreTrai
 
     :raises ConfigError: for missing, unexpected or misshapen tensors, by name.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
     try:
         model, info = AutoModelForImageTextToText.from_pretrained(
             directory.path, local_files_only=True, use_safetensors=True, dtype=dtype,
             attn_implementation=directory.attention(attention), output_loading_info=True,
             ignore_mismatched_sizes=True)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ConfigError(f'{directory.path}: the weights cannot be read: {error} (safetensors '
                           'files are needed; pickles are not read)') from error
     for key, found, wanted in info['mismatched_keys']:
