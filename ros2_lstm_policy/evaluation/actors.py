@@ -70,6 +70,16 @@ def make(who: Who, checkpoint: Path | None, execute: str) -> SimActor:
     return Policy(checkpoint, execute)
 
 
+def check(who: Who, checkpoint: Path | None, execute: str) -> None:
+    """
+    Make sure that the actor can be made, before processes start.
+
+    :raises ValueError: where it cannot.
+    """
+    if who == 'policy':
+        make(who, checkpoint, execute)
+
+
 def _decision(action: Action) -> Decision:
     chunk = np.append(action.arm, action.gripper_open).astype(np.float32)[None]
     return Decision(action, chunk)

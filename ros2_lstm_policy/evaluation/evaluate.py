@@ -118,10 +118,10 @@ def evaluate(settings: EvaluateConfig) -> list[Result]:
 
     :raises ValueError: where the folder was begun with other settings.
     """
-    output = settings.output
+    output, episodes = settings.output, settings.episodes()
+    actors.check(settings.actor, settings.checkpoint, settings.execute)
     output.mkdir(parents=True, exist_ok=True)
     _keep_settings(settings)
-    episodes = settings.episodes()
     results = {result.episode: result for result in read_results(output)}
     rest = [episode for episode in episodes if episode.name not in results]
     with open(output / EPISODES, 'a') as lines, \
