@@ -20,11 +20,12 @@ from ros2_lstm_policy.manifest import ActionManifest
 from tqdm import tqdm
 
 OK, PROBLEMS = 0, 1
+_DRAWN_EPISODES = 3
 
 
 def inspect(options: argparse.Namespace) -> int:
     """Print the table, and draw the picture."""
-    summary = _summary(options)
+    summary = _summary(options, 0 if options.png is None else _DRAWN_EPISODES)
     print(summary.table(options.all))
     for problem in summary.problems:
         print(problem)
@@ -119,13 +120,20 @@ def _look_at_images(readings: list[Reading], where: Path) -> list[Problem]:
     return problems
 
 
-def _summary(options: argparse.Namespace) -> DatasetSummary:
-    episodes, problems, broken = [], [], 0
+def _summary(options: argparse.Namespace, with_images: int = 0) -> DatasetSummary:
+    """Read everything but the images; those of the first episodes only."""
+    episodes: list[EpisodeSummary] = []
+    problems: list[Problem] = []
+    broken = 0
     for recording in tqdm(_recordings(options), unit='recording', disable=None):
         readings, found = _read(recording, Limits())
+        for reading in readings:
+            try:
+                episodes.append(EpisodeSummary.of(reading, len(episodes) < with_images))
+            except RecordingError as error:
+                found.append(error.problem)
         problems += found
         broken += any(problem.fatal for problem in found)
-        episodes += [EpisodeSummary.of(reading) for reading in readings]
     return DatasetSummary(options.path, tuple(episodes), tuple(problems), broken)
 
 

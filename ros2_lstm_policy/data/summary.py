@@ -6,14 +6,21 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ros2_lstm_policy.data.episodes import Reading
 from ros2_lstm_policy.data.problems import Problem
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.gridspec import GridSpec
+
 AXES = ('x [m]', 'y [m]', 'z [m]', 'rx [rad]', 'ry [rad]', 'rz [rad]')
 _NS = 1_000_000_000
 _LONGEST_LIST = 30
+_DRAWN_GRIPPERS = 40
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,7 @@ class EpisodeSummary:
     :param arm: (T, 6), m and rad.
     :param gripper_open: (T,).
     :param camera_hz: camera to its own rate, where the recording says it.
+    :param first_images: camera to its first image, where they are to be drawn.
     """
 
     name: str
@@ -34,17 +42,20 @@ class EpisodeSummary:
     gripper_open: np.ndarray
     camera_hz: dict[str, str]
     actor: str
+    first_images: dict[str, np.ndarray]
 
     @classmethod
-    def of(cls, reading: Reading) -> EpisodeSummary:
-        """Summarise an episode; its frames are not decoded."""
+    def of(cls, reading: Reading, with_images: bool) -> EpisodeSummary:
+        """Summarise an episode, with the first image of each camera or without."""
         episode, facts = reading.episode, reading.facts
         steps_ns = np.diff(episode.stamps_ns)
         period_s = float(np.median(steps_ns)) / _NS if len(steps_ns) else float('nan')
         rates = {key.removesuffix('_hz'): value for key, value in facts.items()
                  if key.endswith('_hz')}
         return cls(episode.name, episode.instruction, period_s, episode.success, episode.arm,
-                   episode.gripper_open, rates, facts.get('actor', ''))
+                   episode.gripper_open, rates, facts.get('actor', ''),
+                   {camera: frames[0] for camera, frames in episode.frames.items()
+                    if with_images})
 
 
 @dataclass(frozen=True)
@@ -123,33 +134,48 @@ class DatasetSummary:
 
 
 def draw(summary: DatasetSummary, png: Path) -> None:
-    """Draw lengths, instructions and the histogram of each action."""
+    """Draw first images, lengths, instructions, the histogram of each action and the gripper."""
     from matplotlib.figure import Figure
-    figure = Figure(figsize=(12, 9), layout='constrained')
-    grid = figure.add_gridspec(4, 3)
-    lengths = figure.add_subplot(grid[0, 0])
+    figure = Figure(figsize=(12, 12), layout='constrained')
+    grid = figure.add_gridspec(5, 6)
+    _draw_images(figure, grid, summary.episodes)
+    lengths = figure.add_subplot(grid[1, :2])
     lengths.hist([len(episode.arm) for episode in summary.episodes], bins=30)
     lengths.set(title=f'{len(summary.episodes)} episodes', xlabel='steps', ylabel='episodes')
-    _draw_instructions(figure.add_subplot(grid[0, 1:]), summary.episodes)
+    _draw_instructions(figure.add_subplot(grid[1, 2:]), summary.episodes)
     arm = summary.arm
     for axis, name in enumerate(AXES):
-        plot = figure.add_subplot(grid[1 + axis // 3, axis % 3])
+        column = 2 * (axis % 3)
+        plot = figure.add_subplot(grid[2 + axis // 3, column:column + 2])
         plot.hist(arm[:, axis], bins=61, log=True)
         plot.set(xlabel=name, ylabel='steps')
         plot.locator_params('x', nbins=5)
-    plot = figure.add_subplot(grid[3, :])
-    for number, episode in enumerate(summary.episodes[:40]):
-        plot.plot(np.arange(len(episode.arm)), episode.gripper_open * 0.8 + number, lw=0.8)
+    plot = figure.add_subplot(grid[4, :])
+    for number, episode in enumerate(summary.episodes[:_DRAWN_GRIPPERS]):
+        plot.step(np.arange(len(episode.arm)), episode.gripper_open * 0.8 + number, lw=0.8,
+                  where='post')
     plot.set(xlabel='step', ylabel='episode', title='gripper: closed low, open high')
     figure.savefig(png, dpi=110)
 
 
-def _draw_instructions(plot: object, episodes: Sequence[EpisodeSummary]) -> None:
+def _draw_images(figure: Figure, grid: GridSpec, episodes: Sequence[EpisodeSummary]) -> None:
+    """Draw the first image of each camera: an upside-down or swapped camera shows here."""
+    shown = [(f'{camera}, {episode.name}', image) for episode in episodes
+             for camera, image in episode.first_images.items()]
+    for column, (title, image) in enumerate(shown[:6]):
+        plot = figure.add_subplot(grid[0, column])
+        plot.imshow(image)
+        plot.set_title(title if len(title) <= 26 else title[:23] + '...', fontsize=7)
+        plot.axis('off')
+
+
+def _draw_instructions(plot: Axes, episodes: Sequence[EpisodeSummary]) -> None:
     counts = Counter(episode.instruction for episode in episodes).most_common(10)[::-1]
-    words = [text if len(text) <= 60 else text[:57] + '...' for text, _ in counts]
-    plot.barh(words, [count for _, count in counts])  # type: ignore[attr-defined]
-    plot.set(title='instructions', xlabel='episodes')  # type: ignore[attr-defined]
-    plot.tick_params('y', labelsize=7)  # type: ignore[attr-defined]
+    plot.barh(range(len(counts)), [count for _, count in counts], color='lightsteelblue')
+    for row, (text, _) in enumerate(counts):
+        plot.text(0, row, ' ' + (text if len(text) <= 80 else text[:77] + '...'), va='center',
+                  fontsize=8)
+    plot.set(title='instructions', xlabel='episodes', yticks=[])
 
 
 def _label(success: bool | None) -> str:
