@@ -26,7 +26,7 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Bool, Float64MultiArray, String
 from std_srvs.srv import Trigger
 
-WAIT_S = 90.0
+WAIT_S = 300.0  # far more than it takes, for a machine with much else to do
 SMALL = {'image_height': 64, 'image_width': 64}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.duration import Duration
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, qos_profile_sensor_data, QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from ros2_lstm_policy.messages import stamp_ns
 from ros2_lstm_policy.ros.conversions import time_message
 from ros2_lstm_policy.ros.sim_commands import CommandInbox
@@ -48,7 +48,7 @@ class SimFace:
         self._images = {camera: node.create_publisher(Image, topic, 5)
                         for camera, topic in IMAGE_TOPICS.items()}
         self._joints = node.create_publisher(JointState, 'joint_states', 10)
-        self._pose = node.create_publisher(PoseStamped, 'ee_pose', qos_profile_sensor_data)
+        self._pose = node.create_publisher(PoseStamped, 'ee_pose', 10)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._instruction = node.create_publisher(String, 'instruction', latched)
         self._success = node.create_publisher(Bool, 'episode/success', 10)
