@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 import random_vlms
+from ros2_lstm_policy import config
 from ros2_lstm_policy.config import ConfigError
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.model import backbones
 from ros2_lstm_policy.model.backbones.base import Backbone, InstructionTooLong
+from ros2_lstm_policy.model.policy import Policy
+from ros2_lstm_policy.model.untrained import InitConfig
 from safetensors.torch import load_file, save_file
 import torch
 import transformers
@@ -50,6 +53,13 @@ def test_directory_of_another_family_is_named(kosmos: Path, family: str) -> None
     assert str(kosmos / 'config.json') in said
     assert "'kosmos-2'" in said
     assert 'wanted' in said
+
+
+def test_shipped_configuration_of_kosmos2_is_read_up_to_the_missing_model() -> None:
+    """Its keys and cameras are right; only the model has to be fetched."""
+    chosen = config.load(InitConfig, GOLDEN.parents[1] / 'config' / 'policy_kosmos2.yaml')
+    with pytest.raises(ConfigError, match='models/kosmos2: no such directory'):
+        Policy(chosen.policy, chosen.manifest)
 
 
 def test_missing_directory_says_what_to_download_and_where_to_put_it() -> None:
@@ -180,7 +190,7 @@ def test_prompt_needs_its_images_before_the_instruction_and_a_token_for_them(
     assert 'before' in refusal(llava, family='llava', side=28, prompt='{instruction}{images}')
     text = (llava / 'tokenizer.json').read_text().replace('<image>', '<picture>')
     (llava / 'tokenizer.json').write_text(text)
-    config = json.loads((llava / 'tokenizer_config.json').read_text())
-    config = {key: value for key, value in config.items() if '<image>' not in str(value)}
-    (llava / 'tokenizer_config.json').write_text(json.dumps(config))
+    kept = json.loads((llava / 'tokenizer_config.json').read_text())
+    kept = {key: value for key, value in kept.items() if '<image>' not in str(value)}
+    (llava / 'tokenizer_config.json').write_text(json.dumps(kept))
     assert "no '<image>'" in refusal(llava, family='llava', side=28)

@@ -314,6 +314,7 @@ def test_files_that_are_no_checkpoint_are_refused(
     assert run(backbone=GOLDEN / 'tiny_paligemma') == 2
     error = capsys.readouterr().err
     assert "'paligemma'" in error and "'kosmos-2'" in error
+    assert str(GOLDEN / 'tiny_paligemma' / 'config.json') in error
 
 
 def test_verification_names_what_the_recording_lacks(

@@ -28,6 +28,11 @@ MAX_TEXT_TOKENS = 512  # the reference's tokenizer cuts there; ours refuses
 LSTM_LAYERS = 4
 MU = 255.0
 POSITION_DIMS = 3
+FAMILIES = {'kosmos': 'kosmos2', 'paligemma': 'paligemma'}
+MODEL_TYPES = {'kosmos2': ('kosmos-2',), 'paligemma': ('paligemma',)}
+_FAMILY_OPTIONS: dict[str, dict[str, Any]] = {
+    'kosmos2': {},
+    'paligemma': {'prompt': '<eos>{instruction}\n', 'prefix_attention': False}}
 
 
 @dataclass(frozen=True)
@@ -96,10 +101,11 @@ def build(weights: Mapping[str, Tensor], run: Mapping[str, Any], where: Path, ba
     :raises RoboVLMsError: for weights that do not fit, by key.
     """
     config = policy_config(run, where, backbone)
+    directory = pretrained.check(backbone, MODEL_TYPES[config.backbone.family])
     with tempfile.TemporaryDirectory() as assets:
         pretrained.copy_assets(backbone, Path(assets) / ASSETS)
         policy = Policy(config, manifest(run, where, answers), Path(assets)).eval()
-        _vlm(policy).directory = pretrained.check(backbone, _vlm(policy).family.traits.model_types)
+    _vlm(policy).directory = directory  # where `save_assets` finds them again
     _load(policy, _renamed(policy, weights))
     _turn_conventions(policy, bool(run.get('tcp_rel')), answers.gripper_one == 'closed')
     return policy
@@ -111,12 +117,6 @@ def sign_of_arm(run: Mapping[str, Any]) -> Tensor:
     if run.get('tcp_rel'):
         sign[POSITION_DIMS:] = -1
     return sign
-
-
-FAMILIES = {'kosmos': 'kosmos2', 'paligemma': 'paligemma'}
-_FAMILY_OPTIONS: dict[str, dict[str, Any]] = {
-    'kosmos2': {},
-    'paligemma': {'prompt': '<eos>{instruction}\n', 'prefix_attention': False}}
 
 
 def _get(values: Mapping[str, Any], where: Path, key: str, above: str = '') -> Any:
