@@ -44,7 +44,7 @@ def test_results_of_other_settings_are_not_mixed(tmp_path, capsys):
     assert 'begun with other settings' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('override, complaint', [
+@pytest.mark.parametrize(('override', 'complaint'), [
     ('benchmark=z', "'z' is no LIBERO suite"),
     ('checkpoint=null', 'needs a checkpoint'),
     ('checkpoint=/nowhere', '/nowhere'),

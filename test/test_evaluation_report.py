@@ -19,7 +19,7 @@ def result(**changes) -> Result:
     return Result(**values | changes)
 
 
-@pytest.mark.parametrize('successes, trials, low, high', [
+@pytest.mark.parametrize(('successes', 'trials', 'low', 'high'), [
     (38, 50, 0.626, 0.857), (10, 35, 0.163, 0.451), (0, 10, 0.0, 0.278), (10, 10, 0.722, 1.0)])
 def test_wilson_intervals_are_those_of_the_literature(successes, trials, low, high):
     """The first two are the prototype's published rows; the others textbook values."""
@@ -33,7 +33,7 @@ def test_a_rate_without_trials_is_refused():
         wilson(0, 0)
 
 
-@pytest.mark.parametrize('changes, category', [
+@pytest.mark.parametrize(('changes', 'category'), [
     ({'success': True, 'lifted': (MILK,)}, SUCCESS),
     ({'lifted': (SOUP, MILK)}, NOT_PLACED),
     ({'lifted': (SOUP,)}, WRONG_LIFTED),

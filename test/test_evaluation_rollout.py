@@ -64,7 +64,7 @@ class Script:
         return Decision(Action(arm, gripper_open), np.zeros((1, 7)), {'all': 0.02})
 
 
-@pytest.mark.parametrize('closes_at, grasped', [(0, 'milk_1'), (2, None), (5, 'butter_1')])
+@pytest.mark.parametrize(('closes_at', 'grasped'), [(0, 'milk_1'), (2, None), (5, 'butter_1')])
 def test_the_first_grasp_is_the_object_within_reach_when_the_gripper_closes(closes_at, grasped):
     """Closing in the air is no grasp, so the next reachable object counts."""
     robot = Table(succeeds_at=100)

@@ -116,7 +116,7 @@ def test_a_folder_keeps_to_the_settings_that_it_was_begun_with(tmp_path):
         collect.collect(settings(tmp_path, horizon=3))
 
 
-@pytest.mark.parametrize('text, complaint', [
+@pytest.mark.parametrize(('text', 'complaint'), [
     ('output: x\nepisodes: {a: 0}\n', 'at least one is positive'),
     ('output: x\nepisodes: {b: 1}\nperturbation: {share: 2}\n', 'share must be in'),
     ('output: x\nepisodes: {b: 1}\nprocesses: 0\n', 'at least 1'),
