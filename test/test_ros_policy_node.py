@@ -7,6 +7,7 @@ from node_robot import (ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, nanoseconds, n
                         Robot, small_checkpoint, values)
 import numpy as np
 import pytest
+from ros2_lstm_policy.model.checkpoint import fingerprint
 
 T0 = 1_000_000_000_000
 MS = 1_000_000
@@ -339,6 +340,37 @@ def test_the_workspace_is_kept_with_the_pose_that_the_robot_tells(robot):
     assert not robot.acts()
     robot.pose_m = None
     robot.bring_to('unconfigured', workspace_m=[-np.inf] * 3 + [np.inf] * 3)
+
+
+def test_answers_beyond_the_deadline_are_holds(robot):
+    """Every observation is answered, once; a later deadline lets the robot act again."""
+    robot.order('pick up the milk')
+    robot.until(robot.acts)
+    assert robot.give(deadline_s=0.001) == []
+    robot.until(robot.holds('at most 0.001 s is allowed (deadline_s)'))
+    robot.forget()
+    robot.until(lambda: len(robot.arms) >= 5)
+    assert not robot.acts()
+    stamps = [nanoseconds(arm) for arm in robot.arms]
+    assert len(set(stamps)) == len(stamps)
+    assert robot.give(deadline_s=1.0) == []
+    robot.until(robot.acts)
+
+
+def test_diagnostics_tell_rates_latencies_and_the_checkpoint(robot, checkpoint):
+    """What somebody needs to know before asking for help."""
+    robot.order('pick up the milk')
+    robot.until(lambda: len(robot.commands()) >= 20)
+    robot.forget()
+    robot.until(lambda: len(robot.diagnostics) == 4)
+    assert robot.value('state', 'checkpoint sha256') == fingerprint(checkpoint)
+    assert 5 < float(robot.value('commands', 'tick rate [Hz]')) < 15
+    assert float(robot.value('inputs', 'static rate [Hz]')) > 5
+    for stage in ('camera', 'decode', 'wait', 'tick', 'queue', 'policy', 'policy backbone',
+                  'publish', 'overhead', 'total'):
+        median_ms, p99_ms = (float(robot.value('latency', f'{stage} {p} [ms]'))
+                             for p in ('p50', 'p99'))
+        assert median_ms <= p99_ms
 
 
 def spoil_long_instructions(policy):
