@@ -98,11 +98,12 @@ def _measure(options: argparse.Namespace) -> int:
             env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         try:
             memory_mb, answer, lasted_s = _record(recorder, publisher)
+            cpu_s = _cpu_s(recorder.pid)
         finally:
             publisher.kill()
             recorder.send_signal(signal.SIGINT)
             recorder.wait(30)
-        return _report(options, Path(folder), answer, memory_mb, lasted_s)
+        return _report(options, Path(folder), answer, memory_mb, lasted_s, cpu_s)
 
 
 def _record(recorder: subprocess.Popen[bytes],
@@ -133,6 +134,12 @@ def _record(recorder: subprocess.Popen[bytes],
         rclpy.shutdown()
 
 
+def _cpu_s(pid: int) -> float:
+    """Return the processor time of a process."""
+    fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+
 def _call(node: Any, name: str) -> str:
     """Call a service of the recorder until it agrees; it waits for the publishers."""
     import rclpy
@@ -152,7 +159,7 @@ def _call(node: Any, name: str) -> str:
 
 
 def _report(options: argparse.Namespace, folder: Path, answer: str, memory_mb: Sequence[float],
-            lasted_s: float) -> int:
+            lasted_s: float, cpu_s: float) -> int:
     from ros2_lstm_policy.data.rosbag import BagLayout, find_bags
     from ros2_lstm_policy.data.rosbag.index import index_bag
     bag, = find_bags(folder)
@@ -169,8 +176,8 @@ def _report(options: argparse.Namespace, folder: Path, answer: str, memory_mb: S
         lost += expected - found
         print(f'{camera:10}{expected:11}{found:10}{expected - found:6}{found / expected:9.4f}')
     print(f'bag {size_mb:.0f} MB, {size_mb / lasted_s:.0f} MB/s; own memory of the recorder '
-          f'{np.median(memory_mb):.0f} MB (largest {max(memory_mb):.0f}), disk free '
-          f'{shutil.disk_usage(folder).free / 1e9:.0f} GB')
+          f'{np.median(memory_mb):.0f} MB (largest {max(memory_mb):.0f}), {cpu_s / lasted_s:.0%} of one core; load '
+          f'{os.getloadavg()[1]:.1f} over 5 min, disk free {shutil.disk_usage(folder).free / 1e9:.0f} GB')
     print(f'the recorder: {answer.partition(": ")[2]}')
     return 0 if lost == 0 else 1
 
