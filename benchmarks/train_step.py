@@ -7,7 +7,7 @@ encoded by itself; every frame's text encoded again; AdamW as PyTorch has it by 
 command's own objective and optimiser. Both see the same uint8 batches on the device; a step is
 forward, backward, clipping and the update. Windows of 8 steps, chunks of 10, two cameras.
 
-    PYTHONPATH=. python benchmarks/train_step.py                # about 3 minutes on one H200
+    PYTHONPATH=. python benchmarks/train_step.py                # about a minute on one H200
     PYTHONPATH=. python benchmarks/train_step.py --smoke        # tiny networks on the CPU
 """
 
@@ -58,9 +58,9 @@ class Run(NamedTuple):
     losses: list[float]
 
 
-def kosmos_policy(sizes: Mapping[str, Any], side: int, attention: str,
-                  head: DecoderConfig) -> Policy:
-    """Build Kosmos-2 of a size with fp32 weights, random by a seed."""
+def kosmos_policy(sizes: Mapping[str, Any], side: int, attention: str, head: DecoderConfig,
+                  device: str) -> Policy:
+    """Build Kosmos-2 of a size with fp32 weights, random by a seed, on the device."""
     with tempfile.TemporaryDirectory() as directory:
         assets = Path(directory) / ASSETS
         words = random_vlms.tokenizer('kosmos2')
@@ -70,7 +70,7 @@ def kosmos_policy(sizes: Mapping[str, Any], side: int, attention: str,
                         for name in ('hand', 'static'))
         options = {'directory': str(assets), 'dtype': 'float32', 'attention': attention}
         policy = Policy(PolicyConfig(BackboneConfig('kosmos2', options), head),
-                        _manifest(cameras), Path(directory))
+                        _manifest(cameras), Path(directory)).to(device)
     _seeded(policy)
     return policy
 
@@ -288,12 +288,13 @@ def main() -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--sizes', nargs='+', choices=('compact', 'kosmos2'),
                         default=['compact', 'kosmos2'])
-    parser.add_argument('--steps', type=int, default=10, help='timed steps')
+    parser.add_argument('--steps', type=int, default=8, help='timed steps')
     parser.add_argument('--warm-up', type=int, default=3, help='steps before them')
     parser.add_argument('--compile', action='store_true', help='also with compiled layers')
     parser.add_argument('--smoke', action='store_true', help='tiny networks on the CPU')
     options = parser.parse_args()
     torch.set_float32_matmul_precision('high')
+    device = 'cpu' if options.smoke else 'cuda'
     where = 'CPU' if options.smoke else torch.cuda.get_device_name()
     print(f'{where}, torch {torch.__version__}, {options.steps} steps after {options.warm_up}\n')
     print('| model | way | batch | windows/s | ratio | peak GB | first loss | last loss | '
@@ -308,7 +309,7 @@ def main() -> None:
         sizes, side = ({}, random_vlms.side('kosmos2')) if options.smoke else full[2:0:-1]
         head = small if options.smoke else DecoderConfig()
         compare('Kosmos-2', lambda eager: kosmos_policy(sizes, side, 'eager' if eager else 'sdpa',
-                                                        head),
+                                                        head, device),
                 kosmos_reference, 2 if options.smoke else 4, options)
 
 
