@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 import json
 from pathlib import Path
+import shutil
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,18 @@ def test_paligemma_agrees_with_the_reference(run: Run) -> None:
     assert run(*verify('robopaligemma_tiny'), weights=PALIGEMMA,
                backbone=GOLDEN / 'tiny_paligemma',
                configuration=GOLDEN / 'robopaligemma_tiny.config.json') == 0
+
+
+def test_paligemma_2_is_refused(run: Run, tmp_path: Path,
+                                capsys: pytest.CaptureFixture[str]) -> None:
+    """The version that the reference ran with has no such model; its attention is not known."""
+    backbone = Path(shutil.copytree(GOLDEN / 'tiny_paligemma', tmp_path / 'backbone'))
+    values = json.loads((backbone / 'config.json').read_text())
+    values['text_config']['model_type'] = 'gemma2'
+    (backbone / 'config.json').write_text(json.dumps(values))
+    assert run(weights=PALIGEMMA, backbone=backbone,
+               configuration=GOLDEN / 'robopaligemma_tiny.config.json') == 2
+    assert 'PaliGemma 2' in capsys.readouterr().err
 
 
 def test_other_values_make_the_verification_fail(run: Run, tmp_path: Path) -> None:
