@@ -103,9 +103,9 @@ def build(weights: Mapping[str, Tensor], run: Mapping[str, Any], where: Path, ba
     config = policy_config(run, where, backbone)
     directory = pretrained.check(backbone, MODEL_TYPES[config.backbone.family])
     if directory.text_type == 'gemma2':
-        raise RoboVLMsError(f'{backbone}: is PaliGemma 2, which transformers 4.44.0 does not have: '
-                            'RoboVLMs ran its PaliGemma policies with that version and causal '
-                            'attention; later versions attend differently, and none is recorded')
+        raise RoboVLMsError(f'{backbone}: is PaliGemma 2, which transformers 4.44.0 lacks: with '
+                            'that version and causal attention RoboVLMs ran its PaliGemma '
+                            'policies; later ones attend differently, and a run names none')
     with tempfile.TemporaryDirectory() as assets:
         pretrained.copy_assets(backbone, Path(assets) / ASSETS)
         policy = Policy(config, manifest(run, where, answers), Path(assets)).eval()
