@@ -142,7 +142,7 @@ def _parts(module: TrainingModule) -> Iterator[tuple[str, nn.Module]]:
         yield f'backbone.{name}', part
     yield 'decoder', policy.decoder
     for name, part in module.objective.named_children():
-        if part is not policy:
+        if part is not policy and any(True for _ in part.parameters()):
             yield f'{name} (training only)', part
     yield 'all', module
 
