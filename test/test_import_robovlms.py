@@ -18,6 +18,7 @@ from ros2_lstm_policy.model.policy import Policy
 from ros2_lstm_policy.runtime.actor import PolicyActor
 from ros2_lstm_policy.transforms import normalise_arm
 from ros2_lstm_policy.types import Observation
+from scipy.spatial.transform import Rotation
 import torch
 from torch import Tensor
 
@@ -244,6 +245,18 @@ def test_tcp_rel_and_a_closing_gripper_turn_signs_in_the_last_layer(
     torch.testing.assert_close(after.gripper_logit_BTK, -before.gripper_logit_BTK)
     torch.testing.assert_close(after.arm_BTKA[..., :3], before.arm_BTKA[..., :3])
     torch.testing.assert_close(after.arm_BTKA[..., 3:], -before.arm_BTKA[..., 3:])
+
+
+def test_negated_tcp_rel_rotation_is_the_motion_of_the_tool() -> None:
+    """The reference's labels, by its formula, against the rotation from the old to the new tool."""
+    generator = np.random.default_rng(8)
+    angles, delta = generator.uniform(-1, 1, 3), generator.uniform(-1, 1, 3)
+    old = Rotation.from_euler('XYZ', angles)
+    new = Rotation.from_euler('XYZ', angles + 0.01 * delta)
+    label = 100 * (new.inv() * old).as_euler('XYZ')
+    motion = 100 * (old.inv() * new).as_rotvec()
+    np.testing.assert_allclose(-label, motion, atol=0.02)
+    assert np.abs(label - motion).max() > 0.5
 
 
 def test_open_questions_are_asked_together(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
