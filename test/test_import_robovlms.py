@@ -248,7 +248,7 @@ def test_tcp_rel_and_a_closing_gripper_turn_signs_in_the_last_layer(
 
 
 def test_negated_tcp_rel_rotation_is_the_motion_of_the_tool() -> None:
-    """The reference's labels, by its formula, against the rotation from the old to the new tool."""
+    """The reference's labels, by its formula, against the rotation from old to new."""
     generator = np.random.default_rng(8)
     angles, delta = generator.uniform(-1, 1, 3), generator.uniform(-1, 1, 3)
     old = Rotation.from_euler('XYZ', angles)
