@@ -65,6 +65,16 @@ def test_wherever_frames_and_features_lie_the_losses_are_the_same(
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
 
 
+def test_a_worker_gathers_what_the_process_itself_gathers(store: Path) -> None:
+    """The batches depend on their number alone, so they may be made anywhere."""
+    batches = [next(iter(assembled(store, f'data.loader.workers={workers}').data.train_loader()))
+               for workers in (0, 1)]
+    for name, images in batches[0].windows.images.items():
+        assert images.equal(batches[1].windows.images[name])
+    assert batches[0].windows.arm_BTKA.equal(batches[1].windows.arm_BTKA)
+    assert batches[0].windows.episode_names == batches[1].windows.episode_names
+
+
 def test_cached_copies_are_augmented_alike_over_a_window(store: Path) -> None:
     """Every augmented copy of an episode is one draw; validation sees the plain one."""
     module = assembled(store, *ON_DEVICE, 'data.loader.cached_features=3',

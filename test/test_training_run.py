@@ -94,3 +94,27 @@ def test_a_resumed_run_keeps_its_normalisation_when_the_data_grows(trained: Path
     run.fit(run.resumed(config.load(TrainConfig, used), wanted, tmp_path / 'run'), resume=True)
     assert checkpoint.load(tmp_path / 'run' / LAST).manifest.arm == before
     assert torch.load(tmp_path / 'run' / STATE, weights_only=True)['global_step'] == 5
+
+
+def test_a_time_limit_ends_a_run_with_its_checkpoint(store: Path, tmp_path: Path) -> None:
+    """Whatever the machine, the run ends on time, at the lowest rate, measured and saved."""
+    limits = 'schedule={kind: half-cosine, max_time_s: 1.5, min_lr_scale: 0.1}'
+    run.fit(configured(values(tmp_path, store), limits, 'validation.every_steps=1000000'))
+    logged = rows(tmp_path)
+    assert checkpoint.load(tmp_path / LAST)
+    times = [float(row['elapsed_s']) for row in logged if row['loss']]
+    longest = max(after - before for before, after in zip([0.0, *times], times))
+    assert 1.5 <= times[-1] <= 1.5 + 2 * longest
+    assert [bool(row['val_loss']) for row in logged].count(True) == 1
+    rates = [float(row['lr']) for row in logged if row['loss']]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.3 * rates[0]
+
+
+def test_a_resumed_run_goes_by_its_new_learning_rate(trained: Path, tmp_path: Path) -> None:
+    """The optimiser's state brings its moments, not its rate."""
+    shutil.copytree(trained, tmp_path / 'run')
+    used = tmp_path / 'run' / run.USED_CONFIG
+    wanted = config.load(TrainConfig, used, ['optimiser.lr=0.003', 'schedule.max_steps=5'])
+    run.fit(run.resumed(config.load(TrainConfig, used), wanted, tmp_path / 'run'), resume=True)
+    assert float([row for row in rows(tmp_path / 'run') if row['loss']][-1]['lr']) == 0.003

@@ -83,6 +83,13 @@ class TrainingModule(pl.LightningModule):
         """Start the clock."""
         self.clock.start()
 
+    def on_train_start(self) -> None:
+        """Go by this configuration's rates, whatever rates a loaded optimiser state had."""
+        named = [(name, p) for name, p in self.objective.named_parameters() if p.requires_grad]
+        wanted = optimiser.parameter_groups(named, self.config.optimiser)
+        for group, fresh in zip(self._optimizer.param_groups, wanted, strict=True):
+            group.update(base_lr=fresh['base_lr'], weight_decay=fresh['weight_decay'])
+
     def on_train_batch_start(self, batch: TrainingBatch, batch_idx: int) -> None:
         """Set the learning rate of this step; all processes go by the first one's clock."""
         self._elapsed_s = self.clock.elapsed_s
