@@ -86,7 +86,9 @@ class Commander:
         stamp_ns = self._inputs.sampler.complete_set()
         if stamp_ns is None:
             return
-        if self._last_set is None or stamp_ns - self._last_set >= self._least_spacing_ns:
+        # A set before the last one means that the cameras' clock jumped back: it is due.
+        if self._last_set is None or not (
+                0 <= stamp_ns - self._last_set < self._least_spacing_ns):
             self._last_set = stamp_ns
             self.tick()
 

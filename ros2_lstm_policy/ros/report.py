@@ -32,11 +32,11 @@ def inputs(name: str, found: Inputs, reasons: Sequence[Reason]) -> DiagnosticSta
     values: dict[str, object] = {}
     for camera, rate in found.rates.items():
         arrival = found.arrivals.get(camera)
-        age_s = (time.monotonic_ns() - arrival.received_ns) / 1e9 if arrival else None
+        age = f'{(time.monotonic_ns() - arrival.received_ns) / 1e9:.3f}' if arrival else 'never'
         values |= {f'{camera} rate [Hz]': f'{rate.read_hz():.1f}',
                    f'{camera} received': rate.count,
                    f'{camera} dropped': found.dropped[camera],
-                   f'{camera} last received [s ago]': 'never' if age_s is None else f'{age_s:.3f}'}
+                   f'{camera} last good image [s ago]': age}
     about = [reason for reason in reasons if reason.camera]
     message = '; '.join(reason.text for reason in about) or 'all cameras are seen'
     return status(f'{name}: inputs', ERROR if about else OK, message, values)
