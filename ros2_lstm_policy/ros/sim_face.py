@@ -11,6 +11,7 @@ from geometry_msgs.msg import PoseStamped, TwistStamped
 import numpy as np
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.duration import Duration
+from rclpy.event_handler import PublisherEventCallbacks, QoSPublisherMatchedInfo
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from ros2_lstm_policy.messages import stamp_ns
@@ -50,7 +51,11 @@ class SimFace:
         self._joints = node.create_publisher(JointState, 'joint_states', 10)
         self._pose = node.create_publisher(PoseStamped, 'ee_pose', 10)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._instruction = node.create_publisher(String, 'instruction', latched)
+        self._words = ''
+        self._instruction = node.create_publisher(
+            String, 'instruction', latched,
+            event_callbacks=PublisherEventCallbacks(matched=self._tell_newcomer))
+        node.create_subscription(String, 'instruction', self._take_instruction, 10)
         self._success = node.create_publisher(Bool, 'episode/success', 10)
         # the gripper first: where both have come, its command is taken first
         self._gripper = node.create_subscription(Float64MultiArray, 'gripper_command',
@@ -102,6 +107,14 @@ class SimFace:
             self._node.get_logger().warning(f'{name} did not answer in {ACTOR_TIMEOUT_S:.0f} s')
         elif not future.result().success:
             self._node.get_logger().warning(f'{name}: {future.result().message}')
+
+    def _take_instruction(self, message: String) -> None:
+        self._words = message.data  # whoever said it
+
+    def _tell_newcomer(self, info: QoSPublisherMatchedInfo) -> None:
+        """Repeat the instruction: not every subscription asks for what was said before."""
+        if info.current_count_change > 0 and self._words:
+            self._instruction.publish(String(data=self._words))
 
     def _take_gripper(self, message: Float64MultiArray) -> None:
         self._complain(self._inbox.put_gripper(tuple(message.data)))
