@@ -31,7 +31,7 @@ class SmolVLM:
                     '<|im_start|>User:{images}{instruction}<end_of_utterance>\nAssistant:',
                     ('model.vision_model', 'model.connector'),
                     '<fake_token_around_image><global-img><image><fake_token_around_image>',
-                    '<image>')
+                    '<image>', capturable=False)  # the tower picks positions by a mask
 
     def check_image(self, config: Any, camera: CameraSpec) -> None:
         """Accept the square that the connector's pixel shuffle was made for."""
