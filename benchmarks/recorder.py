@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import os
 from pathlib import Path
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -175,9 +174,9 @@ def _report(options: argparse.Namespace, folder: Path, answer: str, memory_mb: S
         found = len({frame.stamp_ns for frame in topic.frames})
         lost += expected - found
         print(f'{camera:10}{expected:11}{found:10}{expected - found:6}{found / expected:9.4f}')
-    print(f'bag {size_mb:.0f} MB, {size_mb / lasted_s:.0f} MB/s; own memory of the recorder '
-          f'{np.median(memory_mb):.0f} MB (largest {max(memory_mb):.0f}), {cpu_s / lasted_s:.0%} of one core; load '
-          f'{os.getloadavg()[1]:.1f} over 5 min, disk free {shutil.disk_usage(folder).free / 1e9:.0f} GB')
+    print(f'bag {size_mb:.0f} MB, {size_mb / lasted_s:.0f} MB/s; the recorder took '
+          f'{cpu_s / lasted_s:.0%} of one core and {np.median(memory_mb):.0f} MB of its own (at '
+          f'most {max(memory_mb):.0f}); load of the machine {os.getloadavg()[1]:.1f}')
     print(f'the recorder: {answer.partition(": ")[2]}')
     return 0 if lost == 0 else 1
 

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+import resource
 
 from data_recordings import manifest, PERIOD_NS, smooth_image, write_bag, write_calvin
 import numpy as np
@@ -112,6 +113,19 @@ def test_a_damaged_store_is_refused(request_of_bags, tmp_path):
     (path / 'index.json').write_text('{"format": 0}')
     with pytest.raises(ValueError, match='build it again'):
         FrameStore.load(path)
+
+
+def test_a_disk_that_fills_up_stops_the_build_and_leaves_nothing(request_of_bags, tmp_path):
+    """The operating system's own limit on the size of a file stands for a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+    try:
+        with pytest.raises(ValueError, match='cannot be stored there(.|\n)*make room'):
+            open_store(request_of_bags, tmp_path / 'cache', 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not [path for path in (tmp_path / 'cache').iterdir() if path.is_dir()]
+    assert len(open_store(request_of_bags, tmp_path / 'cache', 2).episodes) == 3
 
 
 def test_an_unfinished_store_is_no_store(tmp_path):

@@ -74,7 +74,7 @@ def open_store(request: StoreRequest, cache: Path, workers: int = 4,
     :param workers: threads that read and decode.
     :param tell: takes one line for each problem and for the outcome.
     :raises RecordingError: where a source is no dataset.
-    :raises ValueError: where no episode is left.
+    :raises ValueError: where no episode is left, or the cache cannot be written.
     """
     path = Path(cache) / request.key()
     with _only_one(path):
@@ -102,15 +102,21 @@ def _build(request: StoreRequest, path: Path, workers: int) -> None:
     jobs = [(number, recording) for number, recordings in enumerate(request.recordings())
             for recording in recordings]
     writer = StoreWriter(path, request.cameras, path.name)
-    for loaded in tqdm(_in_order(jobs, request, workers), total=len(jobs), unit='recording',
-                       desc='reading episodes'):
-        problems += loaded.problems
-        for episode in loaded.episodes:
-            writer.append(*episode)
-    if not writer.count:
+    try:
+        for loaded in tqdm(_in_order(jobs, request, workers), total=len(jobs), unit='recording',
+                           desc='reading episodes'):
+            problems += loaded.problems
+            for episode in loaded.episodes:
+                writer.append(*episode)
+        if writer.count:
+            writer.close({_PROBLEMS: ''.join(f'{problem}\n' for problem in problems)})
+            return
+    except OSError as error:
         writer.discard()
-        raise ValueError('no episode is left to train on:\n' + '\n'.join(map(str, problems)))
-    writer.close({_PROBLEMS: ''.join(f'{problem}\n' for problem in problems)})
+        raise ValueError(f'{path.parent}: the frames cannot be stored there ({error}); make room, '
+                         'or choose another cache') from error
+    writer.discard()
+    raise ValueError('no episode is left to train on:\n' + '\n'.join(map(str, problems)))
 
 
 @dataclass(frozen=True)

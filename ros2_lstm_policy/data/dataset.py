@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return getattr(commands, options.command)(options)
     except BrokenPipeError:
         return OK
-    except (ConfigError, RecordingError, FileExistsError, ValueError) as error:
+    except (ConfigError, RecordingError, OSError, ValueError) as error:
         print(f'dataset {options.command}: {error}', file=sys.stderr)
         return NO_DATASET
 

@@ -9,6 +9,7 @@ a GPU, where a batch is one indexing operation.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+import contextlib
 from dataclasses import dataclass, replace
 import json
 from pathlib import Path
@@ -146,7 +147,9 @@ class StoreWriter:
 
     def discard(self) -> None:
         """Delete what was written."""
-        self._close_files()
+        for file in self._files.values():
+            with contextlib.suppress(OSError):  # a full disk refuses the last bytes as well
+                file.close()
         shutil.rmtree(self._partial)
 
     def close(self, notes: Mapping[str, str] | None = None) -> FrameStore:
