@@ -17,6 +17,7 @@ import argparse
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 import copy
+import functools
 import gc
 import importlib
 from pathlib import Path
@@ -27,6 +28,7 @@ from typing import Any, NamedTuple
 
 from einops import rearrange
 from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
+from ros2_lstm_policy.model.backbones import minilm
 from ros2_lstm_policy.model.backbones.base import EncodedText
 from ros2_lstm_policy.model.backbones.hugging_face import ASSETS
 from ros2_lstm_policy.model.losses import action_loss
@@ -38,6 +40,7 @@ from ros2_lstm_policy.transforms import normalise_images
 from ros2_lstm_policy.types import ActionChunk, Batch
 import torch
 from torch import nn, Tensor
+from transformers import BertConfig, BertModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'test'))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -75,13 +78,42 @@ def kosmos_policy(sizes: Mapping[str, Any], side: int, attention: str, head: Dec
     return policy
 
 
+class RandomWords:
+    """A word encoder of MiniLM's size with random weights, so that no package is needed."""
+
+    def __init__(self) -> None:
+        """Make it; the seed is fixed."""
+        torch.manual_seed(2)
+        self.tokenizer = random_vlms.tokenizer('kosmos2')
+        self.model = BertModel(BertConfig(
+            vocab_size=30522, hidden_size=minilm.STATE_DIM, num_hidden_layers=6,
+            num_attention_heads=12, intermediate_size=1536), add_pooling_layer=False).eval()
+        self.padded = functools.lru_cache(self._padded)
+
+    def token_ids(self, instruction: str) -> tuple[int, ...]:
+        """Return the ids; byte pairs of an untrained vocabulary, cut to a usual length."""
+        return tuple(self.tokenizer(instruction)['input_ids'][:20])
+
+    def embeddings(self) -> Tensor:
+        """Return V word embeddings of width 384."""
+        return self.model.embeddings.word_embeddings.weight.detach()
+
+    @torch.no_grad()
+    def _padded(self, rows: tuple[tuple[int, ...], ...], device: torch.device) -> Tensor:
+        states = [self.model(torch.tensor([ids], device=self.model.device)).last_hidden_state[0]
+                  for ids in rows]
+        return nn.utils.rnn.pad_sequence(states, batch_first=True).to(device)
+
+
 def compact_policy(side: int, head: DecoderConfig) -> Policy:
-    """Build the compact policy with its image network trained, without dropout."""
+    """Build the compact policy with its image network trained, without dropout; all random."""
+    minilm.load = lambda source: RandomWords()  # type: ignore[assignment, misc]
     cameras = tuple(CameraSpec(name, side, side, 'area', (0.5,) * 3, (0.5,) * 3)
                     for name in ('static', 'hand'))
     options = {'vision_strides': [16, 32], 'tune_vision': True, 'dropout': 0.0}
     torch.manual_seed(0)
-    return Policy(PolicyConfig(BackboneConfig('compact', options), head), _manifest(cameras))
+    return Policy(PolicyConfig(BackboneConfig('compact', options), head), _manifest(cameras),
+                  Path('no weights are read'))
 
 
 def _manifest(cameras: tuple[CameraSpec, ...]) -> ActionManifest:
@@ -168,12 +200,12 @@ def compact_reference(policy: Policy) -> Callable[..., Tensor]:
     """
     Return the compact model's forward pass in the reference's manner.
 
-    MiniLM runs for every frame on the device, each camera by itself, the fusion with an additive
-    mask, and all fused tokens are projected to the vocabulary.
+    The word encoder runs for every frame on the device, each camera by itself, the fusion with an
+    additive mask, and all fused tokens are projected to the vocabulary.
     """
     backbone: Any = policy.backbone
     device = next(policy.parameters()).device
-    words = copy.deepcopy(backbone._words._model).to(device)
+    words = backbone._words.model.to(device)
     into = nn.Linear(policy.backbone.feature_dim, backbone.word_embeddings().shape[1]).to(device)
     vocabulary = backbone.word_embeddings().to(device)
 
