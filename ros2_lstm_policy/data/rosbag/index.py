@@ -125,14 +125,14 @@ class _Topics:
         self._path = path
         self._connections = connections
 
-    def need(self, name: str, *msgtypes: str) -> _Topic:
+    def need(self, name: str, *msgtypes: str, otherwise: str = '') -> _Topic:
         """Return the topic; :raises RecordingError: where there is none."""
         found = self.find(name, *msgtypes)
         if found is None:
             there = ', '.join(f'{c.topic} ({c.msgtype}, {c.msgcount})' for c in self._connections)
             raise refuse('missing-topic', self._path, self._path.name,
                          f'no messages of {" or ".join(msgtypes)} on {name!r}; the bag has '
-                         f'{there or "no topics"}; name its topics with bag.topics')
+                         f'{there or "no topics"}; name its topics with bag.topics{otherwise}')
         return found
 
     def find(self, name: str, *msgtypes: str) -> _Topic | None:
@@ -175,7 +175,9 @@ class _Collector:
         self.takers[topics.need(names.arm_delta, bag.TWIST).name] = self._take_arm
         self.takers[topics.need(names.gripper_command, bag.GRIPPER).name] = self._take_gripper
         if layout.instruction is None:
-            self.takers[topics.need(names.instruction, bag.STRING).name] = self._take_instruction
+            words = topics.need(names.instruction, bag.STRING,
+                                otherwise=', or say the words with bag.instruction')
+            self.takers[words.name] = self._take_instruction
         for name, msgtype, take in ((names.success, bag.BOOL, self._take_success),
                                     (names.info, bag.STRING, self._take_info)):
             found = topics.find(name, msgtype)

@@ -117,7 +117,8 @@ def _observe(index: BagIndex, stamps_ns: Sequence[int],
     for stamp_ns in stamps_ns:
         while waiting is not None and waiting.stamp_ns <= stamp_ns:
             if waiting.shape is None:
-                sampler.refuse(waiting.camera, Reason('image', 'cannot be decoded'))
+                sampler.refuse(waiting.camera, Reason(
+                    'bad_image', f'{waiting.camera}: cannot be decoded', waiting.camera))
             else:  # the sampler looks at the shape alone, which a reference has too
                 sampler.push(waiting.camera, waiting.stamp_ns, waiting)  # type: ignore[arg-type]
             waiting = next(frames, None)
