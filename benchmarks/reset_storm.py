@@ -6,7 +6,8 @@ were computed for an earlier episode; they would carry its memory, so their valu
 those of a fresh start. Wrong beginnings: first commands of an episode that differ, in any bit,
 from those that a fresh process gives for the same frames.
 
-Publishing times are DDS source timestamps; node and benchmark share one clock.
+Simulated time goes on by one control period with each image, so images may come as fast as they
+like. Publishing times are DDS source timestamps; node and benchmark share one clock.
 `python benchmarks/reset_storm.py --resets 1000`.
 """
 
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import time
 
+from builtin_interfaces.msg import Time
 from geometry_msgs.msg import TwistStamped
 from node_throughput import running_node, untrained
 import numpy as np
@@ -29,11 +31,13 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 from ros2_lstm_policy.ros import nodes
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
 IMAGES, INSTRUCTION = 16, 'pick up the milk and put it in the basket'
 TOPICS, TIMEOUT_S = ('rgb', 'hand_rgb'), 30.0
+NS, PERIOD_NS = 1_000_000_000, 100_000_000
 Arm = tuple[float, ...]
 
 
@@ -51,7 +55,7 @@ def main() -> int:
         checkpoint = options.checkpoint or untrained(Path(scratch) / 'checkpoint')
         with get_context('spawn').Pool(1) as pool:
             fresh = pool.apply(fresh_commands, (checkpoint, images))
-        with running_node(checkpoint, trigger='frames', instruction=INSTRUCTION,
+        with running_node(checkpoint, trigger='frames', instruction=INSTRUCTION, use_sim_time=True,
                           max_image_age_s=60.0, deadline_s=60.0, max_linear_speed_m_s=10.0,
                           max_angular_speed_rad_s=20.0, servo_rate_hz=0.0):
             return storm(Robot(images), fresh, options.resets, rng)
@@ -109,7 +113,7 @@ class Command:
         """Read the message."""
         linear, angular = message.twist.linear, message.twist.angular
         self.arm: Arm = (linear.x, linear.y, linear.z, angular.x, angular.y, angular.z)
-        self.stamp_ns = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+        self.stamp_ns = message.header.stamp.sec * NS + message.header.stamp.nanosec
         self.published_ns = published_ns
 
 
@@ -127,6 +131,7 @@ class Robot:
                          for topic in TOPICS]
         self._node.create_subscription(
             TwistStamped, 'policy/arm_delta', self._take, 100)  # type: ignore[arg-type]
+        self._clock, self._now_ns = self._node.create_publisher(Clock, '/clock', 1), NS
         self._reset = self._node.create_client(Trigger, 'policy/reset_episode')
         self.heard: list[Command] = []
         self.shown: dict[int, int] = {}
@@ -142,8 +147,9 @@ class Robot:
         """Publish one image on both topics; return its stamp."""
         message = Image(height=128, width=128, encoding='rgb8', step=384)
         message.data = self._images[index].tobytes()
-        stamp_ns = time.time_ns()
-        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
+        stamp_ns = self._now_ns = self._now_ns + PERIOD_NS
+        self._clock.publish(Clock(clock=Time(sec=stamp_ns // NS, nanosec=stamp_ns % NS)))
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, NS)
         self.shown[stamp_ns] = index
         for camera in self._cameras:
             camera.publish(message)

@@ -123,7 +123,7 @@ class Commander:
             dropped = self.worker.reset()
             self._inputs.sampler.reset()
             self._gripper.reset()
-            self._last_submitted = None
+            self._last_set = self._last_submitted = None
             self._begun_ns = self._now_ns()
             for stamp_ns in [job.observation.stamp_ns for job in dropped] or [self._begun_ns]:
                 self._hold([Reason(code, text)], stamp_ns)
@@ -142,7 +142,6 @@ class Commander:
     def clock_jumped_back(self) -> None:
         """Forget what was seen in a time that has not come yet."""
         self._inputs.sampler.flush()
-        self._last_set = None
         self.reset_episode('clock', 'the clock jumped back; everything begins afresh')
 
     def repeat_for_servo(self) -> None:
