@@ -67,7 +67,7 @@ class TrainingModule(pl.LightningModule):
         self._texts = Texts(objective.policy.backbone)
         self._recent: deque[tuple[Tensor, tuple[str, ...]]] = deque()
         self._row = _RunningMean()
-        self._elapsed_s = 0.0
+        self._elapsed_s, self._lr_scale = 0.0, 1.0
         self._cache: FeatureCache | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -95,9 +95,9 @@ class TrainingModule(pl.LightningModule):
         self._elapsed_s = self.clock.elapsed_s
         if self.trainer.world_size > 1 and self.schedule.config.max_time_s is not None:
             self._elapsed_s = self.trainer.strategy.broadcast(self._elapsed_s)
-        scale = self.schedule.scale(self.global_step, self._elapsed_s)
+        self._lr_scale = self.schedule.scale(self.global_step, self._elapsed_s)
         for group in self._optimizer.param_groups:
-            group['lr'] = group['base_lr'] * scale
+            group['lr'] = group['base_lr'] * self._lr_scale
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         """Return the weighted total of a batch."""
@@ -227,7 +227,7 @@ class TrainingModule(pl.LightningModule):
         names, means = self._row.finish()
         means = self._summed_everywhere(means) / self.trainer.world_size
         row = dict(zip(names, means.tolist()))
-        self._write({**row, 'lr': self._optimizer.param_groups[0]['lr'],
+        self._write({**row, 'lr': self.config.optimiser.lr * self._lr_scale,
                      'elapsed_s': self.clock.elapsed_s})
         self.log('loss', row['loss'], prog_bar=True, logger=False)
 
