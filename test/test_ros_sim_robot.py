@@ -28,7 +28,7 @@ from std_srvs.srv import Trigger
 
 WAIT_S = 300.0  # far more than it takes, for a machine with much else to do
 SHARED = int(os.environ['ROS_DOMAIN_ID'])
-ALONE = SHARED + 100  # for tests with a robot of their own, beside the shared one
+ALONE = SHARED + 50  # for tests with a robot of their own, beside the shared one
 SMALL = {'image_height': 64, 'image_width': 64}
 
 
