@@ -26,7 +26,7 @@ from std_srvs.srv import SetBool, Trigger
 
 WAIT_S = 20.0
 SHARED = int(os.environ['ROS_DOMAIN_ID'])
-ALONE = SHARED + 100  # for tests with a recorder of their own, beside the shared one
+ALONE = SHARED + 50  # for tests with a recorder of their own, beside the shared one
 WORDS = 'put the milk in the basket'
 
 
