@@ -22,11 +22,11 @@ import torch
 
 INSTRUCTION = 'pick up the tomato sauce and put it in the basket'
 VARIANTS: dict[str, tuple[int, dict[str, Any]]] = {
-    '128, stride 32': (128, {}),
-    '128, stride 16': (128, {'vision_strides': [16]}),
-    '128, stride 32, film': (128, {'film': True}),
-    '224, stride 32': (224, {}),
-    '224, stride 16': (224, {'vision_strides': [16]}),
+    '128, stride 16': (128, {}),
+    '128, stride 32': (128, {'vision_strides': [32]}),
+    '128, stride 16, film': (128, {'film': True}),
+    '224, stride 16': (224, {}),
+    '224, stride 32': (224, {'vision_strides': [32]}),
 }
 
 

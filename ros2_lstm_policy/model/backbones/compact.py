@@ -31,8 +31,8 @@ class Options:
     """
     What can be chosen.
 
-    :param vision_strides: the maps whose places become tokens: 32 (16 tokens of a 128 x 128
-        image), 16 (64 tokens), 8 (256 tokens), or several.
+    :param vision_strides: the maps whose places become tokens: 16 (64 tokens of a 128 x 128
+        image), 32 (16 tokens), 8 (256 tokens), or several.
     :param film: let the words modulate the image network's channels (FiLM, as in RT-1).
     :param tune_vision: train the image network as well.
     :param width: features of the fusion transformer, and of what comes out.
@@ -46,7 +46,7 @@ class Options:
     :param text_weights: the word encoder; it is always frozen and not copied into checkpoints.
     """
 
-    vision_strides: tuple[int, ...] = (32,)
+    vision_strides: tuple[int, ...] = (16,)
     film: bool = False
     tune_vision: bool = False
     width: int = 256
