@@ -75,11 +75,11 @@ class Ears:
 
     def reset(self, **parameters: Any) -> Trigger.Response:
         """Set parameters of the simulated robot, and begin an episode by service."""
-        self.set(**parameters)
+        self.change(**parameters)
         self._begun_ns = max(map(stamp_ns, self.heard['hand_rgb']), default=0)
         return self.call(Trigger, 'sim_robot/reset', Trigger.Request())
 
-    def set(self, **parameters: Any) -> list[str]:
+    def change(self, **parameters: Any) -> list[str]:
         """Set parameters; return the reasons of those that were refused."""
         values = [Parameter(name, value=value).to_parameter_msg()
                   for name, value in parameters.items()]
@@ -247,12 +247,12 @@ def test_a_node_that_comes_late_hears_the_instruction_that_holds(acted: Ears) ->
 
 def test_an_unknown_task_is_refused_with_the_known_ones(acted: Ears) -> None:
     """The parameter keeps its value, and the node lives."""
-    (reason,) = acted.set(task='living_room_scene2/cup')
+    (reason,) = acted.change(task='living_room_scene2/cup')
     assert 'unknown task' in reason and 'living_room_scene2/butter' in reason
-    acted.set(official_state=50)
+    acted.change(official_state=50)
     answer = acted.reset()
     assert not answer.success and '50 official initial states' in answer.message
-    acted.set(official_state=-1)
+    acted.change(official_state=-1)
     assert acted.reset().success
 
 
