@@ -107,3 +107,8 @@ class TrainConfig:
         """Refuse what no single section can see."""
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f'ema_decay must be in [0, 1), found {self.ema_decay}')
+        if self.engine.strategy == 'fsdp' and (self.optimiser.weight_decay
+                                               or self.optimiser.groups):
+            raise ValueError('under engine.strategy: fsdp weights lose their shapes and names, so '
+                             'optimiser.weight_decay and optimiser.groups cannot be kept; remove '
+                             'them, or use ddp')

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+import copy
 import os
 from pathlib import Path
 import signal
@@ -19,6 +20,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from ros2_lstm_policy.model import checkpoint
+from ros2_lstm_policy.model.policy import Policy
 from ros2_lstm_policy.training import tuning
 from ros2_lstm_policy.training.card import model_card
 from ros2_lstm_policy.training.module import TrainingModule
@@ -28,6 +30,7 @@ import torch
 from torch import distributed, Tensor
 
 STATE = 'training_state.ckpt'
+_POLICY = 'objective.policy.'
 BEST, LAST = 'checkpoints/best', 'checkpoints/last'
 
 
@@ -50,6 +53,9 @@ class Keeper(Callback):
         self._batches, self._saved_step = 0, 0
         self._best = float('inf')
         self._interrupted = False
+        self._shell: Policy | None = None
+        if module.config.engine.strategy == 'fsdp':  # before the weights are cut into pieces
+            self._shell = copy.deepcopy(module.objective.policy).to('meta')
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin the average at the weights as they are."""
@@ -154,11 +160,24 @@ class Keeper(Callback):
                 raise
         self._saved_step = trainer.global_step
 
+    def _whole(self, trainer: pl.Trainer) -> Policy:
+        """Return the policy with all its weights; under FSDP every process brings its part."""
+        if self._shell is None:
+            return self._module.objective.policy
+        state = trainer.strategy.lightning_module_state_dict()
+        mine = {name.removeprefix(_POLICY): value for name, value in state.items()
+                if name.startswith(_POLICY)}
+        if trainer.is_global_zero:
+            self._shell.load_state_dict(mine, strict=True, assign=True)
+            self._shell.manifest = self._module.data.manifest
+        return self._shell
+
     def _export(self, trainer: pl.Trainer, names: tuple[str, ...]) -> None:
+        whole = self._whole(trainer)
         if not trainer.is_global_zero:
             return
         card = model_card(self._module, trainer.global_step)
-        with tuning.merged(self._module.objective.policy) as policy:
+        with tuning.merged(whole) as policy:
             for name in names:
                 with _telling(self._output / name):
                     checkpoint.save(self._output / name, policy, card)

@@ -113,11 +113,14 @@ class TrainingModule(pl.LightningModule):
                                     gradient_clip_val: float | None = None,
                                     gradient_clip_algorithm: str | None = None) -> None:
         """Clip the whole gradient by its norm, and watch that norm."""
-        if self.config.engine.strategy in ('fsdp', 'deepspeed_stage_2'):  # it is in pieces
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        strategy, most = self.config.engine.strategy, gradient_clip_val or float('inf')
+        if strategy == 'deepspeed_stage_2':  # it clips by itself
             return
-        most = gradient_clip_val or float('inf')
-        norm = torch.nn.utils.clip_grad_norm_(self.objective.parameters(), most)
+        if strategy == 'fsdp':  # each process has a part of the gradient
+            sharded: Any = self.trainer.strategy.model
+            norm = sharded.clip_grad_norm_(most)
+        else:
+            norm = torch.nn.utils.clip_grad_norm_(self.objective.parameters(), most)
         if self.config.engine.precision != 'fp16':  # whose scaler skips a step that overflowed
             _, names = self._recent[-1]
             self._recent.append((norm.isfinite(), names))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 import logging
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
-from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy
 from ros2_lstm_policy import config as yaml_config
 from ros2_lstm_policy.data.build import open_store, StoreRequest
 from ros2_lstm_policy.data.datamodule import DataModule, held_out, split_windows
@@ -32,9 +33,11 @@ from ros2_lstm_policy.training.module import TrainingModule
 from ros2_lstm_policy.training.objective import Objective
 from ros2_lstm_policy.training.schedule import Schedule
 import torch
+from torch.distributed.fsdp.wrap import size_based_auto_wrap_policy
 
 USED_CONFIG, LOGS = 'train.yaml', 'logs'
 _ALONE = Share()
+_PIECE = 10_000_000  # parameters that FSDP gathers at once
 _FIXED = ('manifest', 'policy', 'losses', 'tune', 'ema_decay')  # what a resumed run keeps
 _PRECISION: dict[str, Any] = {'fp32': '32-true', 'bf16': 'bf16-mixed', 'fp16': '16-mixed'}
 
@@ -244,6 +247,9 @@ def _strategy(config: TrainConfig) -> Any:
     if config.engine.strategy == 'ddp' or (config.engine.strategy == 'auto' and several):
         return DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True,
                            find_unused_parameters=True)
+    if config.engine.strategy == 'fsdp':
+        pieces = partial(size_based_auto_wrap_policy, min_num_params=_PIECE)
+        return FSDPStrategy(auto_wrap_policy=pieces, state_dict_type='full')
     return config.engine.strategy
 
 
