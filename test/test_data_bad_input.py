@@ -155,6 +155,27 @@ def test_a_bag_with_flipped_bytes_is_refused(tmp_path):
     assert only_fatal(path).rule == 'damaged'
 
 
+@pytest.mark.parametrize('write', [
+    write_bag, lambda path: write_bag(path, jpeg=True), write_calvin,
+    lambda path: write_libero(path / 'milk_demo.hdf5'), lambda path: write_lerobot_v21(path, 1)],
+    ids=['raw', 'jpeg', 'calvin', 'libero', 'lerobot'])
+def test_whatever_byte_is_wrong_the_file_is_read_or_refused(tmp_path, write):
+    """Libraries raise IndexError, MemoryError, TokenError over bad bytes; nobody sees those."""
+    random = np.random.default_rng(7)
+    path = write(tmp_path / 'one')
+    files = [path] if path.is_file() else sorted(p for p in path.rglob('*') if p.is_file())
+    for _ in range(8):
+        file = files[random.integers(len(files))]
+        whole = file.read_bytes()
+        torn = bytearray(whole)
+        for place in random.integers(0, len(torn), random.integers(1, 20)):
+            torn[place] = random.integers(256)
+        file.write_bytes(bytes(torn))
+        for problem in problems_of(path):
+            assert problem.rule
+        file.write_bytes(whole)
+
+
 def test_truncated_calvin_steps_are_refused(tmp_path):
     """An npz cut short is named with its own path."""
     root = write_calvin(tmp_path / 'training', spans=((100, 107),))

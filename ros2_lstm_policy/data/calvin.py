@@ -14,13 +14,11 @@ import io
 from pathlib import Path
 import pickle
 from typing import Any
-import zipfile
-import zlib
 
 import numpy as np
 from ros2_lstm_policy.data.conventions import to_rotation_vectors
 from ros2_lstm_policy.data.episodes import Reading, Recording
-from ros2_lstm_policy.data.problems import refuse
+from ros2_lstm_policy.data.problems import reading, refuse
 from ros2_lstm_policy.types import Episode, HAND_CAMERA, STATIC_CAMERA
 
 PERIOD_NS = round(1e9 / 30)
@@ -128,20 +126,15 @@ class NpzFrames:
 
 def read_npz(path: Path, key: str, episode: str) -> np.ndarray:
     """Read one array of an npz file; :raises RecordingError: where it is not there."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return arrays[key]
-    except KeyError as error:
-        raise refuse('missing-topic', path, episode, f'no array {key!r}') from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise refuse('damaged', path, episode, f'cannot be read: {error}') from error
+    with reading(path, episode), np.load(path, allow_pickle=False) as arrays:
+        if key not in arrays:
+            raise refuse('missing-topic', path, episode, f'no array {key!r}')
+        return arrays[key]
 
 
 def _load_array(path: Path) -> np.ndarray:
-    try:
+    with reading(path):
         return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise refuse('damaged', path, '', f'cannot be read: {error}') from error
 
 
 def _is_inside(ranges: np.ndarray, first: int, last: int) -> bool:
@@ -160,18 +153,15 @@ class _ArraysOnly(pickle.Unpickler):
 
 def _load_annotations(path: Path) -> Mapping[str, Any]:
     """Read the pickled dictionary in auto_lang_ann.npy without running code from it."""
-    try:
-        with open(path, 'rb') as file:
-            version = np.lib.format.read_magic(file)
-            read_header = {(1, 0): np.lib.format.read_array_header_1_0,
-                           (2, 0): np.lib.format.read_array_header_2_0}[version]
-            _, _, dtype = read_header(file)
-            if not dtype.hasobject:
-                raise ValueError(f'expected a pickled dictionary, found an array of {dtype}')
-            content = _ArraysOnly(io.BytesIO(file.read())).load()
+    with reading(path), open(path, 'rb') as file:
+        version = np.lib.format.read_magic(file)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0,
+                       (2, 0): np.lib.format.read_array_header_2_0}[version]
+        _, _, dtype = read_header(file)
+        if not dtype.hasobject:
+            raise ValueError(f'expected a pickled dictionary, found an array of {dtype}')
+        content = _ArraysOnly(io.BytesIO(file.read())).load()
         annotations = content.item() if isinstance(content, np.ndarray) else content
-    except (OSError, ValueError, EOFError, KeyError, IndexError, pickle.UnpicklingError) as error:
-        raise refuse('damaged', path, '', f'cannot be read: {error}') from error
     if not isinstance(annotations, dict):
         raise refuse('damaged', path, '', f'expected a dictionary, found {type(annotations)}')
     return annotations

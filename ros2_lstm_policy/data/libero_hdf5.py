@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from ros2_lstm_policy.data.episodes import Reading, Recording
-from ros2_lstm_policy.data.problems import refuse
+from ros2_lstm_policy.data.problems import reading, refuse
 from ros2_lstm_policy.types import Episode, HAND_CAMERA, STATIC_CAMERA
 
 SCALE = np.array([0.05] * 3 + [0.5] * 3)
@@ -109,30 +109,25 @@ def read_hdf5(path: Path, key: str, episode: str, index: Any, *default: Any) -> 
     :raises RecordingError: where it cannot be read.
     """
     import h5py
-    try:
-        with h5py.File(path, 'r') as file:
-            if key not in file and default:
-                return default[0]
+    with reading(path, episode), h5py.File(path, 'r') as file:
+        if key in file:
             return file[key][index]
-    except KeyError as error:
-        raise refuse('missing-topic', path, episode, f'no dataset {key!r}') from error
-    except (OSError, ValueError, IndexError, RuntimeError) as error:
-        raise refuse('damaged', path, episode, f'{key}: cannot be read: {error}') from error
+    if default:
+        return default[0]
+    raise refuse('missing-topic', path, episode, f'no dataset {key!r}')
 
 
 def _describe(path: Path) -> tuple[str, float, list[str]]:
     """Return the words, the rate in Hz and the names of the demonstrations of a file."""
     import h5py
-    try:
-        with h5py.File(path, 'r') as file:
-            data = file['data']
-            words = json.loads(data.attrs['problem_info'])['language_instruction']
-            arguments = json.loads(data.attrs.get('env_args', '{}')).get('env_kwargs', {})
-            demos = sorted((name for name in data if name.startswith('demo_')),
-                           key=lambda name: int(name.removeprefix('demo_')))
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise refuse('damaged', path, '', f'no LIBERO demonstrations: {error}') from error
+    with reading(path), h5py.File(path, 'r') as file:
+        data = file['data']
+        words = json.loads(data.attrs['problem_info'])['language_instruction']
+        arguments = json.loads(data.attrs.get('env_args', '{}')).get('env_kwargs', {})
+        rate_hz = float(arguments.get('control_freq', _DEFAULT_HZ))
+        demos = sorted((name for name in data if name.startswith('demo_')),
+                       key=lambda name: int(name.removeprefix('demo_')))
     if not demos:
         raise refuse('no-dataset', path, '', 'the file holds no demonstration')
     text = words if isinstance(words, str) else ''.join(words)
-    return text.strip().strip('"'), float(arguments.get('control_freq', _DEFAULT_HZ)), demos
+    return text.strip().strip('"'), rate_hz, demos

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,3 +52,21 @@ def refuse(rule: str, where: Path, episode: str, message: str,
            time_s: float | None = None) -> RecordingError:
     """Build the error of one fatal problem."""
     return RecordingError(Problem(rule, where, episode, message, time_s))
+
+
+@contextlib.contextmanager
+def reading(where: Path, episode: str = '', advice: str = '',
+            time_s: float | None = None) -> Iterator[None]:
+    """
+    Turn whatever a library raises over a damaged file into one error that names the file.
+
+    What that is depends on the byte: an IndexError, a MemoryError, a TokenError. Only calls of
+    libraries that parse files belong in the block.
+    """
+    try:
+        yield
+    except RecordingError:
+        raise
+    except Exception as error:
+        raise refuse('damaged', where, episode, f'cannot be read ({type(error).__name__}: {error})'
+                     + advice, time_s) from error

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 import json
 from pathlib import Path
 from typing import Any
 
-from ros2_lstm_policy.data.problems import refuse
+from ros2_lstm_policy.data.problems import reading, refuse
 
 INFO = Path('meta') / 'info.json'
 SIDECAR = Path('meta') / 'ros2_lstm_policy.json'
@@ -51,20 +50,6 @@ class LeRobotMeta:
     tasks: Mapping[int, str]
     episodes: tuple[EpisodeLine, ...]
     ours: Mapping[int, Mapping[str, Any]]
-
-
-@contextlib.contextmanager
-def reading(path: Path, episode: str = '') -> Iterator[None]:
-    """Turn whatever a damaged table raises into one error that names the file."""
-    import pyarrow
-    try:
-        yield
-    except (OSError, KeyError, TypeError, IndexError, ValueError,
-            pyarrow.ArrowException) as error:
-        if hasattr(error, 'problem'):
-            raise
-        raise refuse('damaged', path, episode,
-                     f'cannot be read ({type(error).__name__}: {error})') from error
 
 
 def read_meta(root: Path) -> LeRobotMeta:

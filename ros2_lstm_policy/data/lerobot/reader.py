@@ -11,9 +11,9 @@ import numpy as np
 from ros2_lstm_policy.data.conventions import to_rotation_vectors
 from ros2_lstm_policy.data.episodes import Reading, Recording
 from ros2_lstm_policy.data.lerobot.layout import LeRobotLayout
-from ros2_lstm_policy.data.lerobot.meta import EpisodeLine, LeRobotMeta, read_meta, reading
+from ros2_lstm_policy.data.lerobot.meta import EpisodeLine, LeRobotMeta, read_meta
 from ros2_lstm_policy.data.lerobot.video import VideoFrames
-from ros2_lstm_policy.data.problems import refuse
+from ros2_lstm_policy.data.problems import reading, refuse
 from ros2_lstm_policy.types import ACTION_DIM, Episode, FrameSequence
 
 STAMPS = 'stamp_ns'

@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from ros2_lstm_policy.data.problems import refuse
+from ros2_lstm_policy.data.problems import reading
 
 CODEC = 'libx264'
 QUALITY = '18'
@@ -41,13 +41,9 @@ class VideoFrames:
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Return one (H, W, 3) uint8 image; :raises RecordingError: where there is none."""
-        import av
         index = range(self._length)[index]
-        try:
+        with reading(self._path, self._episode, time_s=index / self._fps):
             return self._seek(self._begin + index)
-        except (av.error.FFmpegError, OSError, EOFError) as error:
-            raise refuse('damaged', self._path, self._episode,
-                         f'the video cannot be read: {error}', index / self._fps) from error
 
     def _seek(self, wanted: int) -> np.ndarray:
         if not self._started or not self._next <= wanted <= self._next + _NEAR:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ros2_lstm_policy.data.problems import refuse
-from ros2_lstm_policy.data.rosbag.index import FrameRef, ImageTopic, reading
+from ros2_lstm_policy.data.problems import reading, refuse
+from ros2_lstm_policy.data.rosbag.index import ADVICE, FrameRef, ImageTopic
 from ros2_lstm_policy.data.rosbag.typestore import typestore
 from ros2_lstm_policy.messages import image_to_rgb
 from rosbags.rosbag2 import Reader
@@ -39,7 +39,7 @@ class BagFrames:
     def __getitem__(self, index: int) -> np.ndarray:
         """Return one (H, W, 3) uint8 image; :raises RecordingError: where it is damaged."""
         wanted = self._chosen[index]
-        with reading(self._path):
+        with reading(self._path, self._path.name, ADVICE):
             message = self._seek(wanted)
         try:
             return image_to_rgb(message)

@@ -6,26 +6,21 @@ Images stay in the file; of each only the stamp and the size are read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-import sqlite3
-import struct
 from typing import Any, NamedTuple
 
 from ros2_lstm_policy.config import ConfigError
-from ros2_lstm_policy.data.problems import refuse
+from ros2_lstm_policy.data.problems import reading, refuse
 from ros2_lstm_policy.data.rosbag import format as bag
 from ros2_lstm_policy.data.rosbag.typestore import typestore
 from ros2_lstm_policy.messages import stamp_ns
 from rosbags.interfaces import Connection
-from rosbags.rosbag2 import Reader, ReaderError
-from rosbags.serde import SerdeError
+from rosbags.rosbag2 import Reader
 
-_DAMAGE = (ReaderError, SerdeError, sqlite3.Error, struct.error, EOFError, OSError, IndexError,
-           TypeError, UnicodeDecodeError)
+ADVICE = '; it was cut short or never closed: `mcap recover` may save a part'
 
 
 @dataclass(frozen=True)
@@ -84,17 +79,6 @@ class BagIndex:
     info: bag.EpisodeInfo | None
 
 
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn whatever a damaged bag raises into one error that names the bag."""
-    try:
-        yield
-    except _DAMAGE as error:
-        raise refuse('damaged', path, path.name,
-                     f'the bag cannot be read to its end ({type(error).__name__}: {error}); it '
-                     'was cut short or never closed: `mcap recover` may save a part') from error
-
-
 def index_bag(path: Path, layout: bag.BagLayout, cameras: Sequence[str]) -> BagIndex:
     """
     Read everything but the pixels.
@@ -103,7 +87,7 @@ def index_bag(path: Path, layout: bag.BagLayout, cameras: Sequence[str]) -> BagI
     :raises RecordingError: for a damaged bag or a topic that is missing.
     """
     types = typestore()
-    with reading(path), Reader(path) as reader:
+    with reading(path, path.name, ADVICE), Reader(path) as reader:
         topics = _Topics(path, reader.connections)
         collector = _Collector(path, layout, topics, cameras)
         wanted = [c for c in reader.connections if c.topic in collector.takers]
