@@ -48,7 +48,8 @@ def train(output: Path, store: Path, devices: int, options: argparse.Namespace) 
     overrides = [f'output={output}', f'data.store={store}', 'data.sources=[]',
                  'data.loader.resident=device', f'data.loader.batch_size={options.batch_size}',
                  'data.loader.workers=4', f'engine.devices={devices}',
-                 f'engine.accelerator={options.accelerator}', f'schedule.max_steps={options.steps}',
+                 f'engine.accelerator={options.accelerator}',
+                 f'schedule.max_steps={options.steps}',
                  f'engine.log_every_steps={max(1, options.steps // 10)}',
                  'validation.every_steps=1000000', *options.overrides]
     command = [sys.executable, '-m', 'ros2_lstm_policy.training.cli', '--config', str(CONFIG),
