@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from ros2_lstm_policy.model import checkpoint
 from ros2_lstm_policy.training import cli, run
-from ros2_lstm_policy.training.failures import does_not_fit, explain
 from ros2_lstm_policy.training.keeping import LAST, STATE
+from ros2_lstm_policy.training.module import TrainingModule
 import torch
 from training_data import values, write_store
 import yaml
@@ -169,12 +169,19 @@ def command(folder: Path, arguments: list[str], **more: object) -> subprocess.Po
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **more)
 
 
-def test_a_batch_that_does_not_fit_says_what_to_lower() -> None:
-    """The estimate, and the keys that make a step smaller."""
-    error = does_not_fit('about 200 GB', 64, 1, checkpointing=False)
-    for wanted in ('about 200 GB', 'data.loader.batch_size (now 64)', 'optimiser.accumulate',
-                   'gradient_checkpointing'):
-        assert wanted in str(explain(error))
+def test_a_batch_that_does_not_fit_says_what_to_lower(
+        trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    """The estimate by part, and the keys that make a step smaller."""
+    def too_large(*_: object) -> None:
+        raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB')
+
+    monkeypatch.setattr(TrainingModule, 'training_step', too_large)
+    assert train(trained, f'output={tmp_path}') == cli.FAILED
+    message = capsys.readouterr().err
+    for wanted in ('a step needs about', 'activations', 'data.loader.batch_size (now 2)',
+                   'optimiser.accumulate (now 2)', 'gradient_checkpointing'):
+        assert wanted in message
 
 
 def test_a_lost_worker_is_explained(trained: Path, capsys: pytest.CaptureFixture[str],

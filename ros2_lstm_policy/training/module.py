@@ -148,6 +148,12 @@ class TrainingModule(pl.LightningModule):
         self._write({f'val_{name}': value for name, value in self.validation.items()})
         self.log('val_loss', self.validation['loss'], prog_bar=True, logger=False)
 
+    def to_cpu(self) -> None:
+        """Leave the device, with everything that was kept there."""
+        self.cpu()
+        self._texts, self._cache = Texts(self.objective.policy.backbone), None
+        torch.cuda.empty_cache()
+
     def progress(self) -> float:
         """Return how far the run is, from 0 to 1, the same in every process."""
         return self.schedule.progress(self.global_step, self._elapsed_s)

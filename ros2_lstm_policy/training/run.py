@@ -166,7 +166,7 @@ def _flat(prefix: str, value: Any) -> dict[str, Any]:
 
 def _too_large(module: TrainingModule) -> RuntimeError:
     config = module.config
-    module.cpu()
+    module.to_cpu()
     return does_not_fit(dry_run.estimate_memory(module), config.data.loader.batch_size,
                         config.optimiser.accumulate, config.engine.gradient_checkpointing)
 
