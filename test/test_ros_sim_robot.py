@@ -134,7 +134,7 @@ def sim_robot(log: Path, spec: nodes.NodeSpec, actor: str,
     try:
         yield ears
         child.send_signal(signal.SIGTERM)
-        assert child.wait(20.0) == 0, log.read_text()
+        assert child.wait(WAIT_S) == 0, log.read_text()
     finally:
         child.kill()
         child.wait()
@@ -235,7 +235,8 @@ def test_an_unanswered_observation_is_shown_again(acted: Ears) -> None:
 def test_a_node_that_comes_late_hears_the_instruction_that_holds(acted: Ears) -> None:
     """The policy's subscription is volatile, and the words may be another one's by then."""
     acted.reset(task='living_room_scene2/butter', seed=2)
-    words = acted.node.create_publisher(String, 'instruction', 10)
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    words = acted.node.create_publisher(String, 'instruction', latched)
     acted.until(lambda: words.get_subscription_count() >= 2)
     words.publish(String(data='pick up the milk'))
     acted.until(lambda: acted.heard['instruction'][-1].data == 'pick up the milk')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import ctypes
 import os
 from pathlib import Path
 import signal
@@ -15,6 +16,7 @@ from ros2_lstm_policy.ros.nodes import NodeSpec
 
 END_TIMEOUT_S = 8.0
 SHOWN_LINES = 8
+_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
 class ChildError(RuntimeError):
@@ -42,7 +44,8 @@ class Children:
             with self.log(spec.name).open('wb') as log:
                 self._processes[spec.name] = subprocess.Popen(
                     nodes.command(spec), stdout=log, stderr=subprocess.STDOUT, env=environment,
-                    stdin=subprocess.DEVNULL, start_new_session=True)
+                    stdin=subprocess.DEVNULL, start_new_session=True,
+                    preexec_fn=_end_with_parent)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
@@ -85,3 +88,8 @@ class Children:
         for process in self._processes.values():
             if process.poll() is None:
                 os.killpg(process.pid, number)
+
+
+def _end_with_parent() -> None:
+    """Ask Linux for a SIGINT when the parent dies, even by SIGKILL."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)

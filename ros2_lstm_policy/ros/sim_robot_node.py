@@ -16,6 +16,8 @@ from ros2_lstm_policy.ros.sim_loop import SimLoop
 from ros2_lstm_policy.ros.sim_settings import SimParameters
 from ros2_lstm_policy.sim.backend import SimulatorMissingError
 
+END_TIMEOUT_S = 2.0
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; return the exit status."""
@@ -42,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         loop.run()
     finally:
-        executor.shutdown()
-        listener.join(timeout=5.0)
+        executor.shutdown(timeout_sec=END_TIMEOUT_S)
+        listener.join(END_TIMEOUT_S)
         for each in nodes:
             each.destroy_node()
         rclpy.try_shutdown()
