@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 import ctypes
 import os
 from pathlib import Path
@@ -16,6 +17,7 @@ from ros2_lstm_policy.ros.nodes import NodeSpec
 
 END_TIMEOUT_S = 8.0
 SHOWN_LINES = 8
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
@@ -37,7 +39,21 @@ class Children:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Children:
-        """Start every node, each in a process group of its own."""
+        """Start every node, each in a process group of its own; an interruption ends them all."""
+        try:
+            with _interruptions_wait():
+                self._start()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        """End every node, whatever happened."""
+        self._end()
+
+    def _start(self) -> None:
         environment = {**os.environ, **nodes.environment()}
         self._log_directory.mkdir(parents=True, exist_ok=True)
         for spec in self._specs:
@@ -46,10 +62,8 @@ class Children:
                     nodes.command(spec), stdout=log, stderr=subprocess.STDOUT, env=environment,
                     stdin=subprocess.DEVNULL, start_new_session=True,
                     preexec_fn=_end_with_parent)
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def _end(self) -> None:
         """Ask every node to end; kill those that do not, with what they started."""
         self._signal(signal.SIGINT)
         deadline = time.monotonic() + END_TIMEOUT_S
@@ -90,6 +104,27 @@ class Children:
                 os.killpg(process.pid, number)
 
 
+@contextmanager
+def _interruptions_wait() -> Iterator[None]:
+    """
+    Hold interruptions back: one between a fork and the note of it would leave a process behind.
+
+    Not by a signal mask: another thread would take the signal and this one its handler.
+
+    :raises KeyboardInterrupt: at the end, where one came.
+    """
+    heard: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: heard.append(number))
+              for number in INTERRUPTIONS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if heard:
+        raise KeyboardInterrupt
+
+
 def _end_with_parent() -> None:
-    """Ask Linux for a SIGINT when the parent dies, even by SIGKILL."""
+    """Have Linux send a SIGINT when the parent dies, even by SIGKILL."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
