@@ -240,7 +240,7 @@ def test_a_node_that_comes_late_hears_the_instruction_that_holds(acted: Ears) ->
     acted.until(lambda: words.get_subscription_count() >= 2)
     words.publish(String(data='pick up the milk'))
     acted.until(lambda: acted.heard['instruction'][-1].data == 'pick up the milk')
-    acted.set(seed=2)  # the robot has heard the words when it answers a later request
+    acted.change(seed=2)  # the robot has heard the words when it answers a later request
     late: list[str] = []
     acted.node.create_subscription(String, 'instruction', lambda m: late.append(m.data), 10)
     acted.until(lambda: late)
