@@ -22,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; return the exit status: an episode without success is a result, no error."""
     began_s = time.monotonic()
     given = demo_options.parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell in the background ignores SIGINT
+        signal.signal(number, _interrupt)
     # a demo is nobody else's business: neither commands nor images leave this machine
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     os.environ.update(nodes.environment())
