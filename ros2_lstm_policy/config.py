@@ -6,6 +6,7 @@ A key that is unknown, missing or of another type is an error that names the fil
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 import dataclasses
 import difflib
@@ -35,6 +36,19 @@ def load(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
     for text in overrides:
         override(values, text)
     return parse(cls, values, str(path))
+
+
+def command_line(description: str, example: str) -> argparse.ArgumentParser:
+    """
+    Return the parser of a command that takes a YAML file (`config`) and changes (`overrides`).
+
+    :param example: one change, for the help text.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('--config', type=Path, required=True, help='YAML file, see config/')
+    parser.add_argument('overrides', nargs='*', metavar='key=value',
+                        help=f'changes to it, such as {example}')
+    return parser
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

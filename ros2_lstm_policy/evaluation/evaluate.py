@@ -6,7 +6,6 @@ Measure an actor in closed loop in the simulated robot.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 import dataclasses
 from dataclasses import dataclass
@@ -159,12 +158,10 @@ def _keep_settings(settings: EvaluateConfig) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        description='Measure an actor in closed loop in the simulated robot: success with '
-        'intervals, what went wrong, pictures. Interrupted, the same command goes on.')
-    parser.add_argument('--config', type=Path, required=True, help='YAML file, see config/')
-    parser.add_argument('overrides', nargs='*', metavar='key=value',
-                        help='changes to it, such as benchmark=b')
+    parser = config.command_line(
+        'Measure an actor in closed loop in the simulated robot: success with '
+        'intervals, what went wrong, pictures. Interrupted, the same command goes on.',
+        'benchmark=b')
     arguments = parser.parse_args(argv)
     try:
         settings = config.load(EvaluateConfig, arguments.config, arguments.overrides)

@@ -8,9 +8,7 @@ run by the actor in one process, as `evaluate` does; both have to command the sa
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 import sys
 from typing import NamedTuple
 
@@ -143,12 +141,10 @@ def _rows(actions: Sequence[Action]) -> np.ndarray:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; 0 where all episodes ended alike."""
-    parser = argparse.ArgumentParser(
-        description="Run an evaluation's episodes through the nodes in lock-step, and hold them "
-        "to the actor's own results.")
-    parser.add_argument('--config', type=Path, required=True, help='YAML file, see config/')
-    parser.add_argument('overrides', nargs='*', metavar='key=value',
-                        help='changes to it, such as benchmark=a every=5')
+    parser = config.command_line(
+        "Run an evaluation's episodes through the nodes in lock-step, and hold them "
+        "to the actor's own results.",
+        'benchmark=a every=5')
     arguments = parser.parse_args(argv)
     try:
         settings = config.load(EvaluateConfig, arguments.config, arguments.overrides)

@@ -6,7 +6,6 @@ Record demonstrations of the scripted expert in the simulated robot.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 import functools
@@ -83,12 +82,10 @@ def collect(settings: CollectConfig) -> list[Outcome]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        description='Record demonstrations of the scripted expert in the simulated robot, as '
-        'one rosbag2 bag an episode. Interrupted, the same command goes on.')
-    parser.add_argument('--config', type=Path, required=True, help='YAML file, see config/')
-    parser.add_argument('overrides', nargs='*', metavar='key=value',
-                        help='changes to it, such as episodes.b=700')
+    parser = config.command_line(
+        'Record demonstrations of the scripted expert in the simulated robot, as '
+        'one rosbag2 bag an episode. Interrupted, the same command goes on.',
+        'episodes.b=700')
     arguments = parser.parse_args(argv)
     try:
         settings = config.load(CollectConfig, arguments.config, arguments.overrides)

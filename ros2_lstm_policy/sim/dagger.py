@@ -8,7 +8,6 @@ does not get there; every state is labelled with what the expert says (arXiv 101
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 import functools
@@ -133,12 +132,10 @@ def dagger(settings: DaggerConfig) -> list[Outcome]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        description='Let a policy act in the simulated robot and record what the scripted expert '
-        'would do, as one rosbag2 bag an episode. Interrupted, the same command goes on.')
-    parser.add_argument('--config', type=Path, required=True, help='YAML file, see config/')
-    parser.add_argument('overrides', nargs='*', metavar='key=value',
-                        help='changes to it, such as checkpoint=DIRECTORY')
+    parser = config.command_line(
+        'Let a policy act in the simulated robot and record what the scripted expert '
+        'would do, as one rosbag2 bag an episode. Interrupted, the same command goes on.',
+        'checkpoint=DIRECTORY')
     arguments = parser.parse_args(argv)
     try:
         settings = config.load(DaggerConfig, arguments.config, arguments.overrides)
