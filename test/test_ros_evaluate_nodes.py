@@ -1,13 +1,15 @@
 """Two ways through an episode are the same only where every command is."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ros2_lstm_policy.evaluation import controls
 from ros2_lstm_policy.evaluation.evaluate import EvaluateConfig
-from ros2_lstm_policy.ros import evaluate_nodes
+from ros2_lstm_policy.ros import evaluate_nodes, sim_settings
 from ros2_lstm_policy.ros.evaluate_nodes import Ending, Pair
-from ros2_lstm_policy.sim.tasks import SimEpisode
+from ros2_lstm_policy.sim import benchmarks
 
 ACTIONS = np.arange(21.0).reshape(3, 7)
 
@@ -28,14 +30,40 @@ def test_only_equal_commands_and_endings_are_the_same(by_actor, is_same):
     assert ('yes' in evaluate_nodes.table([pair(by_actor)])) == is_same
 
 
-@pytest.mark.parametrize(('changes', 'slots', 'complaint'), [
-    ({'actor': 'zero'}, None, 'the nodes run a policy'),
-    ({'control': 'blank'}, None, 'without a control'),
-    ({'execute': 'ensemble'}, None, 'execute its first action'),
-    ({}, (1, 0), 'names permuted places')])
-def test_what_the_nodes_cannot_run_is_refused(changes, slots, complaint):
+@pytest.mark.parametrize(('changes', 'complaint'), [
+    ({'actor': 'zero'}, 'actor=policy'), ({'control': 'blank'}, 'stops the policy node')])
+def test_what_the_nodes_cannot_run_is_refused(changes, complaint):
     """Before any node starts."""
     values = {'output': Path('x'), 'benchmark': 'a', 'checkpoint': Path('c')} | changes
-    episode = SimEpisode('e', 'libero_90/50', 'scene', 'words', (), None, None, slots=slots)
     with pytest.raises(ValueError, match=complaint):
-        evaluate_nodes.check(EvaluateConfig(**values), [episode])
+        evaluate_nodes.check(EvaluateConfig(**values), [])
+
+
+@pytest.mark.parametrize(('benchmark', 'control'), [
+    ('a', 'none'), ('a', 'swapped'), ('b', 'none'), ('b', 'swapped'), ('c', 'none'),
+    ('libero_goal', 'none')])
+def test_parameters_name_every_episode_of_a_benchmark(benchmark, control):
+    """The robot's parameters make the same episode again: places, goal, seed, words."""
+    for episode in controls.controlled(benchmarks.named(benchmark), control):
+        values = sim_settings.parameters_of(episode)
+        again = sim_settings.episode(sim_settings.SimSettings(
+            **values | {'slots': tuple(values['slots'])}))
+        assert dataclasses.replace(
+            again, name=episode.name, instruction=values['instruction']) == episode
+
+
+def test_an_episode_that_parameters_cannot_name_is_refused():
+    """Rather than run another one."""
+    episode = dataclasses.replace(benchmarks.a()[0], goal=(('on', 'milk_1', 'basket_1'),))
+    with pytest.raises(ValueError, match='no parameters of the simulated robot name'):
+        sim_settings.parameters_of(episode)
+
+
+@pytest.mark.parametrize(('changes', 'complaint'), [
+    ({'slots': (1, 0), 'official_state': 3}, 'permute a seeded reset'),
+    ({'target': 'basket_1'}, 'cannot be put into'),
+    ({'target': 'milk_1', 'task': 'libero_goal/0'}, 'another kind')])
+def test_parameters_that_contradict_each_other_name_no_episode(changes, complaint):
+    """One of them would have no effect, or the goal no sense."""
+    with pytest.raises(ValueError, match=complaint):
+        sim_settings.episode(sim_settings.SimSettings(**changes))

@@ -258,6 +258,29 @@ def test_an_unknown_task_is_refused_with_the_known_ones(acted: Ears) -> None:
     assert acted.reset().success
 
 
+def test_any_object_of_the_scene_in_permuted_places_is_named_by_parameters(acted: Ears) -> None:
+    """An episode of benchmark B, whose target no task of LIBERO's has: other frames and words."""
+    def first_frame(**parameters: Any) -> np.ndarray:
+        acted.forget()
+        assert acted.reset(task='libero_90/51', seed=5, **parameters).success
+        acted.until(lambda: acted.of_episode('rgb') and acted.heard['instruction'])
+        return image_to_rgb(acted.of_episode('rgb')[0]).copy()
+
+    own = first_frame(target='orange_juice_1', slots=[-1])
+    words = 'pick up the orange juice and put it in the basket'
+    assert acted.heard['instruction'][-1].data == words
+    permuted = first_frame(slots=[6, 5, 4, 3, 2, 1, 0])
+    assert not np.array_equal(own, permuted)
+    assert np.array_equal(first_frame(slots=[-1]), own)
+    (reason,) = acted.change(slots=[0, 0, 1])
+    assert 'a permutation of 0 to n - 1' in reason
+    for parameters, complaint in (({'slots': [1, 0]}, 'slots must permute 0..6'),
+                                  ({'slots': [-1], 'target': 'cup_1'}, "no object 'cup_1'")):
+        answer = acted.reset(**parameters)
+        assert not answer.success and complaint in answer.message
+    assert acted.reset(target='').success
+
+
 def test_in_real_time_the_robot_moves_only_while_it_is_told_to(tmp_path: Path) -> None:
     """Frames keep coming, a command is executed once, then the robot stands."""
     robot, _ = nodes.simulation(lock_step=False)

@@ -19,7 +19,7 @@ from ros2_lstm_policy import config
 from ros2_lstm_policy.evaluation import actors
 from ros2_lstm_policy.evaluation.evaluate import EvaluateConfig
 from ros2_lstm_policy.evaluation.rollout import rollout
-from ros2_lstm_policy.ros import nodes
+from ros2_lstm_policy.ros import nodes, sim_settings
 from ros2_lstm_policy.ros.demo_observer import DemoError, DemoObserver
 from ros2_lstm_policy.ros.demo_processes import ChildError, Children
 from ros2_lstm_policy.sim.backend import SimulatorMissingError
@@ -73,13 +73,12 @@ def check(settings: EvaluateConfig, episodes: Sequence[SimEpisode]) -> None:
 
     :raises ValueError: where they cannot.
     """
-    if settings.actor != 'policy' or settings.control != 'none' or settings.execute != 'first':
-        raise ValueError('the nodes run a policy without a control and execute its first action; '
-                         'set actor=policy control=none execute=first')
-    permuted = [episode.name for episode in episodes if episode.slots is not None]
-    if permuted:
-        raise ValueError(f'{permuted[0]}: no parameter of the simulated robot names permuted '
-                         'places; use benchmark=a, c or a LIBERO suite')
+    if settings.actor != 'policy':
+        raise ValueError(f"the nodes run a policy; set actor=policy, found '{settings.actor}'")
+    if settings.control == 'blank':
+        raise ValueError('an empty instruction stops the policy node; set control=none or swapped')
+    for episode in episodes:
+        sim_settings.parameters_of(episode)
 
 
 def run(settings: EvaluateConfig) -> Iterator[Pair]:
@@ -111,7 +110,8 @@ def _by_nodes(settings: EvaluateConfig, episodes: Sequence[SimEpisode]) -> Itera
     height, width = settings.image_size
     robot, policy = nodes.simulation()
     specs = (robot.having(autostart=False, image_height=height, image_width=width),
-             policy.having(checkpoint=str(settings.checkpoint.resolve())))  # type: ignore
+             policy.having(checkpoint=str(settings.checkpoint.resolve()),  # type: ignore
+                           execute=settings.execute))
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
         with Children(specs, settings.output / 'nodes') as children:
@@ -127,9 +127,7 @@ def _by_nodes(settings: EvaluateConfig, episodes: Sequence[SimEpisode]) -> Itera
 
 
 def _episode(settings: EvaluateConfig, observer: DemoObserver, episode: SimEpisode) -> Ending:
-    state = -1 if episode.official_state is None else episode.official_state
-    observer.prepare(task=episode.task, seed=episode.seed, official_state=state,
-                     max_steps=settings.horizon, instruction=episode.instruction)
+    observer.prepare(max_steps=settings.horizon, **sim_settings.parameters_of(episode))
     record = observer.run_episode(lambda: None, lambda: None)
     return Ending(bool(record.success),
                   _rows([record.actions[stamp] for stamp in sorted(record.actions)]))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, Field, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, Field, field, fields, replace
 from typing import Any
 
 from rcl_interfaces.msg import (FloatingPointRange, IntegerRange, ParameterDescriptor,
@@ -11,6 +12,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from ros2_lstm_policy.sim import tasks
 from ros2_lstm_policy.sim.tasks import SimEpisode
+
+OWN_PLACES = (-1,)  # an empty list would have no type
 
 
 def _parameter(default: Any, text: str, low: float | None = None, high: float | None = None,
@@ -28,8 +31,13 @@ class SimSettings:
     seed: int = _parameter(0, 'of the next reset', 0, 2**31 - 1)
     official_state: int = _parameter(-1, "begin from this one of the task's official initial "
                                      'states; -1: from the seed', -1, 1000)
-    instruction: str = _parameter('', "words published instead of the task's own; success is "
-                                  "still the task's")
+    target: str = _parameter('', "object that has to get into the task's container, such as "
+                             "milk_1, with words to suit; empty: the task's own")
+    slots: tuple[int, ...] = _parameter(
+        OWN_PLACES, 'from a seed: movable object k of the scene begins in the place of object '
+        'slots[k]; [-1]: each in its own')
+    instruction: str = _parameter('', 'words published instead of those of task and target, '
+                                  'which still say what success is')
     max_steps: int = _parameter(150, 'control periods after which an episode has failed; 0: it '
                                 'goes on until a reset, after a success too', 0, 1_000_000)
     autostart: bool = _parameter(True, 'begin the first episode without ~/reset', read_only=True)
@@ -50,34 +58,80 @@ class SimParameters:
         """
         Declare every parameter.
 
-        :raises ValueError: for a task that does not exist, with those that do.
+        :raises ValueError: for a task that does not exist, with those that do, and for what no
+            episode can be made of.
         """
         self._node = node
         for parameter in fields(SimSettings):
-            node.declare_parameter(parameter.name, parameter.default, _descriptor(parameter))
-        tasks.find(self.read().task)
+            node.declare_parameter(parameter.name, _plain(parameter.default),
+                                   _descriptor(parameter))
+        values = self.read()
+        _check_slots(values.slots)
+        episode(values)
         node.add_on_set_parameters_callback(_check_new_values)
 
     def read(self) -> SimSettings:
         """Return all values."""
-        return SimSettings(**{f.name: self._node.get_parameter(f.name).value
-                              for f in fields(SimSettings)})
+        values = {f.name: self._node.get_parameter(f.name).value for f in fields(SimSettings)}
+        return SimSettings(**values | {'slots': tuple(values['slots'])})
 
 
 def episode(settings: SimSettings) -> SimEpisode:
-    """Return the episode that the parameters name."""
+    """
+    Return the episode that the parameters name.
+
+    :raises ValueError: for parameters that name none together.
+    """
     official = settings.official_state if settings.official_state >= 0 else None
-    return tasks.episode(tasks.find(settings.task), settings.seed, official)
+    chosen = tasks.episode(tasks.find(settings.task), settings.seed, official)
+    if settings.target:
+        chosen = tasks.with_target(chosen, settings.target)
+    if settings.slots == OWN_PLACES:
+        return chosen
+    if official is not None:
+        raise ValueError(f'slots {list(settings.slots)} permute a seeded reset, but '
+                         f'official_state is {official}; set official_state to -1 or slots to '
+                         f'{list(OWN_PLACES)}')
+    return replace(chosen, name=f'{chosen.name}/slots{"".join(map(str, settings.slots))}',
+                   slots=settings.slots)
+
+
+def parameters_of(chosen: SimEpisode) -> dict[str, Any]:
+    """
+    Return the parameters that name an episode.
+
+    :raises ValueError: for an episode that they cannot name.
+    """
+    values: dict[str, Any] = {
+        'task': chosen.task, 'seed': chosen.seed,
+        'official_state': -1 if chosen.official_state is None else chosen.official_state,
+        'target': chosen.target or '',
+        'slots': list(OWN_PLACES if chosen.slots is None else chosen.slots),
+        'instruction': chosen.instruction}
+    named = episode(SimSettings(**values | {'slots': tuple(values['slots'])}))
+    if replace(named, name=chosen.name, instruction=chosen.instruction) != chosen:
+        raise ValueError(f'{chosen.name}: no parameters of the simulated robot name this episode')
+    return values
 
 
 def _check_new_values(parameters: list[Parameter]) -> SetParametersResult:
+    checks: dict[str, Callable[[Any], object]] = {'task': tasks.find, 'slots': _check_slots}
     for parameter in parameters:
-        if parameter.name == 'task':
-            try:
-                tasks.find(parameter.value)
-            except ValueError as error:
-                return SetParametersResult(successful=False, reason=str(error))
+        try:
+            checks.get(parameter.name, lambda value: None)(parameter.value)
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
     return SetParametersResult(successful=True)
+
+
+def _check_slots(slots: Sequence[int]) -> None:
+    if tuple(slots) != OWN_PLACES and sorted(slots) != list(range(len(slots))):
+        raise ValueError(f'slots: expected {list(OWN_PLACES)} or a permutation of 0 to n - 1 for '
+                         f'n movable objects, found {list(slots)}')
+
+
+def _plain(default: Any) -> Any:
+    return list(default) if isinstance(default, tuple) else default
 
 
 def _descriptor(parameter: Field[Any]) -> ParameterDescriptor:

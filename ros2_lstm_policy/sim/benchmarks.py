@@ -18,7 +18,7 @@ from ros2_lstm_policy.sim import tasks
 from ros2_lstm_policy.sim.tasks import SimEpisode
 
 SCENE = 'living_room_scene2'
-CONTAINER = 'basket_1'
+PERMUTED_TASK = 'libero_90/51'  # any of the scene: words and goal are replaced
 OBJECTS = ('alphabet_soup_1', 'cream_cheese_1', 'tomato_sauce_1', 'ketchup_1', 'orange_juice_1',
            'milk_1', 'butter_1')
 A_STATES, B_SEEDS, C_STATES = 10, 10, 5
@@ -106,8 +106,5 @@ def _permuted(name: str, target: str, seed: int,
     slots = rng.permutation(len(OBJECTS)).tolist()
     while not accept(slots):
         slots = rng.permutation(len(OBJECTS)).tolist()
-    return SimEpisode(
-        name=name, task='libero_90/51', scene=SCENE,
-        instruction=f'pick up the {tasks.words(target)} and put it in the basket',
-        goal=tasks.goal_in(target, CONTAINER), target=target, container=CONTAINER, seed=seed,
-        slots=tuple(slots))
+    episode = tasks.with_target(tasks.episode(tasks.find(PERMUTED_TASK), seed), target)
+    return dataclasses.replace(episode, name=name, slots=tuple(slots))

@@ -8,6 +8,7 @@ names such as `living_room_scene2/butter` or `libero_object/milk`; any LIBERO ta
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 import difflib
 import functools
@@ -136,6 +137,24 @@ def episode(task: SimTask, seed: int = 0, official_state: int | None = None) -> 
         name=f'{task.name}/{start}', task=f'{task.suite}/{task.index}', scene=task.scene,
         instruction=task.instruction, goal=task.goal, target=target, container=container,
         official_state=official_state, seed=seed)
+
+
+def with_target(episode: SimEpisode, target: str) -> SimEpisode:
+    """
+    Return the same beginning with the words and the goal of putting another object away.
+
+    :param target: LIBERO's name of an object of the scene, such as 'milk_1'; a task need not
+        exist for it.
+    :raises ValueError: where the task has no container, or the target is the container.
+    """
+    container = episode.container
+    if container is None or target == container:
+        raise ValueError(f'{episode.name}: target {target!r} cannot be put into '
+                         f'{container or "anything: the task is of another kind"}')
+    place = words(container).split()[-1]  # LIBERO says tray for a wooden tray
+    return dataclasses.replace(
+        episode, target=target, goal=goal_in(target, container),
+        instruction=f'pick up the {words(target)} and put it in the {place}')
 
 
 def scene_file(scene: str) -> Path:
