@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 FINGER_STROKE_M = 0.08
-POINTS_PER_OBJECT = 4000
+POINTS_PER_OBJECT = 1000
 VISUAL_GROUP = 1
 FIRM = 0.9  # of robosuite's gripper command, which goes from -1 open to 1 closed in 0.4 s
 AT_REST_M_S = 0.01

@@ -16,6 +16,7 @@ from ros2_lstm_policy.sim import backend, tasks
 from ros2_lstm_policy.sim.cameras import SimCameras
 from ros2_lstm_policy.sim.decimate import thin_visual_meshes
 from ros2_lstm_policy.sim.privileged import Pose, Privileged
+from ros2_lstm_policy.sim.single_pass import single_pass
 from ros2_lstm_policy.sim.tasks import SimEpisode
 from ros2_lstm_policy.types import ARM_DIM, Observation
 
@@ -211,7 +212,8 @@ class SimRobot:
 
     def _advance(self, arm: np.ndarray, gripper_open: bool) -> None:
         action = np.append(arm / STEP_LIMIT, -1.0 if gripper_open else 1.0)
-        self._environment.step(action)
+        with single_pass(self._environment.sim):
+            self._environment.step(action)
         for name, height in self._rest_heights.items():
             risen = self.privileged.position(name)[2] - height
             if risen > LIFTED_M and name not in self._lifted:
