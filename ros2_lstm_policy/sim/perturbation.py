@@ -27,6 +27,8 @@ class PerturbationConfig:
     :param push_rate: probability that a push begins at a step.
     :param push: largest push, relative to what one control period allows.
     :param push_steps: fewest and most control periods of a push.
+    :param begin_share: share of the disturbed episodes that begin with a push.
+    :param begin_steps: fewest and most control periods of that first push.
     :param slip_rate: probability that the gripper does the opposite from a step on.
     :param slip_steps: fewest and most control periods of that.
     """
@@ -36,15 +38,17 @@ class PerturbationConfig:
     push_rate: float = 0.03
     push: float = 1.0
     push_steps: tuple[int, int] = (2, 6)
+    begin_share: float = 0.0
+    begin_steps: tuple[int, int] = (5, 15)
     slip_rate: float = 0.005
     slip_steps: tuple[int, int] = (2, 4)
 
     def __post_init__(self) -> None:
         """Refuse what is no probability or no range."""
-        for name in ('share', 'push_rate', 'slip_rate'):
+        for name in ('share', 'push_rate', 'begin_share', 'slip_rate'):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f'{name} must be in [0, 1], found {getattr(self, name)}')
-        for name in ('push_steps', 'slip_steps'):
+        for name in ('push_steps', 'begin_steps', 'slip_steps'):
             fewest, most = getattr(self, name)
             if not 1 <= fewest <= most:
                 raise ValueError(f'{name}: expected 1 <= fewest <= most, found {fewest}, {most}')
@@ -65,6 +69,8 @@ class Perturbation:
         self.is_on = bool(rng.random() < config.share)
         self.noise = float(rng.uniform(0, config.noise)) if self.is_on else 0.0
         self._push, self._push_left, self._slip_left = np.zeros(6), 0, 0
+        if self.is_on and config.begin_share and rng.random() < config.begin_share:
+            self._begin_push(config.begin_steps)
 
     def disturb(self, label: Action) -> Action:
         """Return what is executed instead of what the expert said."""
@@ -82,16 +88,19 @@ class Perturbation:
 
     def _push_arm(self) -> np.ndarray:
         if self._push_left == 0 and self._rng.random() < self._config.push_rate:
-            direction = self._rng.normal(size=3)
-            direction *= self._rng.uniform(0.3, 1.0) / np.linalg.norm(direction)
-            self._push = np.zeros(6)
-            self._push[:3] = self._config.push * direction
-            self._push[5] = self._config.push * self._rng.uniform(-0.5, 0.5)
-            self._push_left = self._duration(self._config.push_steps)
+            self._begin_push(self._config.push_steps)
         if self._push_left == 0:
             return np.zeros(6)
         self._push_left -= 1
         return self._push * STEP_LIMIT
+
+    def _begin_push(self, steps: tuple[int, int]) -> None:
+        direction = self._rng.normal(size=3)
+        direction *= self._rng.uniform(0.3, 1.0) / np.linalg.norm(direction)
+        self._push = np.zeros(6)
+        self._push[:3] = self._config.push * direction
+        self._push[5] = self._config.push * self._rng.uniform(-0.5, 0.5)
+        self._push_left = self._duration(steps)
 
     def _gripper(self, gripper_open: float) -> float:
         if self._slip_left == 0 and self._rng.random() < self._config.slip_rate:
