@@ -1,11 +1,18 @@
 """The command `evaluate`: resumable, strict, and the same whoever runs it."""
 
+import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
-from ros2_lstm_policy.evaluation import evaluate
+from ros2_lstm_policy.evaluation import actors, evaluate, runs
+from ros2_lstm_policy.evaluation.evaluate import EvaluateConfig
+from ros2_lstm_policy.model.policy import DecoderConfig
+from ros2_lstm_policy.sim import benchmarks
+from ros2_lstm_policy.types import CAMERAS, Observation
 
+CHECKPOINT = Path(__file__).parents[1] / 'checkpoints' / 'compact_libero'
 SMALL = ('image_size=[32, 32]', 'horizon=2', 'processes=1', 'every=25', 'benchmark=a')
 
 
@@ -41,10 +48,62 @@ def test_results_of_other_settings_are_not_mixed(tmp_path, capsys):
     """A folder keeps to what it was begun with."""
     assert run(tmp_path, 'actor=zero', 'checkpoint=null', 'every=50') == 0
     assert run(tmp_path, 'actor=zero', 'checkpoint=null', 'every=50', 'horizon=3') == 1
-    assert 'begun with other settings' in capsys.readouterr().err
+    assert 'begun with other settings' in (error := capsys.readouterr().err)
+    assert 'horizon 2 (now 3)' in error
+
+
+def test_swapped_words_are_followed_where_their_own_object_is_put_away(tmp_path, capsys):
+    """The expert follows what is said: a success, and the unsaid object is not touched."""
+    assert run(tmp_path, 'actor=expert', 'checkpoint=null', 'control=swapped', 'every=50',
+               'horizon=100') == 0
+    (episode,) = episodes(tmp_path)
+    own = benchmarks.a()[0]
+    assert episode['success'] and episode['target'] != own.target
+    assert episode['said'] != own.instruction and episode['lifted'] == [episode['target']]
+    assert "object of the episode's own words was lifted in 0/1" in capsys.readouterr().out
+
+
+def test_results_of_another_policy_are_not_mixed(tmp_path):
+    """A checkpoint that was trained on has the old path and another fingerprint."""
+    policy = tmp_path / 'policy'
+    policy.mkdir()
+    kept = []
+    for content in ('one', 'two'):
+        (policy / 'config.yaml').write_text(content)
+        kept.append(evaluate.kept_settings(EvaluateConfig(tmp_path, 'a', checkpoint=policy)))
+    runs.keep_settings(tmp_path, kept[0])
+    runs.keep_settings(tmp_path, kept[0])
+    with pytest.raises(ValueError, match='checkpoint_fingerprint'):
+        runs.keep_settings(tmp_path, kept[1])
+
+
+@pytest.mark.parametrize(('history', 'rule'), [
+    ('window:1', ('window', 1)), ('window:16', ('window', 16)), ('carry', ('carry', 8))])
+def test_a_policy_can_be_measured_with_another_history(history, rule):
+    """All else stays as it was trained."""
+    trained = DecoderConfig(hidden_size=64)
+    changed = actors.looking_back(trained, history)
+    assert (changed.history, changed.window_size) == rule
+    assert dataclasses.replace(changed, history='window', window_size=8) == trained
+
+
+def test_without_history_a_policy_forgets_each_frame():
+    """What it commands for a frame does not depend on those before; by default it does."""
+    frames = [Observation(0, {camera: np.full((32, 32, 3), value, np.uint8)
+                              for camera in CAMERAS}) for value in (0, 200, 90)]
+
+    def last_command(history: str | None, frames: list[Observation]) -> np.ndarray:
+        actor = actors.Policy(CHECKPOINT, 'first', history)
+        actor.begin(None)  # type: ignore[arg-type]
+        return [actor.act(frame, 'pick up the milk') for frame in frames][-1].action.arm
+
+    assert np.allclose(last_command('window:1', frames), last_command(None, frames[-1:]),
+                       atol=1e-6)
+    assert not np.allclose(last_command(None, frames), last_command(None, frames[-1:]), atol=1e-4)
 
 
 @pytest.mark.parametrize(('override', 'complaint'), [
+    ('history=window:0', "history: expected 'window:N'"),
     ('benchmark=z', "'z' is no LIBERO suite"),
     ('checkpoint=null', 'needs a checkpoint'),
     ('checkpoint=/nowhere', '/nowhere'),

@@ -4,12 +4,22 @@ import json
 
 import numpy as np
 import pytest
-from ros2_lstm_policy.evaluation import report
+from ros2_lstm_policy.evaluation import report, runs
 from ros2_lstm_policy.evaluation.intervals import wilson
 from ros2_lstm_policy.evaluation.rollout import (MISSED, NEVER_CLOSED, NOT_PLACED, Result, SUCCESS,
                                                  WRONG_CLOSED, WRONG_LIFTED)
+from ros2_lstm_policy.sim.tasks import goal_in, SimEpisode
 
 MILK, SOUP = 'milk_1', 'alphabet_soup_1'
+
+
+SETTINGS = {'benchmark': 'b', 'actor': 'policy', 'control': 'none'}
+
+
+def own(target: str, scene: str = 'room') -> SimEpisode:
+    """Return an episode of putting an object into the basket."""
+    return SimEpisode('B/milk/0', 'libero_90/51', scene, f'pick up the {target}',
+                      goal_in(target, 'basket_1'), target, 'basket_1')
 
 
 def result(**changes) -> Result:
@@ -56,12 +66,32 @@ def test_confusion_counts_the_object_lifted_first():
 def test_a_report_is_written_for_people_and_programs(tmp_path):
     """Markdown, JSON and a picture agree on the numbers."""
     results = [result(success=True, steps=50, lifted=(MILK,)), result(said='', lifted=(SOUP,))]
-    settings = {'benchmark': 'b', 'actor': 'policy', 'control': 'none'}
-    text = report.write(tmp_path, settings, results)
+    text = report.write(tmp_path, SETTINGS, results, [own(MILK), own(MILK, 'libero_object/milk')])
     numbers = json.loads((tmp_path / 'report.json').read_text())
     assert numbers['success']['successes'] == 1
     assert numbers['categories'][WRONG_LIFTED] == 1
     assert 'Success 1/2 (50 %, 9 to 91)' in text
     assert '| (nothing) milk | 0/1' in text
+    assert '| libero_object | 0/1' in text and numbers['by_scene']['room']['successes'] == 1
+    assert runs.read(tmp_path).results == tuple(results)
     assert (tmp_path / 'report.md').read_text() == text
     assert (tmp_path / 'report.png').stat().st_size > 10_000
+
+
+def test_under_swapped_words_a_report_counts_the_said_object_and_the_unsaid_one(tmp_path):
+    """Three episodes of soup in which milk was said: milk put away, soup lifted, milk missed."""
+    results = [result(success=True, lifted=(MILK,)), result(lifted=(SOUP,)),
+               result(first_grasp=MILK)]
+    text = report.write(tmp_path, SETTINGS | {'control': 'swapped'}, results, [own(SOUP)] * 3)
+    numbers = json.loads((tmp_path / 'report.json').read_text())
+    assert numbers['success']['successes'] == numbers['right_object_lifted']['successes'] == 1
+    assert numbers['unsaid_object_lifted']['successes'] == 1
+    assert "object of the episode's own words was lifted in 1/3" in text
+    assert numbers['categories'][WRONG_LIFTED] == numbers['categories'][MISSED] == 1
+
+
+def test_without_a_success_the_report_is_still_json(tmp_path):
+    """A median of nothing is no number, and NaN is no JSON."""
+    report.write(tmp_path, SETTINGS, [result()], [own(MILK)])
+    text = (tmp_path / 'report.json').read_text()
+    assert json.loads(text, parse_constant=pytest.fail)['median_steps_to_success'] is None

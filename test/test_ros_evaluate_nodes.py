@@ -31,7 +31,8 @@ def test_only_equal_commands_and_endings_are_the_same(by_actor, is_same):
 
 
 @pytest.mark.parametrize(('changes', 'complaint'), [
-    ({'actor': 'zero'}, 'actor=policy'), ({'control': 'blank'}, 'stops the policy node')])
+    ({'actor': 'zero'}, 'actor=policy'), ({'control': 'blank'}, 'stops the policy node'),
+    ({'history': 'carry'}, 'as the policy was trained for')])
 def test_what_the_nodes_cannot_run_is_refused(changes, complaint):
     """Before any node starts."""
     values = {'output': Path('x'), 'benchmark': 'a', 'checkpoint': Path('c')} | changes

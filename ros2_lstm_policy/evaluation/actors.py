@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TYPE_CHECKING
 
 import numpy as np
 from ros2_lstm_policy.evaluation.rollout import SimActor
@@ -11,21 +12,30 @@ from ros2_lstm_policy.sim.expert import ScriptedExpert
 from ros2_lstm_policy.sim.robot import SimRobot
 from ros2_lstm_policy.types import Action, ARM_DIM, Decision, Observation
 
+if TYPE_CHECKING:
+    from ros2_lstm_policy.model.policy import DecoderConfig
+
 Who = Literal['policy', 'expert', 'zero']
 
 
 class Policy:
     """A checkpoint, as the robot runs it."""
 
-    def __init__(self, checkpoint: Path, execute: str) -> None:
+    def __init__(self, checkpoint: Path, execute: str, history: str | None = None) -> None:
         """
         Load it.
 
+        :param history: as :func:`looking_back` reads it; None for what it was trained for.
         :raises CheckpointError: for a checkpoint that cannot be used.
+        :raises ValueError: for an `execute` or a `history` that does not fit.
         """
         from ros2_lstm_policy.model import checkpoint as checkpoints
         from ros2_lstm_policy.runtime.actor import PolicyActor
-        self._actor = PolicyActor(checkpoints.load(checkpoint), execute)
+        policy = checkpoints.load(checkpoint)
+        if history is not None:
+            decoder = looking_back(policy.config.decoder, history)
+            policy.config = dataclasses.replace(policy.config, decoder=decoder)
+        self._actor = PolicyActor(policy, execute)
 
     def begin(self, robot: SimRobot) -> None:
         """Forget the last episode."""
@@ -59,7 +69,7 @@ class Zero:
         return _decision(Action(np.zeros(ARM_DIM, np.float32), 1.0))
 
 
-def make(who: Who, checkpoint: Path | None, execute: str) -> SimActor:
+def make(who: Who, checkpoint: Path | None, execute: str, history: str | None = None) -> SimActor:
     """Return the actor. :raises ValueError: for a policy without a checkpoint."""
     if who == 'expert':
         return Expert()
@@ -67,17 +77,42 @@ def make(who: Who, checkpoint: Path | None, execute: str) -> SimActor:
         return Zero()
     if checkpoint is None:
         raise ValueError("actor 'policy' needs a checkpoint")
-    return Policy(checkpoint, execute)
+    return Policy(checkpoint, execute, history)
 
 
-def check(who: Who, checkpoint: Path | None, execute: str) -> None:
+def check(who: Who, checkpoint: Path | None, execute: str, history: str | None = None) -> None:
     """
     Make sure that the actor can be made, before processes start.
 
     :raises ValueError: where it cannot.
     """
     if who == 'policy':
-        make(who, checkpoint, execute)
+        make(who, checkpoint, execute, history)
+
+
+def fingerprint(who: Who, checkpoint: Path | None) -> str | None:
+    """Return the fingerprint of the policy that acts; None where none does."""
+    if who != 'policy' or checkpoint is None:
+        return None
+    from ros2_lstm_policy.model import checkpoint as checkpoints
+    return checkpoints.fingerprint(checkpoint)
+
+
+def looking_back(decoder: DecoderConfig, history: str) -> DecoderConfig:
+    """
+    Return the same LSTM with another rule for how far it looks back.
+
+    :param history: 'window:N' for the last N steps, 1 of which is no history, or 'carry' for the
+        whole episode.
+    :raises ValueError: for anything else.
+    """
+    name, _, steps = history.partition(':')
+    if history == 'carry':
+        return dataclasses.replace(decoder, history='carry')
+    if name == 'window' and steps.isdecimal() and int(steps):
+        return dataclasses.replace(decoder, history='window', window_size=int(steps))
+    raise ValueError("history: expected 'window:N' with N of at least 1, 'carry', or null for "
+                     f'what the policy was trained for, found {history!r}')
 
 
 def _decision(action: Action) -> Decision:

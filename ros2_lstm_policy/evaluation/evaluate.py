@@ -7,16 +7,15 @@ Measure an actor in closed loop in the simulated robot.
 from __future__ import annotations
 
 from collections.abc import Sequence
-import dataclasses
 from dataclasses import dataclass
 import functools
 import json
 from pathlib import Path
 import sys
-from typing import TYPE_CHECKING
+from typing import Any, TYPE_CHECKING
 
 from ros2_lstm_policy import config
-from ros2_lstm_policy.evaluation import actors, controls, report
+from ros2_lstm_policy.evaluation import actors, controls, report, runs
 from ros2_lstm_policy.evaluation.rollout import HORIZON, Result, rollout
 from ros2_lstm_policy.sim import benchmarks, fleet
 from ros2_lstm_policy.sim.backend import SimulatorMissingError
@@ -27,9 +26,6 @@ from tqdm import tqdm
 
 if TYPE_CHECKING:
     from ros2_lstm_policy.evaluation.album import Album
-
-EPISODES = 'episodes.jsonl'
-SETTINGS = 'settings.yaml'
 
 
 @dataclass(frozen=True)
@@ -43,6 +39,8 @@ class EvaluateConfig:
     :param checkpoint: the policy's directory.
     :param control: what is said instead of the truth.
     :param execute: which action of which chunk is due, see `runtime/schedule.py`.
+    :param history: how far the policy looks back instead of what it was trained for: 'window:N',
+        1 for no history at all, or 'carry'.
     :param every: of the benchmark's episodes, each how-many-th is run; 1 for all.
     :param image_size: (height, width) of both cameras in pixels.
     :param horizon: control periods after which an episode has failed.
@@ -56,6 +54,7 @@ class EvaluateConfig:
     checkpoint: Path | None = None
     control: controls.Control = 'none'
     execute: str = 'first'
+    history: str | None = None
     every: int = 1
     image_size: tuple[int, int] = (256, 256)
     horizon: int = HORIZON
@@ -71,6 +70,10 @@ class EvaluateConfig:
         if self.actor == 'policy' and self.checkpoint is None:
             raise ValueError("actor 'policy' needs a checkpoint; set checkpoint=DIRECTORY")
 
+    def own_episodes(self) -> list[SimEpisode]:
+        """Return the episodes as the benchmark has them, without any control."""
+        return benchmarks.named(self.benchmark)[::self.every]
+
     def episodes(self) -> list[SimEpisode]:
         """Return the episodes to be run."""
         all_of = controls.controlled(benchmarks.named(self.benchmark), self.control)
@@ -84,7 +87,8 @@ class Evaluator:
         """Load the actor."""
         self._settings = settings
         self._keeper = fleet.RobotKeeper(settings.image_size)
-        self._actor = actors.make(settings.actor, settings.checkpoint, settings.execute)
+        self._actor = actors.make(settings.actor, settings.checkpoint, settings.execute,
+                                  settings.history)
         self._album = _album(settings)
 
     def __call__(self, episode: SimEpisode) -> Result:
@@ -118,16 +122,16 @@ def evaluate(settings: EvaluateConfig) -> list[Result]:
     :raises ValueError: where the folder was begun with other settings.
     """
     output, episodes = settings.output, settings.episodes()
-    actors.check(settings.actor, settings.checkpoint, settings.execute)
+    actors.check(settings.actor, settings.checkpoint, settings.execute, settings.history)
     output.mkdir(parents=True, exist_ok=True)
-    _keep_settings(settings)
-    results = {result.episode: result for result in read_results(output)}
+    runs.keep_settings(output, kept_settings(settings))
+    results = {result.episode: result for result in runs.read_lines(output)}
     rest = [episode for episode in episodes if episode.name not in results]
-    with open(output / EPISODES, 'a') as lines, \
+    with open(output / runs.EPISODES, 'a') as lines, \
             tqdm(total=len(episodes), initial=len(episodes) - len(rest), unit='episode') as bar:
         make_worker = functools.partial(Evaluator, settings)
         for result in fleet.run(rest, make_worker, settings.processes):
-            lines.write(json.dumps(dataclasses.asdict(result)) + '\n')
+            lines.write(json.dumps(runs.row(result)) + '\n')
             lines.flush()
             results[result.episode] = result
             done = list(results.values())
@@ -136,24 +140,13 @@ def evaluate(settings: EvaluateConfig) -> list[Result]:
     return [results[episode.name] for episode in episodes]
 
 
-def read_results(output: Path) -> list[Result]:
-    """Return the results of a folder; none where it is new."""
-    path = output / EPISODES
-    if not path.exists():
-        return []
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return [Result(**row | {'lifted': tuple(row['lifted'])}) for row in rows]
-
-
-def _keep_settings(settings: EvaluateConfig) -> None:
-    """Write the settings into a new folder, or hold an old one to its own."""
-    path = settings.output / SETTINGS
-    wanted = config.dump(dataclasses.replace(settings, processes=1, pictures=0, output=Path()))
-    if not path.exists():
-        path.write_text(wanted)
-    elif path.read_text() != wanted:
-        raise ValueError(f'{settings.output}: was begun with other settings; give another '
-                         f'output. There:\n{path.read_text()}now:\n{wanted}')
+def kept_settings(settings: EvaluateConfig) -> dict[str, Any]:
+    """Return what decides the results, as plain values, with the policy's fingerprint."""
+    values = config.plain(settings)
+    for name in ('output', 'processes', 'pictures'):
+        del values[name]
+    return {**values, 'checkpoint_fingerprint': actors.fingerprint(settings.actor,
+                                                                   settings.checkpoint)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -169,7 +162,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, SimulatorMissingError) as error:
         print(f'evaluate: {error}', file=sys.stderr)
         return 1
-    print(report.write(settings.output, config.plain(settings), results))
+    print(report.write(settings.output, kept_settings(settings), results,
+                       settings.own_episodes()))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Confidence intervals of success rates."""
+"""Confidence intervals of success rates, and a test of two on the same episodes."""
 
 from __future__ import annotations
 
@@ -48,3 +48,17 @@ def wilson(successes: int, trials: int) -> Rate:
     scale = 1 + square / trials
     return Rate(successes, trials, max(0.0, (middle - spread) / scale),
                 min(1.0, (middle + spread) / scale))
+
+
+def exact_mcnemar(won: int, lost: int) -> float:
+    """
+    Return how likely a difference at least as large is where neither is better (two-sided p).
+
+    Q. McNemar, Note on the sampling error of the difference between correlated proportions, 1947;
+    exact: episodes that only one of two succeeds in are fair coins.
+
+    :param won: episodes that only the one succeeded in.
+    :param lost: episodes that only the other succeeded in.
+    """
+    tail = sum(math.comb(won + lost, k) for k in range(min(won, lost) + 1))
+    return min(1.0, 2 * tail / 2 ** (won + lost))

@@ -9,34 +9,46 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ros2_lstm_policy.evaluation import runs
 from ros2_lstm_policy.evaluation.intervals import Rate, wilson
 from ros2_lstm_policy.evaluation.rollout import CATEGORIES, Result
-from ros2_lstm_policy.sim.tasks import words
+from ros2_lstm_policy.sim.tasks import SimEpisode, words
 
 NOTHING = 'nothing'
 
 
-def write(output: Path, settings: Mapping[str, Any], results: Sequence[Result]) -> str:
+def write(output: Path, settings: Mapping[str, Any], results: Sequence[Result],
+          own: Sequence[SimEpisode]) -> str:
     """
     Write report.json, report.md and report.png.
 
     :param settings: how it was measured, as plain values.
+    :param own: the benchmark's own episode of each result, without any control.
     :return: the Markdown.
     """
-    summary = summarise(results)
-    text = markdown(settings, results)
-    (output / 'report.json').write_text(json.dumps(
-        {'settings': dict(settings), **summary}, indent=2) + '\n')
+    summary = summarise(settings, results, own)
+    text = markdown(settings, results, own)
+    (output / runs.REPORT).write_text(json.dumps(
+        {'settings': dict(settings), **summary, 'episodes': [runs.row(r) for r in results]},
+        indent=1) + '\n')
     (output / 'report.md').write_text(text)
     draw(output / 'report.png', results)
     return text
 
 
 def by_instruction(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """Group results by the target that success asks for and by what was said."""
+    """Group results by what was said, or by the target where nothing was."""
     groups: dict[str, list[Result]] = {}
     for result in results:
         groups.setdefault(result.said or f'(nothing) {_target(result)}', []).append(result)
+    return groups
+
+
+def by_scene(results: Sequence[Result], own: Sequence[SimEpisode]) -> dict[str, list[Result]]:
+    """Group results by scene; the scenes of a suite that has one a task are one group."""
+    groups: dict[str, list[Result]] = {}
+    for result, episode in zip(results, own):
+        groups.setdefault(episode.scene.partition('/')[0], []).append(result)
     return groups
 
 
@@ -50,34 +62,69 @@ def right_rate(results: Sequence[Result]) -> Rate:
     return wilson(sum(result.right_lifted for result in results), len(results))
 
 
-def summarise(results: Sequence[Result]) -> dict[str, Any]:
+def unsaid_rate(results: Sequence[Result], own: Sequence[SimEpisode]) -> Rate:
+    """Return the rate of episodes in which the object of the benchmark's own words was lifted."""
+    return wilson(sum(episode.target in result.lifted for result, episode in zip(results, own)),
+                  len(results))
+
+
+def summarise(settings: Mapping[str, Any], results: Sequence[Result],
+              own: Sequence[SimEpisode]) -> dict[str, Any]:
     """Return the numbers as plain values."""
-    return {
+    numbers = {
         'success': success_rate(results)._asdict(),
         'right_object_lifted': right_rate(results)._asdict(),
         'categories': {c: sum(r.category == c for r in results) for c in CATEGORIES},
-        'by_instruction': {said: success_rate(of)._asdict()
-                           for said, of in by_instruction(results).items()},
+        'by_instruction': _rates(by_instruction(results)),
+        'by_scene': _rates(by_scene(results, own)),
         'median_steps_to_success': _median([r.steps for r in results if r.success]),
         'median_act_ms': _median([r.act_ms for r in results])}
+    if settings['control'] == 'swapped':
+        numbers['unsaid_object_lifted'] = unsaid_rate(results, own)._asdict()
+    return numbers
 
 
-def markdown(settings: Mapping[str, Any], results: Sequence[Result]) -> str:
+def markdown(settings: Mapping[str, Any], results: Sequence[Result],
+             own: Sequence[SimEpisode]) -> str:
     """Return the report as Markdown."""
-    numbers = summarise(results)
+    numbers = summarise(settings, results, own)
     lines = [f'# Benchmark {settings["benchmark"]}, {settings["actor"]}, '
              f'control: {settings["control"]}', '',
              f'Success {success_rate(results)}, right object lifted {right_rate(results)}; '
              'Wilson 95 % intervals.',
-             f'Median steps to success {numbers["median_steps_to_success"]:.0f}, median decision '
-             f'{numbers["median_act_ms"]:.1f} ms.', '',
-             '| said | success | right object lifted |', '|---|---|---|']
-    lines += [f'| {said} | {success_rate(of)} | {right_rate(of)} |'
-              for said, of in by_instruction(results).items()]
+             f'Median steps to success {_or_none(numbers["median_steps_to_success"], ".0f")}, '
+             f'median decision {numbers["median_act_ms"]:.1f} ms.']
+    lines += _on_the_control(settings['control'], results, own)
+    lines += _table('said', by_instruction(results))
+    if len(by_scene(results, own)) > 1:
+        lines += _table('scene', by_scene(results, own))
     lines += ['', '| what became of it | episodes |', '|---|---|']
     lines += [f'| {category} | {count} |'
               for category, count in numbers['categories'].items() if count]
     return '\n'.join(lines) + '\n'
+
+
+def _on_the_control(control: str, results: Sequence[Result],
+                    own: Sequence[SimEpisode]) -> list[str]:
+    """Say what success means under a control."""
+    if control == 'swapped':
+        return ["Another object's words were said: success and the right object are those of the "
+                f"said words. The object of the episode's own words was lifted in "
+                f'{unsaid_rate(results, own)}.']
+    if control == 'blank':
+        return ["Nothing was said: success and the right object are those of the episode's own "
+                'words.']
+    return []
+
+
+def _table(head: str, groups: Mapping[str, Sequence[Result]]) -> list[str]:
+    lines = ['', f'| {head} | success | right object lifted |', '|---|---|---|']
+    return [*lines, *(f'| {name} | {success_rate(of)} | {right_rate(of)} |'
+                      for name, of in groups.items())]
+
+
+def _rates(groups: Mapping[str, Sequence[Result]]) -> dict[str, Any]:
+    return {name: success_rate(of)._asdict() for name, of in groups.items()}
 
 
 def confusion(results: Sequence[Result]) -> tuple[list[str], list[str], np.ndarray]:
@@ -135,5 +182,9 @@ def _target(result: Result) -> str:
     return words(result.target) if result.target else 'other'
 
 
-def _median(values: Sequence[float]) -> float:
-    return float(np.median(values)) if values else float('nan')
+def _median(values: Sequence[float]) -> float | None:
+    return float(np.median(values)) if values else None
+
+
+def _or_none(value: float | None, form: str) -> str:
+    return 'none' if value is None else format(value, form)

@@ -75,6 +75,9 @@ def check(settings: EvaluateConfig, episodes: Sequence[SimEpisode]) -> None:
     """
     if settings.actor != 'policy':
         raise ValueError(f"the nodes run a policy; set actor=policy, found '{settings.actor}'")
+    if settings.history is not None:
+        raise ValueError('the policy node looks back as the policy was trained for; set '
+                         f'history=null, found {settings.history!r}')
     if settings.control == 'blank':
         raise ValueError('an empty instruction stops the policy node; set control=none or swapped')
     for episode in episodes:
