@@ -42,6 +42,7 @@ setup(
             'collect = ros2_lstm_policy.sim.collect:main',
             'dagger = ros2_lstm_policy.sim.dagger:main',
             'evaluate = ros2_lstm_policy.evaluation.evaluate:main',
+            'compare = ros2_lstm_policy.evaluation.compare:main',
             'evaluate_nodes = ros2_lstm_policy.ros.evaluate_nodes:main',
             'import_robovlms = ros2_lstm_policy.evaluation.import_robovlms:main',
             'init_checkpoint = ros2_lstm_policy.model.init_checkpoint:main',
