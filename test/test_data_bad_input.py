@@ -240,7 +240,7 @@ def test_an_episode_in_other_axes_is_refused(tmp_path):
     """Deltas in the tool's axes are none in the base's."""
     found = problems_of(write_bag(tmp_path / 'one'), Limits(frame='tool'))
     assert [problem.rule for problem in found] == ['frame']
-    assert problems_of(tmp_path / 'one', Limits.of(manifest())) == []
+    assert problems_of(tmp_path / 'one', Limits().for_policy(manifest())) == []
 
 
 def test_an_episode_shorter_than_a_window_is_kept(tmp_path):

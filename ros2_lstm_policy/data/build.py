@@ -8,28 +8,32 @@ these changes, opening it costs a listing of the files, whatever they hold.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 import contextlib
 from dataclasses import dataclass, field
 import fcntl
 import hashlib
 import json
 from pathlib import Path
+import shutil
+import tempfile
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from ros2_lstm_policy import transforms
 from ros2_lstm_policy.config import plain
 from ros2_lstm_policy.data.checks import check, Limits
+from ros2_lstm_policy.data.crew import in_order
 from ros2_lstm_policy.data.episodes import Recording
 from ros2_lstm_policy.data.problems import Problem, RecordingError
 from ros2_lstm_policy.data.sources import open_source, SourceSpec
 from ros2_lstm_policy.data.store import FORMAT, FrameStore, StoredEpisode, StoreWriter
 from ros2_lstm_policy.manifest import CameraSpec
-from ros2_lstm_policy.types import Episode
+from ros2_lstm_policy.types import Episode, FrameSequence
 from tqdm import tqdm
 
 _PROBLEMS = 'problems.txt'
+_PARTS = '.parts'
 
 
 @dataclass(frozen=True)
@@ -71,10 +75,11 @@ def open_store(request: StoreRequest, cache: Path, workers: int = 4,
     Episodes that break a rule are left out, and every problem is told, on each opening.
 
     :param cache: folder of stores; each has its own under it.
-    :param workers: threads that read and decode.
+    :param workers: processes that read, check, decode and resize; 1 does it in this one.
     :param tell: takes one line for each problem and for the outcome.
     :raises RecordingError: where a source is no dataset.
     :raises ValueError: where no episode is left, or the cache cannot be written.
+    :raises MemberLost: where a process was killed; the message names the recording.
     """
     path = Path(cache) / request.key()
     with _only_one(path):
@@ -98,72 +103,99 @@ def _only_one(path: Path) -> Iterator[None]:
 
 
 def _build(request: StoreRequest, path: Path, workers: int) -> None:
-    problems: list[Problem] = []
+    """
+    Read all recordings, each into a small store of its own, and join these in their order.
+
+    The parts lie beside the store, so that a process that outlives a killed parent never writes
+    into what the next build has.
+    """
     jobs = [(number, recording) for number, recordings in enumerate(request.recordings())
             for recording in recordings]
-    writer = StoreWriter(path, request.cameras, path.name)
+    problems: list[Problem] = []
+    for left in path.parent.glob(f'{path.name}.*{_PARTS}'):
+        shutil.rmtree(left)
     try:
-        for loaded in tqdm(_in_order(jobs, request, workers), total=len(jobs), unit='recording',
-                           desc='reading episodes'):
-            problems += loaded.problems
-            for episode in loaded.episodes:
-                writer.append(*episode)
-        if writer.count:
+        with StoreWriter(path, request.cameras, path.name) as writer, \
+                TemporaryDirectory(_PARTS, f'{path.name}.', path.parent) as folder, \
+                contextlib.closing(in_order(_Reader(request, Path(folder)), jobs, workers,
+                                            _name)) as parts:
+            for part in tqdm(parts, total=len(jobs), unit='recording', desc='reading episodes'):
+                problems += part.problems
+                if part.path is not None:
+                    writer.absorb(part.path)
+            if not writer.count:
+                raise ValueError('no episode is left to train on:\n'
+                                 + '\n'.join(map(str, problems)))
             writer.close({_PROBLEMS: ''.join(f'{problem}\n' for problem in problems)})
-            return
     except OSError as error:
-        writer.discard()
         raise ValueError(f'{path.parent}: the frames cannot be stored there ({error}); make room, '
                          'or choose another cache') from error
-    writer.discard()
-    raise ValueError('no episode is left to train on:\n' + '\n'.join(map(str, problems)))
+
+
+_Job = tuple[int, Recording]  # the number of its source, and what is to be read
+
+
+def _name(job: _Job) -> str:
+    return f'{job[1].where}: {job[1].name}'
 
 
 @dataclass(frozen=True)
-class _Loaded:
-    """What one recording gave: arguments of `StoreWriter.append`, and problems."""
+class _Part:
+    """What one recording gave; :param path: a store of its episodes, None where it has none."""
 
-    episodes: list[tuple]
-    problems: list[Problem]
-
-
-def _in_order(jobs: Sequence[tuple[int, Recording]], request: StoreRequest,
-              workers: int) -> Iterator[_Loaded]:
-    """Load recordings in parallel, at most two ahead of each worker, in their order."""
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: list[Future[_Loaded]] = []
-        for number, recording in jobs:
-            waiting.append(pool.submit(_load, recording, number, request))
-            if len(waiting) >= 2 * workers:
-                yield waiting.pop(0).result()
-        for future in waiting:
-            yield future.result()
+    path: Path | None
+    problems: tuple[Problem, ...]
 
 
-def _load(recording: Recording, source: int, request: StoreRequest) -> _Loaded:
-    episodes: list[tuple] = []
-    problems: list[Problem] = []
-    try:
-        for reading in recording.read():
-            found = check(reading, recording.where, request.limits)
-            problems += found
-            if not any(problem.fatal for problem in found):
-                episodes.append(_resized(reading.episode, source, request.cameras))
-    except RecordingError as error:
-        return _Loaded([], [*problems, error.problem])
-    return _Loaded(episodes, problems)
+@dataclass(frozen=True)
+class _Reader:
+    """Reads one recording into a store of its own, in whichever process."""
+
+    request: StoreRequest
+    folder: Path
+
+    def __call__(self, job: _Job) -> _Part:
+        """Read it; whatever is wrong with it is in the answer."""
+        source, recording = job
+        problems: list[Problem] = []
+        path = Path(tempfile.mkdtemp(dir=self.folder)) / 'part'
+        try:
+            with StoreWriter(path, self.request.cameras) as writer:
+                for reading in recording.read():
+                    found = check(reading, recording.where, self.request.limits)
+                    problems += found
+                    if not any(problem.fatal for problem in found):
+                        self._append(writer, reading.episode, source)
+                if not writer.count:
+                    writer.discard()
+                    return _Part(None, tuple(problems))
+                writer.close()
+        except RecordingError as error:
+            return _Part(None, (*problems, error.problem))
+        return _Part(path, tuple(problems))
+
+    def _append(self, writer: StoreWriter, episode: Episode, source: int) -> None:
+        line = StoredEpisode(episode.name, episode.instruction, len(episode), source,
+                             episode.success)
+        images = {camera.name: _Resized(episode.frames[camera.name], camera)
+                  for camera in self.request.cameras}
+        writer.append(line, images, episode.arm, episode.gripper_open, episode.stamps_ns)
 
 
-def _resized(episode: Episode, source: int, cameras: Sequence[CameraSpec]) -> tuple:
-    images = {}
-    for camera in cameras:
-        frames = episode.frames[camera.name]
-        small = np.empty((len(episode), camera.height, camera.width, 3), np.uint8)
-        for step in range(len(episode)):
-            small[step] = transforms.resize(frames[step], camera)
-        images[camera.name] = small
-    line = StoredEpisode(episode.name, episode.instruction, len(episode), source, episode.success)
-    return line, images, episode.arm, episode.gripper_open, episode.stamps_ns
+@dataclass(frozen=True)
+class _Resized:
+    """A `types.FrameSequence` of another one's images at a camera's size."""
+
+    frames: FrameSequence
+    camera: CameraSpec
+
+    def __len__(self) -> int:
+        """Return T."""
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Return one (h, w, 3) uint8 image."""
+        return transforms.resize(self.frames[index], self.camera)
 
 
 def _files(root: Path) -> list[tuple[str, int, int]]:

@@ -8,7 +8,7 @@ the same ones.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,10 +38,16 @@ class Limits:
     period_tolerance: float = 0.2
     frame: str | None = None
 
-    @classmethod
-    def of(cls, manifest: ActionManifest) -> Limits:
-        """Return the limits of recordings for a policy of this manifest."""
-        return cls(period_s=manifest.control_period_s, frame=manifest.frame)
+    def for_policy(self, manifest: ActionManifest) -> Limits:
+        """
+        Return these limits with the period and the axes that a policy wants.
+
+        :raises ValueError: where these are said here as well.
+        """
+        if self.period_s is not None or self.frame is not None:
+            raise ValueError('limits: period_s and frame are those of the manifest; remove them '
+                             'from the limits')
+        return replace(self, period_s=manifest.control_period_s, frame=manifest.frame)
 
 
 @dataclass(frozen=True)

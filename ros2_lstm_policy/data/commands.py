@@ -67,7 +67,7 @@ def validate(options: argparse.Namespace) -> int:
     """Print every problem; decode every image unless told otherwise."""
     limits = Limits()
     if options.manifest is not None:
-        limits = Limits.of(config.load(ActionManifest, options.manifest))
+        limits = Limits().for_policy(config.load(ActionManifest, options.manifest))
     recordings = _recordings(options)
     broken = good = 0
     for recording in tqdm(recordings, unit='recording', disable=None):

@@ -14,18 +14,20 @@ from dataclasses import dataclass, replace
 import json
 from pathlib import Path
 import shutil
-from typing import Any, TYPE_CHECKING
+from types import TracebackType
+from typing import Any, NamedTuple, TYPE_CHECKING
 
 import numpy as np
 from ros2_lstm_policy.config import plain
 from ros2_lstm_policy.manifest import CameraSpec
-from ros2_lstm_policy.types import ARM_DIM
+from ros2_lstm_policy.types import ARM_DIM, FrameSequence
 
 if TYPE_CHECKING:
     import torch
 
 FORMAT = 1
 INDEX = 'index.json'
+_COPY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -105,40 +107,78 @@ class FrameStore:
                                      for name, images in self.images.items()})
 
 
+class _Item(NamedTuple):
+    """What one file of a store holds for each frame."""
+
+    dtype: type
+    shape: tuple[int, ...]
+
+
 class StoreWriter:
-    """Appends episodes to a store; it exists under its name only when it is complete."""
+    """
+    Appends episodes to a store; it exists under its name only when it is complete.
+
+    As a context manager it deletes what was written on an exception.
+    """
 
     def __init__(self, path: Path, cameras: Sequence[CameraSpec], key: str = '') -> None:
         """
-        Begin a store beside its final place.
+        Begin a store beside its final place, where a killed writer may have left a part.
 
         :param cameras: the manifest's cameras, which decide the size of the frames.
         :param key: what the store was built from, see :mod:`.build`.
         """
         self.path = Path(path)
-        self._cameras = tuple(cameras)
         self._key = key
+        self._cameras = plain(tuple(cameras))
         self._episodes: list[StoredEpisode] = []
         self._partial = self.path.with_name(f'{self.path.name}.partial')
-        self._partial.mkdir(parents=True, exist_ok=True)
-        names = [f'{camera.name}.u8' for camera in self._cameras]
+        if self._partial.exists():
+            shutil.rmtree(self._partial)
+        self._partial.mkdir(parents=True)
+        self._items: dict[str, _Item] = {
+            f'{c.name}.u8': _Item(np.uint8, (c.height, c.width, 3)) for c in cameras}
+        self._items |= {'arm.f32': _Item(np.float32, (ARM_DIM,)),
+                        'gripper_open.f32': _Item(np.float32, ()),
+                        'stamps_ns.i64': _Item(np.int64, ())}
         self._files = {name: open(self._partial / name, 'wb')  # noqa: SIM115 (closed in close)
-                       for name in (*names, 'arm.f32', 'gripper_open.f32', 'stamps_ns.i64')}
+                       for name in self._items}
 
-    def append(self, episode: StoredEpisode, images: Mapping[str, np.ndarray], arm: np.ndarray,
+    def append(self, episode: StoredEpisode, images: Mapping[str, FrameSequence], arm: np.ndarray,
                gripper_open: np.ndarray, stamps_ns: np.ndarray) -> None:
-        """Append one episode whose images are resized already."""
-        columns = {'arm.f32': (arm, np.float32, (ARM_DIM,)),
-                   'gripper_open.f32': (gripper_open, np.float32, ()),
-                   'stamps_ns.i64': (stamps_ns, np.int64, ())}
-        columns |= {f'{c.name}.u8': (images[c.name], np.uint8, (c.height, c.width, 3))
-                    for c in self._cameras}
-        for name, (values, dtype, shape) in columns.items():
-            if values.shape != (episode.length, *shape):
-                raise ValueError(f'episode {episode.name!r}: expected {name} of shape '
-                                 f'{(episode.length, *shape)}, found {values.shape}')
-            self._files[name].write(np.ascontiguousarray(values, dtype).data)
+        """
+        Append one episode, image by image.
+
+        :param images: camera to images of that camera's size.
+        :raises ValueError: for another number of them, or another size.
+        """
+        columns: dict[str, Any] = {f'{name}.u8': frames for name, frames in images.items()}
+        columns |= {'arm.f32': arm, 'gripper_open.f32': gripper_open, 'stamps_ns.i64': stamps_ns}
+        for name, item in self._items.items():
+            self._write(name, item, episode, columns[name])
         self._episodes.append(episode)
+
+    def _write(self, name: str, item: _Item, episode: StoredEpisode, values: Any) -> None:
+        if len(values) != episode.length:
+            raise ValueError(f'episode {episode.name!r}: expected {episode.length} items of '
+                             f'{name}, found {len(values)}')
+        for step in range(episode.length):
+            value: np.ndarray = np.asarray(values[step], item.dtype, order='C')
+            if value.shape != item.shape:
+                raise ValueError(f'episode {episode.name!r}, step {step}: expected {name} of '
+                                 f'shape {item.shape}, found {value.shape}')
+            self._files[name].write(value.tobytes())
+
+    def absorb(self, path: Path) -> None:
+        """Append all episodes of a complete store of the same cameras, and delete it."""
+        part, cameras = FrameStore.load(path), read_index(path)['cameras']
+        if cameras != self._cameras:
+            raise ValueError(f'{path}: expected the cameras {self._cameras}, found {cameras}')
+        for name, file in self._files.items():
+            with open(path / name, 'rb') as source:
+                shutil.copyfileobj(source, file, _COPY_BYTES)
+        self._episodes += part.episodes
+        shutil.rmtree(path)
 
     @property
     def count(self) -> int:
@@ -150,7 +190,7 @@ class StoreWriter:
         for file in self._files.values():
             with contextlib.suppress(OSError):  # a full disk refuses the last bytes as well
                 file.close()
-        shutil.rmtree(self._partial)
+        shutil.rmtree(self._partial, ignore_errors=True)
 
     def close(self, notes: Mapping[str, str] | None = None) -> FrameStore:
         """
@@ -160,18 +200,25 @@ class StoreWriter:
         """
         if not self._episodes:
             raise ValueError(f'{self.path}: no episode to store')
-        self._close_files()
+        for file in self._files.values():
+            file.close()
         for name, text in (notes or {}).items():
             (self._partial / name).write_text(text)
-        index = {'format': FORMAT, 'key': self._key, 'cameras': plain(self._cameras),
+        index = {'format': FORMAT, 'key': self._key, 'cameras': self._cameras,
                  'episodes': plain(self._episodes)}
         (self._partial / INDEX).write_text(json.dumps(index))
         self._partial.rename(self.path)
         return FrameStore.load(self.path)
 
-    def _close_files(self) -> None:
-        for file in self._files.values():
-            file.close()
+    def __enter__(self) -> StoreWriter:
+        """Return the writer."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        """Delete what was written where the block failed."""
+        if kind is not None:
+            self.discard()
 
 
 def read_index(path: Path) -> dict[str, Any]:

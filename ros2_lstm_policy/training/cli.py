@@ -45,6 +45,8 @@ def _train(options: argparse.Namespace) -> int:
         return _fail(str(error), BAD_INPUT)
     except Interrupted as stop:
         return _fail(f'{stop}; go on with: train --resume {config.output}', INTERRUPTED)
+    except KeyboardInterrupt:
+        return _fail('interrupted while preparing; nothing was trained', INTERRUPTED)
     except (LossIsNotFinite, NotSaved) as error:
         return _fail(f'{error}\n{run.what_is_left(config)}', FAILED)
     except (torch.OutOfMemoryError, RuntimeError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from ros2_lstm_policy.data.crew import MemberLost
 import torch
 
 _WORKER = re.compile(r'DataLoader worker \(pid\(?s?\)?')
@@ -28,7 +29,7 @@ def does_not_fit(estimate: object, batch_size: int, accumulate: int,
 
 def explain(error: RuntimeError) -> str | None:
     """Return what a failure means to a person, None where nobody knows better than it says."""
-    if isinstance(error, BatchDoesNotFit):
+    if isinstance(error, (BatchDoesNotFit, MemberLost)):
         return str(error)
     if isinstance(error, torch.OutOfMemoryError):
         return f'out of memory: {error}'

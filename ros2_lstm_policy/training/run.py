@@ -201,7 +201,7 @@ def _pairs(config: TrainConfig) -> PairSet | None:
 def _store(config: TrainConfig, tell: Callable[[str], None]) -> FrameStore:
     if config.data.store is not None:
         return FrameStore.load(config.data.store)
-    limits = replace(config.data.limits, period_s=config.manifest.control_period_s)
+    limits = config.data.limits.for_policy(config.manifest.manifest())
     request = StoreRequest(config.data.sources, config.manifest.cameras, limits)
     return open_store(request, config.data.cache, max(1, config.data.loader.workers), tell)
 
