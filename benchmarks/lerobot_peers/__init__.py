@@ -1,0 +1,1 @@
+"""LeRobot's policies on this package's demonstrations, episodes and clock."""
