@@ -107,7 +107,8 @@ class RandomWords:
 
 def compact_policy(side: int, head: DecoderConfig) -> Policy:
     """Build the compact policy with its image network trained, without dropout; all random."""
-    minilm.load = lambda source: RandomWords()  # type: ignore[assignment, misc]
+    words = RandomWords()
+    minilm.load = lambda source: words  # type: ignore[assignment, misc]
     cameras = tuple(CameraSpec(name, side, side, 'area', (0.5,) * 3, (0.5,) * 3)
                     for name in ('static', 'hand'))
     options = {'vision_strides': [16, 32], 'tune_vision': True, 'dropout': 0.0}

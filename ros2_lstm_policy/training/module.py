@@ -64,7 +64,7 @@ class TrainingModule(pl.LightningModule):
         self.validation: dict[str, float] = {}
         self._measures = Measures([e.instruction for e in data.store.episodes],
                                   config.losses.arm_gripper_loss_ratio)
-        self._texts = Texts(objective.policy.backbone)
+        self._texts = self._fresh_texts()
         self._recent: deque[tuple[Tensor, tuple[str, ...]]] = deque()
         self._row = _RunningMean()
         self._elapsed_s, self._lr_scale = 0.0, 1.0
@@ -151,7 +151,7 @@ class TrainingModule(pl.LightningModule):
     def to_cpu(self) -> None:
         """Leave the device, with everything that was kept there."""
         self.cpu()
-        self._texts, self._cache = Texts(self.objective.policy.backbone), None
+        self._texts, self._cache = self._fresh_texts(), None
         torch.cuda.empty_cache()
 
     def progress(self) -> float:
@@ -174,6 +174,10 @@ class TrainingModule(pl.LightningModule):
     @property
     def _optimizer(self) -> torch.optim.Optimizer:
         return self.optimizers(use_pl_optimizer=False)  # type: ignore[return-value]
+
+    def _fresh_texts(self) -> Texts:
+        return Texts(self.objective.policy.backbone,
+                     {episode.instruction for episode in self.data.store.episodes})
 
     def losses(self, batch: TrainingBatch, augmentation: AugmentationConfig | None) -> Outcome:
         """Return every loss of a batch; its images are augmented where that is given."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 import logging
 from pathlib import Path
 from typing import Any
@@ -33,11 +32,9 @@ from ros2_lstm_policy.training.module import TrainingModule
 from ros2_lstm_policy.training.objective import Objective
 from ros2_lstm_policy.training.schedule import Schedule
 import torch
-from torch.distributed.fsdp.wrap import size_based_auto_wrap_policy
 
 USED_CONFIG, LOGS = 'train.yaml', 'logs'
 _ALONE = Share()
-_PIECE = 10_000_000  # parameters that FSDP gathers at once
 _FIXED = ('manifest', 'policy', 'losses', 'tune', 'ema_decay')  # what a resumed run keeps
 _PRECISION: dict[str, Any] = {'fp32': '32-true', 'bf16': 'bf16-mixed', 'fp16': '16-mixed'}
 
@@ -99,6 +96,8 @@ def fit(config: TrainConfig, resume: bool = False) -> None:
     trainer.callbacks.append(Keeper(module, config.output))  # type: ignore[attr-defined]
     if module.schedule.max_steps is not None:
         bar.batches = module.schedule.max_steps * config.optimiser.accumulate
+    if config.engine.strategy == 'fsdp':
+        tuning.mark_pieces(module.objective.policy)
     if config.engine.torch_compile:
         tuning.compile_layers(module.objective.policy)
     if trainer.is_global_zero:
@@ -246,11 +245,16 @@ def _strategy(config: TrainConfig) -> Any:
     several = config.engine.devices != 1 or config.engine.nodes > 1
     if config.engine.strategy == 'ddp' or (config.engine.strategy == 'auto' and several):
         return DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True,
-                           find_unused_parameters=True)
+                           find_unused_parameters=not _uses_all(config))
     if config.engine.strategy == 'fsdp':
-        pieces = partial(size_based_auto_wrap_policy, min_num_params=_PIECE)
-        return FSDPStrategy(auto_wrap_policy=pieces, state_dict_type='full')
+        return FSDPStrategy(auto_wrap_policy=tuning.is_piece, state_dict_type='full')
     return config.engine.strategy
+
+
+def _uses_all(config: TrainConfig) -> bool:
+    """Return whether every step trains every parameter: DDP need not look for others then."""
+    words = config.losses.caption or config.losses.cotrain is not None
+    return config.policy.backbone.family == 'compact' and not words
 
 
 def used_config(run: Path) -> Path:

@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 _SAME_LAYERS = 4  # as many as a tower has at least
+_PIECE = 1_000_000  # parameters of a layer that is worth a gathering of its own
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,23 @@ def compile_layers(policy: Policy) -> None:
         if isinstance(blocks, nn.ModuleList) and len(blocks) >= _SAME_LAYERS:
             for block in blocks:
                 block.compile()
+
+
+def mark_pieces(policy: Policy) -> None:
+    """
+    Mark the large layers, each of which FSDP is to gather by itself.
+
+    Only what is called as a whole may be a piece; everything else is gathered for a whole step.
+    """
+    for blocks in policy.modules():
+        if isinstance(blocks, nn.ModuleList):
+            for block in blocks:
+                block.is_fsdp_piece = sum(p.numel() for p in block.parameters()) >= _PIECE
+
+
+def is_piece(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
+    """Tell FSDP to look into every module, and to shard the marked ones on their own."""
+    return recurse or getattr(module, 'is_fsdp_piece', False)
 
 
 class _Parts:

@@ -171,7 +171,8 @@ def _fold(weights: Mapping[str, Tensor], convolution: str, norm: str,
 
 
 def _relu6(images: Tensor) -> Tensor:
-    return F.relu6(images, inplace=True)
+    # in place on a view, autograd would copy the whole gradient in the backward pass
+    return F.relu6(images, inplace=not torch.is_grad_enabled())
 
 
 def _same_padding(size: int, kernel: int, stride: int) -> int:
