@@ -39,7 +39,8 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(tmp_path):
     """What has a result is not run again."""
     assert run(tmp_path, 'actor=zero', 'checkpoint=null') == 0
     first, second = episodes(tmp_path)
-    (tmp_path / 'episodes.jsonl').write_text(json.dumps(first | {'act_ms': 7.0}) + '\n')
+    torn = json.dumps(first | {'act_ms': 7.0}) + '\n' + json.dumps(second)[:40]
+    (tmp_path / 'episodes.jsonl').write_text(torn)
     assert run(tmp_path, 'actor=zero', 'checkpoint=null') == 0
     assert [e['act_ms'] for e in episodes(tmp_path)] == [7.0, second['act_ms']]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 import functools
-import json
 from pathlib import Path
 import sys
 from typing import Any, TYPE_CHECKING
@@ -22,10 +21,10 @@ from ros2_lstm_policy.sim.backend import SimulatorMissingError
 from ros2_lstm_policy.sim.robot import SimState
 from ros2_lstm_policy.sim.tasks import SimEpisode
 from ros2_lstm_policy.types import Action
-from tqdm import tqdm
 
 if TYPE_CHECKING:
     from ros2_lstm_policy.evaluation.album import Album
+INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -121,23 +120,10 @@ def evaluate(settings: EvaluateConfig) -> list[Result]:
 
     :raises ValueError: where the folder was begun with other settings.
     """
-    output, episodes = settings.output, settings.episodes()
+    episodes = settings.episodes()
     actors.check(settings.actor, settings.checkpoint, settings.execute, settings.history)
-    output.mkdir(parents=True, exist_ok=True)
-    runs.keep_settings(output, kept_settings(settings))
-    results = {result.episode: result for result in runs.read_lines(output)}
-    rest = [episode for episode in episodes if episode.name not in results]
-    with open(output / runs.EPISODES, 'a') as lines, \
-            tqdm(total=len(episodes), initial=len(episodes) - len(rest), unit='episode') as bar:
-        make_worker = functools.partial(Evaluator, settings)
-        for result in fleet.run(rest, make_worker, settings.processes):
-            lines.write(json.dumps(runs.row(result)) + '\n')
-            lines.flush()
-            results[result.episode] = result
-            done = list(results.values())
-            bar.set_postfix_str(f'{sum(r.success for r in done)} of {len(done)} succeeded')
-            bar.update()
-    return [results[episode.name] for episode in episodes]
+    return runs.complete(settings.output, kept_settings(settings), episodes,
+                         functools.partial(Evaluator, settings), settings.processes)
 
 
 def kept_settings(settings: EvaluateConfig) -> dict[str, Any]:
@@ -162,6 +148,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, SimulatorMissingError) as error:
         print(f'evaluate: {error}', file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print('evaluate: interrupted; the same command goes on', file=sys.stderr)
+        return INTERRUPTED
     print(report.write(settings.output, kept_settings(settings), results,
                        settings.own_episodes()))
     return 0

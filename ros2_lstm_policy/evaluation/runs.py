@@ -6,7 +6,7 @@ What an evaluation keeps in its folder, and how it is read again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 from dataclasses import dataclass
 import json
@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ros2_lstm_policy.evaluation.rollout import Result
+from ros2_lstm_policy.sim import fleet
+from ros2_lstm_policy.sim.tasks import SimEpisode
+from tqdm import tqdm
 import yaml
 
 EPISODES = 'episodes.jsonl'
@@ -46,6 +49,31 @@ class Run:
         return str(self.settings['control'])
 
 
+def complete(folder: Path, settings: Mapping[str, Any], episodes: Sequence[SimEpisode],
+             make_worker: Callable[[], fleet.Work[Result]], processes: int) -> list[Result]:
+    """
+    Run the episodes whose results the folder lacks; return all results, in the episodes' order.
+
+    :param settings: what decides the results, as plain values; the folder keeps to them.
+    :param make_worker: called once in each process, as :func:`fleet.run` does.
+    :raises ValueError: where the folder was begun with other settings.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    keep_settings(folder, settings)
+    results = {result.episode: result for result in read_lines(folder)}
+    rest = [episode for episode in episodes if episode.name not in results]
+    with open(folder / EPISODES, 'a') as lines, \
+            tqdm(total=len(episodes), initial=len(episodes) - len(rest), unit='episode') as bar:
+        for result in fleet.run(rest, make_worker, processes):
+            lines.write(json.dumps(row(result)) + '\n')
+            lines.flush()
+            results[result.episode] = result
+            succeeded = sum(each.success for each in results.values())
+            bar.set_postfix_str(f'{succeeded} of {len(results)} succeeded')
+            bar.update()
+    return [results[episode.name] for episode in episodes]
+
+
 def read(path: Path) -> Run:
     """
     Read a finished evaluation.
@@ -66,16 +94,20 @@ def read(path: Path) -> Run:
                          ) from error
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f'{report}: is no report of evaluate that has its episodes ({error!r}); '
-                         'run evaluate with the same settings again, which writes it anew'
-                         ) from error
+                         'run evaluate again, into another folder where this one is of another '
+                         'version') from error
 
 
 def read_lines(folder: Path) -> list[Result]:
-    """Return the results so far of a folder; none where it is new."""
+    """Return the results so far of a folder; a line that a crash cut off is taken away."""
     path = folder / EPISODES
     if not path.exists():
         return []
-    return [from_row(json.loads(line)) for line in path.read_text().splitlines()]
+    text = path.read_text()
+    whole = text[:text.rfind('\n') + 1]
+    if whole != text:
+        path.write_text(whole)
+    return [from_row(json.loads(line)) for line in whole.splitlines()]
 
 
 def row(result: Result) -> dict[str, Any]:
