@@ -19,9 +19,11 @@ class CameraSpec:
     How one camera's image becomes the model's input.
 
     :param name: 'static' or 'hand'.
-    :param height: pixels after the resize; the image is resized straight, without a crop.
+    :param height: pixels after the resize.
     :param interpolation: 'area' (OpenCV), or 'bicubic' (Pillow, as CLIP's preprocessing).
     :param mean: per channel RGB, of values in [0, 1].
+    :param crop: (top, left, bottom, right) of the part that is resized, as shares of the image's
+        height and width, so that it fits any resolution; None for the whole image.
     """
 
     name: str
@@ -30,6 +32,7 @@ class CameraSpec:
     interpolation: Literal['area', 'bicubic']
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    crop: tuple[float, float, float, float] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a camera that no observation can have."""
@@ -37,6 +40,12 @@ class CameraSpec:
             raise ValueError(f'camera {self.name!r} is unknown; known: {", ".join(CAMERAS)}')
         if self.height < 1 or self.width < 1:
             raise ValueError(f'camera {self.name!r}: size {self.height}x{self.width} is empty')
+        if self.crop is not None:
+            top, left, bottom, right = self.crop
+            if not (0 <= top < bottom <= 1 and 0 <= left < right <= 1):
+                raise ValueError(f'camera {self.name!r}: crop must be top, left, bottom, right with '
+                                 f'0 <= top < bottom <= 1 and 0 <= left < right <= 1, found '
+                                 f'{list(self.crop)}')
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def resize(image_HWC: np.ndarray, camera: CameraSpec) -> np.ndarray:
     """
-    Resize one image straight to the camera's size, without a crop.
+    Cut the camera's crop out of one image, and resize it straight to the camera's size.
 
     :param image_HWC: (H, W, 3) uint8 RGB.
     :return: (camera.height, camera.width, 3) uint8, contiguous; the same array where it fits.
@@ -34,6 +34,8 @@ def resize(image_HWC: np.ndarray, camera: CameraSpec) -> np.ndarray:
                          f'{image_HWC.shape} {image_HWC.dtype}')
     if image_HWC.size == 0:
         raise ValueError(f'camera {camera.name!r}: the image is empty: {image_HWC.shape}')
+    if camera.crop is not None:
+        image_HWC = _cropped(image_HWC, camera.crop)
     if image_HWC.shape[:2] == (camera.height, camera.width):
         return np.ascontiguousarray(image_HWC)
     size_wh = (camera.width, camera.height)
@@ -43,6 +45,14 @@ def resize(image_HWC: np.ndarray, camera: CameraSpec) -> np.ndarray:
     from PIL import Image
     resized = Image.fromarray(image_HWC).resize(size_wh, Image.Resampling.BICUBIC)
     return np.array(resized)
+
+
+def _cropped(image_HWC: np.ndarray, crop: tuple[float, float, float, float]) -> np.ndarray:
+    """Return the part of the image, at least one pixel, as a view."""
+    height, width = image_HWC.shape[:2]
+    top, left = min(round(crop[0] * height), height - 1), min(round(crop[1] * width), width - 1)
+    bottom, right = max(round(crop[2] * height), top + 1), max(round(crop[3] * width), left + 1)
+    return image_HWC[top:bottom, left:right]
 
 
 def normalise_images(images_u8: Tensor, camera: CameraSpec) -> Tensor:

@@ -51,6 +51,24 @@ def test_an_image_of_the_right_size_keeps_its_bytes_even_as_a_view():
     assert resized.flags.c_contiguous
 
 
+@pytest.mark.parametrize('size', [(48, 64), (480, 640)])
+def test_a_crop_is_the_same_part_at_any_resolution(size: tuple[int, int]) -> None:
+    """The lower right quarter alone is seen."""
+    image = np.zeros((*size, 3), np.uint8)
+    image[size[0] // 2:, size[1] // 2:] = 200
+    seen = transforms.resize(image, dataclasses.replace(CAMERA, crop=(0.5, 0.5, 1.0, 1.0)))
+    assert seen.shape == (24, 32, 3)
+    assert (seen == 200).all()
+    assert seen.flags.c_contiguous
+
+
+@pytest.mark.parametrize('crop', [(0.5, 0, 0.5, 1), (-0.1, 0, 1, 1), (0, 0, 1, 1.1)])
+def test_a_crop_outside_the_image_is_refused(crop: tuple[float, ...]) -> None:
+    """Shares, in their order, of which none is empty."""
+    with pytest.raises(ValueError, match='crop must be top, left, bottom, right'):
+        dataclasses.replace(CAMERA, crop=crop)
+
+
 @pytest.mark.parametrize('image', [np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32),
                                    np.zeros((4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8)])
 def test_what_is_no_rgb_image_is_refused_by_its_camera(image):

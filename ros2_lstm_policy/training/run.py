@@ -194,7 +194,8 @@ def _pairs(config: TrainConfig) -> PairSet | None:
     cotrain = config.losses.cotrain
     if cotrain is None:
         return None
-    return PairSet.load(cotrain.path, config.manifest.manifest().camera(cotrain.camera))
+    camera = config.manifest.manifest().camera(cotrain.camera)
+    return PairSet.load(cotrain.path, replace(camera, crop=None))  # that is of the robot's camera
 
 
 def _store(config: TrainConfig, tell: Callable[[str], None]) -> FrameStore:
