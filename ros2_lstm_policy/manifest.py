@@ -43,9 +43,9 @@ class CameraSpec:
         if self.crop is not None:
             top, left, bottom, right = self.crop
             if not (0 <= top < bottom <= 1 and 0 <= left < right <= 1):
-                raise ValueError(f'camera {self.name!r}: crop must be top, left, bottom, right with '
-                                 f'0 <= top < bottom <= 1 and 0 <= left < right <= 1, found '
-                                 f'{list(self.crop)}')
+                raise ValueError(f'camera {self.name!r}: crop must be top, left, bottom, right '
+                                 'with 0 <= top < bottom <= 1 and 0 <= left < right <= 1, '
+                                 f'found {list(self.crop)}')
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from ros2_lstm_policy.transforms import normalise_images
 import torch
 from torch import distributed, Tensor
 
+_CLOCK_BATCHES = 20  # between two looks at the first process's clock
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
@@ -92,9 +93,10 @@ class TrainingModule(pl.LightningModule):
 
     def on_train_batch_start(self, batch: TrainingBatch, batch_idx: int) -> None:
         """Set the learning rate of this step; all processes go by the first one's clock."""
-        self._elapsed_s = self.clock.elapsed_s
-        if self.trainer.world_size > 1 and self.schedule.config.max_time_s is not None:
-            self._elapsed_s = self.trainer.strategy.broadcast(self._elapsed_s)
+        if self.trainer.world_size == 1 or self.schedule.config.max_time_s is None:
+            self._elapsed_s = self.clock.elapsed_s
+        elif batch_idx % _CLOCK_BATCHES == 0:  # asking waits for the GPU
+            self._elapsed_s = self.trainer.strategy.broadcast(self.clock.elapsed_s)
         self._lr_scale = self.schedule.scale(self.global_step, self._elapsed_s)
         for group in self._optimizer.param_groups:
             group['lr'] = group['base_lr'] * self._lr_scale
