@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from ros2_lstm_policy import transforms
 from ros2_lstm_policy.config import plain
-from ros2_lstm_policy.data.checks import check, Limits
+from ros2_lstm_policy.data.checks import Limits, read_checked
 from ros2_lstm_policy.data.crew import in_order
 from ros2_lstm_policy.data.episodes import Recording
 from ros2_lstm_policy.data.problems import Problem, RecordingError
@@ -157,20 +157,16 @@ class _Reader:
     def __call__(self, job: _Job) -> _Part:
         """Read it; whatever is wrong with it is in the answer."""
         source, recording = job
-        problems: list[Problem] = []
+        readings, problems = read_checked(recording, self.request.limits)
+        if not readings:
+            return _Part(None, tuple(problems))
         path = Path(tempfile.mkdtemp(dir=self.folder)) / 'part'
         try:
             with StoreWriter(path, self.request.cameras) as writer:
-                for reading in recording.read():
-                    found = check(reading, recording.where, self.request.limits)
-                    problems += found
-                    if not any(problem.fatal for problem in found):
-                        self._append(writer, reading.episode, source)
-                if not writer.count:
-                    writer.discard()
-                    return _Part(None, tuple(problems))
+                for reading in readings:
+                    self._append(writer, reading.episode, source)
                 writer.close()
-        except RecordingError as error:
+        except RecordingError as error:  # over one of its images
             return _Part(None, (*problems, error.problem))
         return _Part(path, tuple(problems))
 

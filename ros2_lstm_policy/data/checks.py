@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from ros2_lstm_policy.data.episodes import Reading
-from ros2_lstm_policy.data.problems import Problem
+from ros2_lstm_policy.data.episodes import Reading, Recording
+from ros2_lstm_policy.data.problems import Problem, RecordingError, refuse
 from ros2_lstm_policy.manifest import ActionManifest
 from ros2_lstm_policy.types import Episode
 
@@ -58,6 +58,31 @@ class _Finding:
     fatal: bool = True
 
 
+def read_checked(recording: Recording, limits: Limits) -> tuple[list[Reading], list[Problem]]:
+    """
+    Read a recording.
+
+    :return: its good episodes, whose images raise a RecordingError where one of them breaks a
+        rule; and every problem that was found.
+    """
+    good, problems = [], []
+    try:
+        for reading in recording.read():
+            found = check(reading, recording.where, limits)
+            problems += found
+            if not any(problem.fatal for problem in found):
+                good.append(_watched(reading, recording.where))
+    except RecordingError as error:
+        problems.append(error.problem)
+    return good, problems
+
+
+def _watched(reading: Reading, where: Path) -> Reading:
+    episode = reading.episode
+    frames = {camera: OneSize(episode, camera, where) for camera in episode.frames}
+    return replace(reading, episode=replace(episode, frames=frames))
+
+
 def check(reading: Reading, where: Path, limits: Limits) -> list[Problem]:
     """
     Return every problem of an episode, with those found while reading; no frame is decoded.
@@ -74,6 +99,32 @@ def check(reading: Reading, where: Path, limits: Limits) -> list[Problem]:
             *(Problem(f.rule, where, episode.name, f.message,
                       None if f.step is None else float(seconds[f.step]), f.fatal)
               for f in found)]
+
+
+class OneSize:
+    """A `types.FrameSequence` that refuses a camera whose images change their size."""
+
+    def __init__(self, episode: Episode, camera: str, where: Path) -> None:
+        """Watch the images of one camera of an episode."""
+        self._episode, self._camera, self._where = episode, camera, where
+        self._frames = episode.frames[camera]
+        self._shape: tuple[int, ...] | None = None
+
+    def __len__(self) -> int:
+        """Return T."""
+        return len(self._frames)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Return one (H, W, 3) image; :raises RecordingError: for another size than before."""
+        image = self._frames[index]
+        first = self._shape = self._shape or image.shape
+        if image.shape != first:
+            stamps_ns = self._episode.stamps_ns
+            raise refuse('image-size', self._where, self._episode.name,
+                         f'the {self._camera} images are now {image.shape[1]}x{image.shape[0]}, '
+                         f'and were {first[1]}x{first[0]} before',
+                         float(stamps_ns[index] - stamps_ns[0]) / _NS)
+        return image
 
 
 def _frame(reading: Reading, limits: Limits) -> list[_Finding]:

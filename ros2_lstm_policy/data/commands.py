@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 from ros2_lstm_policy import config
-from ros2_lstm_policy.data.checks import check, Limits
+from ros2_lstm_policy.data.checks import Limits, read_checked
 from ros2_lstm_policy.data.convert import to_bag, ToLeRobot
 from ros2_lstm_policy.data.episodes import Reading, Recording
 from ros2_lstm_policy.data.problems import Problem, RecordingError
@@ -53,12 +52,15 @@ def convert(options: argparse.Namespace) -> int:
     broken = 0
     with _writer(options) as write:
         for recording in tqdm(_recordings(options), unit='recording', disable=None):
-            readings, problems = _read(recording, Limits())
+            readings, problems = read_checked(recording, Limits())
+            for reading in readings:
+                try:
+                    write(reading)
+                except RecordingError as error:  # over an image: none was decoded before
+                    problems.append(error.problem)
             broken += any(problem.fatal for problem in problems)
             for problem in problems:
                 tqdm.write(str(problem))
-            for reading in readings:
-                write(reading)
     print(f'{options.output}: written; {broken} broken recordings left out')
     return PROBLEMS if broken else OK
 
@@ -71,9 +73,9 @@ def validate(options: argparse.Namespace) -> int:
     recordings = _recordings(options)
     broken = good = 0
     for recording in tqdm(recordings, unit='recording', disable=None):
-        readings, problems = _read(recording, limits)
+        readings, problems = read_checked(recording, limits)
         if not options.skip_images:
-            problems += _look_at_images(readings, recording.where)
+            problems += _look_at_images(readings)
         is_broken = any(problem.fatal for problem in problems)
         broken, good = broken + is_broken, good + (not is_broken)
         for problem in problems:
@@ -90,33 +92,16 @@ def _recordings(options: argparse.Namespace) -> list[Recording]:
     return open_source(spec, options.cameras, options.period)
 
 
-def _read(recording: Recording, limits: Limits) -> tuple[list[Reading], list[Problem]]:
-    """Return the good episodes of a recording and every problem."""
-    good, problems = [], []
-    try:
-        for reading in recording.read():
-            found = check(reading, recording.where, limits)
-            problems += found
-            if not any(problem.fatal for problem in found):
-                good.append(reading)
-    except RecordingError as error:
-        problems.append(error.problem)
-    return good, problems
-
-
-def _look_at_images(readings: list[Reading], where: Path) -> list[Problem]:
+def _look_at_images(readings: list[Reading]) -> list[Problem]:
+    """Decode every image, which is what finds the broken ones."""
     problems: list[Problem] = []
     for reading in readings:
-        episode = reading.episode
-        for camera, frames in episode.frames.items():
+        for frames in reading.episode.frames.values():
             try:
-                shapes = {frames[step].shape for step in range(len(frames))}
+                for step in range(len(frames)):
+                    frames[step]
             except RecordingError as error:
                 problems.append(error.problem)
-                continue
-            if len(shapes) > 1:
-                problems.append(Problem('image-size', where, episode.name,
-                                        f'the {camera} images have several sizes: {shapes}'))
     return problems
 
 
@@ -126,7 +111,7 @@ def _summary(options: argparse.Namespace, with_images: int = 0) -> DatasetSummar
     problems: list[Problem] = []
     broken = 0
     for recording in tqdm(_recordings(options), unit='recording', disable=None):
-        readings, found = _read(recording, Limits())
+        readings, found = read_checked(recording, Limits())
         for reading in readings:
             try:
                 episodes.append(EpisodeSummary.of(reading, len(episodes) < with_images))
@@ -139,12 +124,16 @@ def _summary(options: argparse.Namespace, with_images: int = 0) -> DatasetSummar
 
 @contextmanager
 def _writer(options: argparse.Namespace) -> Iterator[Callable[[Reading], None]]:
-    """Give a function that takes readings, and complete the output at the end."""
+    """Give a function that takes readings, and complete the output where all went well."""
     if options.to == 'bag':
         if options.output.exists():
             raise FileExistsError(f'{options.output}: exists already; name another folder')
         yield lambda reading: to_bag(reading, options.output, options.jpeg)
         return
     converter = ToLeRobot(options.output)
-    yield converter.append
-    converter.close()
+    try:
+        yield converter.append
+        converter.close()
+    except BaseException:
+        converter.discard()
+        raise

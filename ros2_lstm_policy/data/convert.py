@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
+from ros2_lstm_policy.data.checks import Limits
 from ros2_lstm_policy.data.episodes import Reading
 from ros2_lstm_policy.data.lerobot.writer import LeRobotWriter
+from ros2_lstm_policy.data.problems import refuse
 from ros2_lstm_policy.data.rosbag.format import EpisodeInfo
 from ros2_lstm_policy.data.rosbag.writer import EpisodeBagWriter
 from ros2_lstm_policy.types import Episode
@@ -21,11 +24,18 @@ class ToLeRobot:
         """Begin; nothing is written before the first episode."""
         self._output = output
         self._writer: LeRobotWriter | None = None
+        self._period_s = float('nan')
 
     def append(self, reading: Reading) -> None:
-        """Write one episode."""
+        """Write one episode; :raises RecordingError: for one that does not fit to the others."""
+        step_s = period_s(reading)
         if self._writer is None:
-            self._writer = LeRobotWriter(self._output, max(1, round(1 / period_s(reading))))
+            self._period_s = step_s
+            self._writer = LeRobotWriter(self._output, max(1, round(1 / step_s)))
+        if abs(step_s - self._period_s) > Limits().period_tolerance * self._period_s:
+            raise refuse('period', self._output, reading.episode.name,
+                         f'one step takes {step_s:g} s, those of the first episode '
+                         f'{self._period_s:g} s; convert episodes of one rate into one dataset')
         self._writer.append(reading)
 
     def close(self) -> None:
@@ -33,6 +43,11 @@ class ToLeRobot:
         if self._writer is None:
             raise ValueError(f'{self._output}: no good episode to write')
         self._writer.close()
+
+    def discard(self) -> None:
+        """Delete what was written."""
+        if self._writer is not None:
+            self._writer.discard()
 
 
 def to_bag(reading: Reading, folder: Path, jpeg: bool) -> None:
@@ -45,7 +60,7 @@ def to_bag(reading: Reading, folder: Path, jpeg: bool) -> None:
     episode, facts = reading.episode, reading.facts
     step_s = period_s(reading)
     shift_ns = 0 if episode.stamps_ns[0] > 0 else round(step_s * _NS) - int(episode.stamps_ns[0])
-    name = episode.name.replace('/', '-').replace('#', '-')
+    name = _free_name(folder, episode.name.replace('/', '-').replace('#', '-'))
     info = EpisodeInfo(name, _actor(facts.get('actor')),  # type: ignore[arg-type]
                        facts.get('frame', 'base'),  # type: ignore[arg-type]
                        'rotation_vector', step_s, facts.get('model') or None)
@@ -54,6 +69,12 @@ def to_bag(reading: Reading, folder: Path, jpeg: bool) -> None:
         _write_steps(writer, episode, episode.stamps_ns + shift_ns)
         if episode.success is not None:
             writer.label(episode.success)
+
+
+def _free_name(folder: Path, name: str) -> str:
+    """Return the name, with a number where another episode of the output has it already."""
+    names = itertools.chain([name], (f'{name}-{number}' for number in itertools.count(2)))
+    return next(free for free in names if not (folder / free).exists())
 
 
 def _write_steps(writer: EpisodeBagWriter, episode: Episode, stamps_ns: np.ndarray) -> None:

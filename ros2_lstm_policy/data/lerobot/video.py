@@ -67,11 +67,16 @@ class VideoFrames:
                     yield round(frame.time * self._fps), frame.to_ndarray(format='rgb24')
 
 
+def pixel_format(height: int, width: int) -> str:
+    """Return how pixels of such a video are stored; odd sizes keep full colour planes."""
+    return 'yuv444p' if height % 2 or width % 2 else 'yuv420p'
+
+
 def write_video(path: Path, images: Iterable[np.ndarray], fps: int) -> None:
     """
     Encode at least one (H, W, 3) uint8 image as H.264, a key frame at every second.
 
-    Sizes that are odd keep their colour planes at full size.
+    :raises ValueError: where the images change their size.
     """
     import av
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +88,7 @@ def write_video(path: Path, images: Iterable[np.ndarray], fps: int) -> None:
             height, width = image.shape[:2]
             if number == 0:
                 stream.width, stream.height = width, height
-                stream.pix_fmt = 'yuv444p' if height % 2 or width % 2 else 'yuv420p'
+                stream.pix_fmt = pixel_format(height, width)
             elif (height, width) != (stream.height, stream.width):
                 raise ValueError(f'image {number} is {width}x{height}, the first was '
                                  f'{stream.width}x{stream.height}')

@@ -18,14 +18,15 @@ from ros2_lstm_policy.data.episodes import Reading
 from ros2_lstm_policy.data.lerobot.layout import LeRobotLayout
 from ros2_lstm_policy.data.lerobot.meta import INFO, SIDECAR
 from ros2_lstm_policy.data.lerobot.reader import STAMPS
-from ros2_lstm_policy.data.lerobot.video import write_video
+from ros2_lstm_policy.data.lerobot.stats import of_rows, PixelStatistics, sampled
+from ros2_lstm_policy.data.lerobot.video import pixel_format, write_video
+from ros2_lstm_policy.data.problems import refuse
 from ros2_lstm_policy.types import ACTION_DIM, Episode, FrameSequence
 
 CHUNK = 1000
 DATA_PATH = 'data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet'
 VIDEO_PATH = 'videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4'
 _ACTION_NAMES = ['x_m', 'y_m', 'z_m', 'rx_rad', 'ry_rad', 'rz_rad', 'gripper_open']
-_LOOK_EVERY = 10
 
 
 class LeRobotWriter:
@@ -49,35 +50,39 @@ class LeRobotWriter:
         self._lines: list[dict[str, Any]] = []
         self._steps = 0
         self._ours: dict[int, dict[str, Any]] = {}
-        self._actions: list[np.ndarray] = []
-        self._pixels: dict[str, _PixelStatistics] = {}
+        self._columns: dict[str, list[np.ndarray]] = {}
+        self._pixels: dict[str, PixelStatistics] = {}
         self._sizes: dict[str, tuple[int, int]] = {}
 
     def append(self, reading: Reading) -> None:
-        """Write the rows and the videos of one episode."""
+        """
+        Write the rows and the videos of one episode.
+
+        :raises RecordingError: for an image that cannot be read, or of another size than those of
+            the episodes before; the dataset is then as it was.
+        """
         episode, number = reading.episode, len(self._lines)
         place = {'chunk_index': number // CHUNK, 'file_index': number % CHUNK}
+        data = self._partial / DATA_PATH.format(**place)
+        videos = {key: self._partial / VIDEO_PATH.format(video_key=key, **place)
+                  for key in map(self._layout.camera, episode.frames)}
+        try:
+            pixels = self._write_videos(episode, videos)
+        except BaseException:
+            for path in videos.values():
+                path.unlink(missing_ok=True)
+            if not self._lines:
+                self._sizes.clear()
+            raise
         task = self._tasks.setdefault(episode.instruction, len(self._tasks))
-        first = self._steps
-        action = np.concatenate([episode.arm, episode.gripper_open[:, None]], 1)
-        action = action.astype(np.float32)
-        self._write_rows(self._partial / DATA_PATH.format(**place), episode, action,
-                         (number, first, task))
-        line = {'episode_index': number, 'tasks': [episode.instruction], 'length': len(episode),
-                'dataset_from_index': first, 'dataset_to_index': first + len(episode),
-                'data/chunk_index': place['chunk_index'], 'data/file_index': place['file_index'],
-                'meta/episodes/chunk_index': 0, 'meta/episodes/file_index': 0}
-        for camera, frames in episode.frames.items():
-            key = self._layout.camera(camera)
-            write_video(self._partial / VIDEO_PATH.format(video_key=key, **place),
-                        self._watched(key, frames), self._fps)
-            line |= {f'videos/{key}/chunk_index': place['chunk_index'],
-                     f'videos/{key}/file_index': place['file_index'],
-                     f'videos/{key}/from_timestamp': 0.0,
-                     f'videos/{key}/to_timestamp': len(episode) / self._fps}
-        self._lines.append(line)
+        columns = self._rows(episode, number, task)
+        _write_rows(data, columns)
+        self._lines.append(self._line(episode, columns, pixels, place))
         self._steps += len(episode)
-        self._actions.append(action)
+        for name, values in columns.items():
+            self._columns.setdefault(name, []).append(values)
+        for key, statistics in pixels.items():
+            self._pixels.setdefault(key, PixelStatistics()).merge(statistics)
         self._ours[number] = {'name': episode.name, 'success': episode.success, **reading.facts}
 
     def close(self) -> Path:
@@ -97,35 +102,55 @@ class LeRobotWriter:
         self._partial.rename(self.root)
         return self.root
 
-    def _write_rows(self, path: Path, episode: Episode, action: np.ndarray,
-                    place: tuple[int, int, int]) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-        number, first, task = place
-        steps = np.arange(len(episode))
-        flat = pa.array(action.reshape(-1))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table({
-            self._layout.action: pa.FixedSizeListArray.from_arrays(flat, ACTION_DIM),
-            STAMPS: pa.array(episode.stamps_ns, pa.int64()),
-            'timestamp': pa.array((steps / self._fps).astype(np.float32)),
-            'frame_index': pa.array(steps, pa.int64()),
-            'episode_index': pa.array(np.full(len(episode), number), pa.int64()),
-            'index': pa.array(first + steps, pa.int64()),
-            'task_index': pa.array(np.full(len(episode), task), pa.int64())}), path)
+    def discard(self) -> None:
+        """Delete what was written."""
+        shutil.rmtree(self._partial, ignore_errors=True)
 
-    def _watched(self, key: str, frames: FrameSequence) -> Iterator[np.ndarray]:
-        """Pass the images on and keep the size and the statistics of some of them."""
-        statistics = self._pixels.setdefault(key, _PixelStatistics())
-        for index in range(len(frames)):
-            image = frames[index]
-            size = self._sizes.setdefault(key, image.shape[:2])  # type: ignore[arg-type]
-            if image.shape[:2] != size:
-                raise ValueError(f'{key}: expected images of {size[1]}x{size[0]} as in the first '
-                                 f'episode, found {image.shape[1]}x{image.shape[0]}')
-            if index % _LOOK_EVERY == 0:
-                statistics.add(image)
-            yield image
+    def _write_videos(self, episode: Episode,
+                      paths: Mapping[str, Path]) -> dict[str, PixelStatistics]:
+        pixels = {}
+        for (key, path), frames in zip(paths.items(), episode.frames.values()):
+            pixels[key] = PixelStatistics()
+            self._check_size(key, frames[0], episode)
+            write_video(path, _watched(frames, pixels[key]), self._fps)
+        return pixels
+
+    def _check_size(self, key: str, image: np.ndarray, episode: Episode) -> None:
+        height, width = self._sizes.get(key, image.shape[:2])
+        if image.shape[:2] != (height, width):
+            raise refuse('image-size', self.root, episode.name,
+                         f'{key}: images are {image.shape[1]}x{image.shape[0]}, those of the '
+                         f'first episode are {width}x{height}; convert episodes of one size into '
+                         'one dataset')
+        self._sizes[key] = height, width
+
+    def _rows(self, episode: Episode, number: int, task: int) -> dict[str, np.ndarray]:
+        """Return the columns of an episode, (T,) or (T, D)."""
+        steps = np.arange(len(episode))
+        action = np.concatenate([episode.arm, episode.gripper_open[:, None]], 1)
+        return {self._layout.action: action.astype(np.float32),
+                STAMPS: episode.stamps_ns.astype(np.int64),
+                'timestamp': (steps / self._fps).astype(np.float32),
+                'frame_index': steps, 'episode_index': np.full_like(steps, number),
+                'index': self._steps + steps, 'task_index': np.full_like(steps, task)}
+
+    def _line(self, episode: Episode, columns: Mapping[str, np.ndarray],
+              pixels: Mapping[str, PixelStatistics], place: Mapping[str, int]) -> dict[str, Any]:
+        """Return the episode's row of the table of episodes, with its statistics."""
+        line = {'episode_index': len(self._lines), 'tasks': [episode.instruction],
+                'length': len(episode), 'dataset_from_index': self._steps,
+                'dataset_to_index': self._steps + len(episode),
+                'data/chunk_index': place['chunk_index'], 'data/file_index': place['file_index'],
+                'meta/episodes/chunk_index': 0, 'meta/episodes/file_index': 0}
+        for key in pixels:
+            line |= {f'videos/{key}/chunk_index': place['chunk_index'],
+                     f'videos/{key}/file_index': place['file_index'],
+                     f'videos/{key}/from_timestamp': 0.0,
+                     f'videos/{key}/to_timestamp': len(episode) / self._fps}
+        tables = {name: of_rows(values) for name, values in columns.items()}
+        tables |= {key: statistics.table() for key, statistics in pixels.items()}
+        return line | {f'stats/{name}/{key}': value for name, table in tables.items()
+                       for key, value in table.items()}
 
     def _info(self) -> dict[str, Any]:
         one = {'shape': [1], 'names': None}
@@ -136,11 +161,11 @@ class LeRobotWriter:
                 'dtype': 'video', 'shape': [height, width, 3],
                 'names': ['height', 'width', 'channels'],
                 'info': {'video.height': height, 'video.width': width, 'video.codec': 'h264',
-                         'video.pix_fmt': 'yuv420p', 'video.is_depth_map': False,
-                         'video.fps': self._fps, 'video.channels': 3, 'has_audio': False}}
-        features |= {name: {'dtype': 'int64', **one} for name in (
-            STAMPS, 'frame_index', 'episode_index', 'index', 'task_index')}
-        features['timestamp'] = {'dtype': 'float32', **one}
+                         'video.pix_fmt': pixel_format(height, width),
+                         'video.is_depth_map': False, 'video.fps': self._fps,
+                         'video.channels': 3, 'has_audio': False}}
+        features |= {name: {'dtype': str(parts[0].dtype), **one}
+                     for name, parts in self._columns.items() if name not in features}
         return {
             'codebase_version': 'v3.0', 'robot_type': self._robot,
             'total_episodes': len(self._lines),
@@ -150,38 +175,29 @@ class LeRobotWriter:
             'splits': {'train': f'0:{len(self._lines)}'},
             'data_path': DATA_PATH, 'video_path': VIDEO_PATH, 'features': features}
 
-    def _statistics(self) -> Mapping[str, Any]:
-        action = np.concatenate(self._actions).astype(np.float64)
-        table: dict[str, Any] = {self._layout.action: {
-            'min': action.min(0).tolist(), 'max': action.max(0).tolist(),
-            'mean': action.mean(0).tolist(), 'std': action.std(0).tolist(),
-            'count': [len(action)]}}
-        return table | {key: pixels.table() for key, pixels in self._pixels.items()}
+    def _statistics(self) -> dict[str, Any]:
+        tables = {name: of_rows(np.concatenate(parts)) for name, parts in self._columns.items()}
+        return tables | {key: pixels.table() for key, pixels in self._pixels.items()}
 
 
-class _PixelStatistics:
-    """Mean, deviation and range by channel of images in [0, 1]."""
+def _watched(frames: FrameSequence, statistics: PixelStatistics) -> Iterator[np.ndarray]:
+    """Pass images on, and count the pixels of some of them."""
+    looked_at = sampled(len(frames))
+    for index in range(len(frames)):
+        image = frames[index]
+        if index in looked_at:
+            statistics.add(image)
+        yield image
 
-    def __init__(self) -> None:
-        self._images = self._pixels = 0
-        self._sum = np.zeros(3)
-        self._squares = np.zeros(3)
-        self._low, self._high = np.full(3, 1.0), np.zeros(3)
 
-    def add(self, image: np.ndarray) -> None:
-        pixels = image.reshape(-1, 3) / 255
-        self._images, self._pixels = self._images + 1, self._pixels + len(pixels)
-        self._sum += pixels.sum(0)
-        self._squares += (pixels ** 2).sum(0)
-        self._low = np.minimum(self._low, pixels.min(0))
-        self._high = np.maximum(self._high, pixels.max(0))
-
-    def table(self) -> Mapping[str, Any]:
-        mean = self._sum / self._pixels
-        std = np.sqrt(np.maximum(self._squares / self._pixels - mean ** 2, 0))
-        columns = {'min': self._low, 'max': self._high, 'mean': mean, 'std': std}
-        return {name: values.reshape(3, 1, 1).tolist() for name, values in columns.items()} | {
-            'count': [self._images]}
+def _write_rows(path: Path, columns: Mapping[str, np.ndarray]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({
+        name: pa.array(values) if values.ndim == 1 else
+        pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+        for name, values in columns.items()}), path)
 
 
 def _tasks_table(tasks: Mapping[str, int]) -> Any:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from ros2_lstm_policy.config import parse
+from ros2_lstm_policy.config import ConfigError, parse
 from ros2_lstm_policy.types import HAND_CAMERA, STATIC_CAMERA
 import yaml
 
@@ -137,4 +137,8 @@ class EpisodeInfo:
 
 def parse_info(text: str, where: str) -> EpisodeInfo:
     """Read the text of the `episode/info` topic; :raises ConfigError: where it is not one."""
-    return parse(EpisodeInfo, yaml.safe_load(text), where)
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f'{where}: is not valid YAML ({error})') from error
+    return parse(EpisodeInfo, values, where)

@@ -67,10 +67,12 @@ def segments(index: BagIndex, layout: BagLayout) -> list[Segment]:
                      'the words with bag.instruction')
     begins = [-1, *(log_ns for log_ns, _ in changes[1:])]
     ends = [*begins[1:], 2**63]
-    return [Segment(name if len(changes) == 1 else f'{name}#{number}', words,
-                    tuple(a for a in index.arm if begin <= a.log_ns < end))
-            for number, ((_, words), begin, end) in enumerate(zip(changes, begins, ends), 1)
-            if words.strip()]
+    found = [Segment(name if len(changes) == 1 else f'{name}#{number}', words,
+                     tuple(a for a in index.arm if begin <= a.log_ns < end))
+             for number, ((_, words), begin, end) in enumerate(zip(changes, begins, ends), 1)
+             if words.strip()]
+    # The next task may be said before the recording ends; where nothing was done is no episode.
+    return [segment for segment in found if segment.arm] or found[:1]
 
 
 def steps(index: BagIndex, segment: Segment, layout: BagLayout, period_s: float | None) -> Steps:
@@ -151,7 +153,7 @@ def integrate(commands: Sequence[ArmMessage], period_s: float | None,
 
 
 def _check_stamps(index: BagIndex, segment: Segment, actions: Sequence[ArmMessage]) -> None:
-    """Refuse stamps that order nothing: zeros and repeats, in the actions and the images."""
+    """Refuse stamps that order nothing: zeros, repeats, and actions that go back in time."""
     streams = {'the actions': [a.stamp_ns for a in actions]}
     streams |= {topic.topic: [f.stamp_ns for f in topic.frames]
                 for topic in index.cameras.values()}
@@ -168,6 +170,13 @@ def _check_stamps(index: BagIndex, segment: Segment, actions: Sequence[ArmMessag
                          f'{stream}: {len(repeats)} messages repeat the stamp of another; is the '
                          'topic published twice?',
                          (np.sort(values)[repeats[0]] - values.min()) / _NS)
+    stamps_ns = np.array(streams['the actions'], np.int64)
+    back = np.flatnonzero(np.diff(stamps_ns) < 0)
+    if len(back):
+        raise refuse('backward-stamps', index.path, segment.name,
+                     f'{len(back)} actions are stamped before the one before them; did the clock '
+                     'jump, or do two nodes publish them?',
+                     (stamps_ns[back[0]] - stamps_ns[0]) / _NS)
 
 
 def _gripper_open(action: ArmMessage, layout: BagLayout, index: BagIndex,
