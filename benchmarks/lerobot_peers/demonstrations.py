@@ -10,7 +10,8 @@ Letters: N sample, B batch, T observation step, K action, F frame.
 from __future__ import annotations
 
 from lerobot.utils.constants import ACTION, OBS_STATE
-from lerobot_peers.policies import image_key, Peer, Scaling, sentence, Spec
+from lerobot_peers.policies import image_key, Peer, sentence, Spec
+from lerobot_peers.samples import EpisodeFrames, Scaling
 import numpy as np
 from ros2_lstm_policy.data.datamodule import held_out
 from ros2_lstm_policy.data.store import FrameStore
@@ -34,8 +35,8 @@ def fit(store: FrameStore, training_E: np.ndarray, policy: Peer) -> tuple[Scalin
     """Return the scaling of actions and of words in the training episodes."""
     modes = policy.config.normalization_mapping
     training_F = np.repeat(training_E, store.lengths)
-    return (Scaling.fit(actions(store)[training_F], modes['ACTION']),
-            Scaling.fit(episode_words(store)[training_E], modes['STATE']))
+    return (Scaling.fit(actions(store)[training_F], modes['ACTION'].value),
+            Scaling.fit(episode_words(store)[training_E], modes['STATE'].value))
 
 
 def split(store: FrameStore, share: float) -> np.ndarray:
@@ -54,23 +55,19 @@ class Demonstrations:
         self._observed_T = np.array(settings.observation_delta_indices or [0])
         self._acted_K = np.array(settings.action_delta_indices)
         self._dropped = getattr(settings, 'drop_n_last_frames', 0)
-        lengths = np.array(store.lengths)
-        ends = np.cumsum(lengths)
-        self._episode_F = np.repeat(np.arange(len(lengths)), lengths)
-        self._begin_F, self._end_F = (np.repeat(ends - lengths, lengths), np.repeat(ends, lengths))
+        self._frames = EpisodeFrames(store.lengths)
         self._actions = self._put(spec.actions.normalise(actions(store)))
         self._words = self._put(spec.words.normalise(episode_words(store)))
 
     def samples(self, chosen_E: np.ndarray) -> np.ndarray:
         """Return the frames of these episodes at which a sample may be, (N,)."""
-        frames = np.arange(len(self._episode_F))
-        return frames[chosen_E[self._episode_F] & (frames < self._end_F - self._dropped)]
+        return self._frames.samples(chosen_E, self._dropped)
 
     def batch(self, samples_B: np.ndarray, augmentation: AugmentationConfig) -> dict[str, Tensor]:
         """Return LeRobot's batch of these samples, on the device."""
-        observed_BT, _ = self._inside(samples_B, self._observed_T)
-        acted_BK, outside_BK = self._inside(samples_B, self._acted_K)
-        words_BD = self._words[self._put(self._episode_F[samples_B])]
+        observed_BT, _ = self._frames.around(samples_B, self._observed_T)
+        acted_BK, outside_BK = self._frames.around(samples_B, self._acted_K)
+        words_BD = self._words[self._put(self._frames.episode_F[samples_B])]
         batch = {
             OBS_STATE: words_BD if self._one_step else
             words_BD[:, None].expand(-1, len(self._observed_T), -1),
@@ -81,12 +78,6 @@ class Demonstrations:
                                    augmentation)
             batch[image_key(camera)] = images_BTCHW[:, 0] if self._one_step else images_BTCHW
         return batch
-
-    def _inside(self, samples_B: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return frames kept inside their episodes, and which were outside."""
-        wanted = samples_B[:, None] + offsets
-        begin, end = self._begin_F[samples_B, None], self._end_F[samples_B, None]
-        return np.clip(wanted, begin, end - 1), (wanted < begin) | (wanted >= end)
 
     def _put(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self._device, non_blocking=True)

@@ -4,8 +4,6 @@ LeRobot's ACT and Diffusion Policy: their own classes, given this package's came
 Neither takes words, so both get the instruction's MiniLM sentence embedding (the mean of the
 token states that the compact policy reads) as `observation.state`, which is also the one input
 besides images that Diffusion Policy demands. Nothing else is in it: no proprioception, as ours.
-
-Letters: F frame, D feature.
 """
 
 from __future__ import annotations
@@ -14,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from lerobot.configs import FeatureType, NormalizationMode, PolicyFeature
+from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.policies.act.modeling_act import ACTPolicy
 from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
 from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
+from lerobot_peers.samples import Scaling
 import numpy as np
 from ros2_lstm_policy import config
 from ros2_lstm_policy.manifest import CameraSpec
@@ -35,7 +34,6 @@ NAMES: tuple[Name, ...] = ('act', 'act_lite', 'diffusion')
 
 SPEC, WEIGHTS = 'peer.yaml', 'policy.safetensors'
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_SMALLEST_SCALE = 1e-6  # of a value that never changes
 _LITE_STRIDE, _LITE_CHANNELS = 32, efficientnet_lite.STAGES[-1].channels
 
 # ACT: 100 actions at 50 Hz in the paper are two seconds, as 20 at 10 Hz are.
@@ -52,48 +50,9 @@ _DIFFUSION: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Scaling:
-    """
-    normalised = (value - offset) / scale, in LeRobot's published mode of that policy.
-
-    :param offset: D values.
-    :param scale: D positive values.
-    """
-
-    offset: tuple[float, ...]
-    scale: tuple[float, ...]
-
-    @classmethod
-    def fit(cls, values_FD: np.ndarray, mode: NormalizationMode) -> Scaling:
-        """
-        Return the scaling of recorded values.
-
-        :raises ValueError: for a mode other than MEAN_STD and MIN_MAX (to -1 ... 1).
-        """
-        values = np.asarray(values_FD, np.float64)
-        if mode is NormalizationMode.MEAN_STD:
-            offset, scale = values.mean(0), values.std(0)
-        elif mode is NormalizationMode.MIN_MAX:
-            low, high = values.min(0), values.max(0)
-            offset, scale = (high + low) / 2, (high - low) / 2
-        else:
-            raise ValueError(f'expected MEAN_STD or MIN_MAX, found {mode}')
-        scale = np.where(scale < _SMALLEST_SCALE, 1.0, scale)
-        return cls(tuple(offset.tolist()), tuple(scale.tolist()))
-
-    def normalise(self, values: np.ndarray) -> np.ndarray:
-        """Return (..., D) float32."""
-        return ((values - np.array(self.offset)) / np.array(self.scale)).astype(np.float32)
-
-    def invert(self, normalised: np.ndarray) -> np.ndarray:
-        """Undo :meth:`normalise`."""
-        return (normalised * np.array(self.scale) + np.array(self.offset)).astype(np.float32)
-
-
-@dataclass(frozen=True)
 class Spec:
     """
-    What a trained peer is, kept beside its weights.
+    What a trained peer is, kept beside its weights; its scaling is in LeRobot's published modes.
 
     :param cameras: size and normalisation of both images.
     :param actions: of arm deltas (m, rad) and gripper opening, 7 values.

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from lerobot_peers import policies
 from lerobot_peers.closed_loop import PeerActor
-from lerobot_peers.policies import Execute, Name, Scaling, Spec
+from lerobot_peers.policies import Execute, Name, Spec
+from lerobot_peers.samples import Scaling
 import numpy as np
 from ros2_lstm_policy.model import checkpoint
 from ros2_lstm_policy.model.backbones import minilm
@@ -40,7 +41,12 @@ class Contender(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """Medians for one decision: wall-clock time, and CPU time of all threads."""
+    """
+    One decision in the fastest round, which other processes disturbed least.
+
+    :param wall_ms: wall-clock time.
+    :param cpu_ms: CPU time of all threads.
+    """
 
     wall_ms: float
     cpu_ms: float
@@ -61,9 +67,8 @@ def contenders(ours: Path, names: Sequence[Name], threads: int) -> list[Contende
 
 def random_peer(name: Name, cameras: tuple, execute: Execute) -> PeerActor:
     """Return a peer with random weights on the CPU."""
-    spec = Spec(name, policies.cameras(name, cameras), Scaling((0.0,) * ACTION_DIM,
-                (1.0,) * ACTION_DIM), Scaling((0.0,) * minilm.STATE_DIM,
-                                              (1.0,) * minilm.STATE_DIM))
+    spec = Spec(name, policies.cameras(name, cameras), Scaling.identity(ACTION_DIM),
+                Scaling.identity(minilm.STATE_DIM))
     torch.manual_seed(0)
     return PeerActor(policies.build(name, spec.cameras, execute).eval(), spec, 'cpu')
 
@@ -76,10 +81,11 @@ def measure(of: Sequence[Contender], threads: int, rounds: int) -> dict[str, Cos
         for each in of:
             wall, cpu = time.perf_counter(), time.process_time()
             each.decide()
-            spent = (time.perf_counter() - wall, time.process_time() - cpu)
+            wall_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
             if number:  # the first round warms up
-                found[each.name].append(tuple(1e3 * s / each.decisions for s in spent))
-    return {name: Cost(*np.median(rows, axis=0).tolist()) for name, rows in found.items()}
+                each_ms = 1e3 / each.decisions
+                found[each.name].append((each_ms * wall_s, each_ms * cpu_s))
+    return {name: Cost(*np.min(rows, axis=0).tolist()) for name, rows in found.items()}
 
 
 def table(costs: dict[str, Cost]) -> str:
