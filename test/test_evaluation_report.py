@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from ros2_lstm_policy.evaluation import report, runs
 from ros2_lstm_policy.evaluation.intervals import wilson
-from ros2_lstm_policy.evaluation.rollout import (MISSED, NEVER_CLOSED, NOT_PLACED, Result, SUCCESS,
-                                                 WRONG_CLOSED, WRONG_LIFTED)
+from ros2_lstm_policy.evaluation.rollout import (MISSED, NEVER_CLOSED, NOT_PLACED, NOT_REACHED,
+                                                 Result, SUCCESS, WRONG_CLOSED, WRONG_LIFTED)
 from ros2_lstm_policy.sim.tasks import goal_in, SimEpisode
 
 MILK, SOUP = 'milk_1', 'alphabet_soup_1'
@@ -49,6 +49,7 @@ def test_a_rate_without_trials_is_refused():
     ({'lifted': (SOUP,)}, WRONG_LIFTED),
     ({'first_grasp': MILK}, MISSED),
     ({'first_grasp': SOUP}, WRONG_CLOSED),
+    ({'target': None, 'lifted': (SOUP,)}, NOT_REACHED),
     ({}, NEVER_CLOSED)])
 def test_every_ending_has_its_category(changes, category):
     """Each way to end is told from the others."""
@@ -88,6 +89,13 @@ def test_under_swapped_words_a_report_counts_the_said_object_and_the_unsaid_one(
     assert numbers['unsaid_object_lifted']['successes'] == 1
     assert "object of the episode's own words was lifted in 1/3" in text
     assert numbers['categories'][WRONG_LIFTED] == numbers['categories'][MISSED] == 1
+
+
+def test_where_no_object_is_asked_for_none_is_counted_as_missed(tmp_path):
+    """To open a drawer nothing has to be lifted."""
+    text = report.write(tmp_path, SETTINGS, [result(target=None)], [own(MILK)])
+    assert 'right object lifted no such object' in text and '| goal not reached | 1 |' in text
+    assert json.loads((tmp_path / 'report.json').read_text())['right_object_lifted'] is None
 
 
 def test_without_a_success_the_report_is_still_json(tmp_path):

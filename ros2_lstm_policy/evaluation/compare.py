@@ -13,7 +13,7 @@ from pathlib import Path
 import sys
 from typing import Any
 
-from ros2_lstm_policy.evaluation import rows as table
+from ros2_lstm_policy.evaluation import report, rows as table
 from ros2_lstm_policy.evaluation.report import right_rate, success_rate
 from ros2_lstm_policy.evaluation.rows import Row
 
@@ -26,7 +26,7 @@ def markdown(rows: Sequence[Row]) -> str:
     lines = _head('policy', [f'{name.upper()} {what}' for name in names
                              for what in ('success', 'right object')] + ['decision [ms]'])
     for row in rows:
-        cells = [_cell(rate(row.runs[name].results) if name in row.runs else None)
+        cells = [report.cell(rate(row.runs[name].results)) if name in row.runs else NOT_RUN
                  for name in names for rate in (success_rate, right_rate)]
         lines.append(_line(row.label, [*cells, f'{row.act_ms:.1f}']))
     lines += ['', 'Wilson 95 % intervals. Decision: median.']
@@ -51,7 +51,7 @@ def plain(rows: Sequence[Row]) -> dict[str, Any]:
     found: dict[str, Any] = {'policies': [], 'repetitions': {}}
     for row in rows:
         of = {name: {'report': str(run.path), 'success': success_rate(run.results)._asdict(),
-                     'right_object_lifted': right_rate(run.results)._asdict(),
+                     'right_object_lifted': report.plain(right_rate(run.results)),
                      'against_first': _paired_values(row, rows[0], name)}
               for name, run in row.runs.items()}
         found['policies'].append({'label': row.label, 'act_ms': row.act_ms, 'benchmarks': of})
@@ -111,10 +111,6 @@ def _line(first: str, rest: Sequence[str]) -> str:
     return f'| {" | ".join([first, *rest])} |'
 
 
-def _cell(value: object) -> str:
-    return NOT_RUN if value is None else str(value)
-
-
 def _against(row: Row, first: Row, name: str) -> str:
     pair = table.paired(row, first, name)
     if pair is None:
@@ -139,10 +135,12 @@ def _draw_panel(axes: Any, rows: Sequence[Row], name: str) -> None:
     for place, row in enumerate(rows):
         if name not in row.runs:
             continue
-        rate, right = (of(row.runs[name].results) for of in (success_rate, right_rate))
+        results = row.runs[name].results
+        rate, right = success_rate(results), right_rate(results)
         ends = [[max(rate.share - rate.low, 0)], [max(rate.high - rate.share, 0)]]
         axes.barh(place, rate.share, xerr=ends, color='#4878a8', ecolor='#555555')
-        axes.plot(right.share, place, 'o', color='#d62728', markersize=4)
+        if right is not None:
+            axes.plot(right.share, place, 'o', color='#d62728', markersize=4)
     axes.set_xlim(0, 1)
     axes.set_title(name.upper())
     axes.set_xlabel('success, Wilson 95 %; dot: right object lifted')

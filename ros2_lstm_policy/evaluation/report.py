@@ -57,9 +57,20 @@ def success_rate(results: Sequence[Result]) -> Rate:
     return wilson(sum(result.success for result in results), len(results))
 
 
-def right_rate(results: Sequence[Result]) -> Rate:
-    """Return the rate of episodes in which the right object was lifted."""
-    return wilson(sum(result.right_lifted for result in results), len(results))
+def right_rate(results: Sequence[Result]) -> Rate | None:
+    """Return the rate at which the object asked for was lifted; None where none ever was."""
+    lifted = [result.right_lifted for result in results if result.target is not None]
+    return wilson(sum(lifted), len(lifted)) if lifted else None
+
+
+def cell(rate: Rate | None) -> str:
+    """Return a rate for a table."""
+    return 'no such object' if rate is None else str(rate)
+
+
+def plain(rate: Rate | None) -> dict[str, Any] | None:
+    """Return a rate as plain values."""
+    return None if rate is None else rate._asdict()
 
 
 def unsaid_rate(results: Sequence[Result], own: Sequence[SimEpisode]) -> Rate:
@@ -73,7 +84,7 @@ def summarise(settings: Mapping[str, Any], results: Sequence[Result],
     """Return the numbers as plain values."""
     numbers = {
         'success': success_rate(results)._asdict(),
-        'right_object_lifted': right_rate(results)._asdict(),
+        'right_object_lifted': plain(right_rate(results)),
         'categories': {c: sum(r.category == c for r in results) for c in CATEGORIES},
         'by_instruction': _rates(by_instruction(results)),
         'by_scene': _rates(by_scene(results, own)),
@@ -90,7 +101,7 @@ def markdown(settings: Mapping[str, Any], results: Sequence[Result],
     numbers = summarise(settings, results, own)
     lines = [f'# Benchmark {settings["benchmark"]}, {settings["actor"]}, '
              f'control: {settings["control"]}', '',
-             f'Success {success_rate(results)}, right object lifted {right_rate(results)}; '
+             f'Success {success_rate(results)}, right object lifted {cell(right_rate(results))}; '
              'Wilson 95 % intervals.',
              f'Median steps to success {_or_none(numbers["median_steps_to_success"], ".0f")}, '
              f'median decision {numbers["median_act_ms"]:.1f} ms.']
@@ -119,7 +130,7 @@ def _on_the_control(control: str, results: Sequence[Result],
 
 def _table(head: str, groups: Mapping[str, Sequence[Result]]) -> list[str]:
     lines = ['', f'| {head} | success | right object lifted |', '|---|---|---|']
-    return [*lines, *(f'| {name} | {success_rate(of)} | {right_rate(of)} |'
+    return [*lines, *(f'| {name} | {success_rate(of)} | {cell(right_rate(of))} |'
                       for name, of in groups.items())]
 
 

@@ -20,7 +20,8 @@ WRONG_LIFTED = 'wrong object lifted'
 MISSED = 'missed the right object'
 WRONG_CLOSED = 'closed at a wrong object'
 NEVER_CLOSED = 'never closed at an object'
-CATEGORIES = (SUCCESS, NOT_PLACED, WRONG_LIFTED, MISSED, WRONG_CLOSED, NEVER_CLOSED)
+NOT_REACHED = 'goal not reached'  # of a task that is not about putting one object away
+CATEGORIES = (SUCCESS, NOT_PLACED, WRONG_LIFTED, MISSED, WRONG_CLOSED, NEVER_CLOSED, NOT_REACHED)
 
 
 class SimActor(Protocol):
@@ -40,7 +41,7 @@ class Result:
 
     :param episode: its name.
     :param said: the instruction that the actor was given.
-    :param target: the object that success asks for.
+    :param target: the object that success asks for; None where it is of another kind.
     :param first_grasp: the object nearest to the first closing of the gripper near one.
     :param lifted: objects that were lifted, the first one first.
     :param steps: control periods until success, or the horizon.
@@ -66,6 +67,8 @@ class Result:
         """Return how it ended, one of CATEGORIES."""
         if self.success:
             return SUCCESS
+        if self.target is None:
+            return NOT_REACHED
         if self.right_lifted:
             return NOT_PLACED
         if self.lifted:
