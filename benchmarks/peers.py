@@ -76,7 +76,7 @@ def _train_options(command: argparse.ArgumentParser) -> None:
     command.add_argument('--batch-size', type=int, default=64)
     command.add_argument('--device', default=_device())
     command.add_argument('--ours', type=Path, default=ROOT / 'config' / 'train_libero.yaml',
-                         help='our own run: cameras, held-out episodes, augmentation, seed')
+                         help='our own run: held-out episodes, augmentation, seed')
 
 
 def _evaluate_options(command: argparse.ArgumentParser) -> None:

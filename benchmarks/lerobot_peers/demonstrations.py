@@ -9,15 +9,25 @@ Letters: N sample, B batch, T observation step, K action, F frame.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from lerobot.utils.constants import ACTION, OBS_STATE
 from lerobot_peers.policies import image_key, Peer, sentence, Spec
 from lerobot_peers.samples import EpisodeFrames, Scaling
 import numpy as np
+from ros2_lstm_policy import config
 from ros2_lstm_policy.data.datamodule import held_out
-from ros2_lstm_policy.data.store import FrameStore
+from ros2_lstm_policy.data.store import FrameStore, read_index
+from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.training.augmentation import augment, AugmentationConfig
 import torch
 from torch import Tensor
+
+
+def cameras(store: Path) -> tuple[CameraSpec, ...]:
+    """Return the cameras that a store's frames were made for."""
+    return tuple(config.parse(CameraSpec, camera, f'{store}: cameras')
+                 for camera in read_index(store)['cameras'])
 
 
 def actions(store: FrameStore) -> np.ndarray:

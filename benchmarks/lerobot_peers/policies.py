@@ -8,7 +8,7 @@ besides images that Diffusion Policy demands. Nothing else is in it: no proprioc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -33,7 +33,8 @@ Peer: TypeAlias = ACTPolicy | DiffusionPolicy
 NAMES: tuple[Name, ...] = ('act', 'act_lite', 'diffusion')
 
 SPEC, WEIGHTS = 'peer.yaml', 'policy.safetensors'
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_RESNET_MEAN, _RESNET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # LeRobot's default
+_LITE_MEAN, _LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3  # EfficientNet-Lite's
 _LITE_STRIDE, _LITE_CHANNELS = 32, efficientnet_lite.STAGES[-1].channels
 
 # ACT: 100 actions at 50 Hz in the paper are two seconds, as 20 at 10 Hz are.
@@ -54,7 +55,7 @@ class Spec:
     """
     What a trained peer is, kept beside its weights; its scaling is in LeRobot's published modes.
 
-    :param cameras: size and normalisation of both images.
+    :param cameras: cut, size and normalisation of both images.
     :param actions: of arm deltas (m, rad) and gripper opening, 7 values.
     :param words: of the sentence embedding.
     """
@@ -78,12 +79,10 @@ class LiteBackbone(nn.Module):
         return {'feature_map': self.network(images, {})[0]}
 
 
-def cameras(name: Name, ours: tuple[CameraSpec, ...]) -> tuple[CameraSpec, ...]:
-    """Return our cameras with the normalisation that the peer's image network wants."""
-    if name == 'act_lite':
-        return ours
-    return tuple(CameraSpec(c.name, c.height, c.width, c.interpolation, _IMAGENET_MEAN,
-                            _IMAGENET_STD) for c in ours)
+def cameras(name: Name, stored: tuple[CameraSpec, ...]) -> tuple[CameraSpec, ...]:
+    """Return the store's cameras with the normalisation that the peer's image network wants."""
+    mean, std = ((_LITE_MEAN, _LITE_STD) if name == 'act_lite' else (_RESNET_MEAN, _RESNET_STD))
+    return tuple(replace(camera, mean=mean, std=std) for camera in stored)
 
 
 def image_key(camera: CameraSpec) -> str:

@@ -1,7 +1,7 @@
 """
 Train a peer for some seconds of one device, with its own optimiser and schedule.
 
-The demonstrations, the episodes held out and the augmentation are those of our own run's file.
+The episodes held out, the augmentation and the seed are those of our own run's file.
 """
 
 from __future__ import annotations
@@ -60,12 +60,15 @@ class Run:
     """A peer, its samples, and what changes its weights."""
 
     def __init__(self, settings: TrainSettings) -> None:
-        """Read the demonstrations and make the peer. :raises ValueError: for another store."""
+        """
+        Read the demonstrations and make the peer.
+
+        :raises ValueError: where there is no store.
+        """
         self.settings, ours = settings, config.load(TrainConfig, settings.ours)
         torch.manual_seed(ours.seed)
         store = FrameStore.load(settings.store)
-        cameras = policies.cameras(settings.name, ours.manifest.cameras)
-        _check_sizes(store, cameras)
+        cameras = policies.cameras(settings.name, demonstrations.cameras(settings.store))
         self.policy = policies.build(settings.name, cameras)
         policies.load_pretrained(self.policy, settings.name)
         self.policy.to(settings.device).train()
@@ -172,15 +175,6 @@ def _steps(run: Run, curve: Path) -> tuple[int, float, float]:
             elapsed_s = time.perf_counter() - begin
             bar.update(min(round(elapsed_s), bar.total) - bar.n)
     return number, elapsed_s, float(torch.stack(losses[-_LOG_EVERY:]).mean())
-
-
-def _check_sizes(store: FrameStore, cameras: tuple) -> None:
-    for camera in cameras:
-        found = store.images[camera.name].shape[1:3] if camera.name in store.images else None
-        if found != (camera.height, camera.width):
-            raise ValueError(f'camera {camera.name!r}: the run wants frames of '
-                             f'{(camera.height, camera.width)}, the store has {found}; '
-                             'give the store of that run')
 
 
 def _count(policy: Peer) -> int:
