@@ -1,20 +1,25 @@
 """
 Measure the training loader: throughput, memory over an epoch, time to the first batch.
 
-Bags of growing size are written and indexed once; then a new process opens the index and takes a
-batch. Throughput is of the loader that `train` uses, with windows of 8, two cameras at 128x128
-and 64 windows a batch, against the samples that one training step of the compact policy consumes
-on the same machine.
+Time to the first batch: bags of growing size are written and indexed once; then a new process
+opens the index and takes a batch.
+
+Throughput and memory: the loader that `train` uses gives one whole epoch, every window once, with
+windows of 8 and two cameras at 128x128, 64 windows a batch, to the device; against what `train`'s
+own step (objective, augmentation, optimiser, average of the weights) takes there when a batch is
+always ready, and against the same steps fed by the loader. Memory is that of the training process
+and its workers together, each page counted once, without the mapped pages of the store.
 
     python benchmarks/loader.py --gigabytes 1 10
-    python benchmarks/loader.py --device cuda --workers 8
+    python benchmarks/loader.py --gigabytes --device cuda --workers 8     # without the first part
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import itertools
+import multiprocessing
 import os
 from pathlib import Path
 import shutil
@@ -22,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,16 +35,19 @@ ROOT = Path(__file__).parents[1]
 BATCH = 64
 STEPS = 100  # of an episode
 HEIGHT, WIDTH = 480, 640
+PARTS, LOOKS = 8, 48  # of an epoch, in which memory is looked at
+START = 5  # batches before the clock starts
+BATCH_MB = BATCH * 8 * 2 * 128 * 128 * 3 / 1e6
 _PAIR_BYTES = 2 * HEIGHT * WIDTH * 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; return 0 where the loader feeds the device twice over."""
+    """Run the benchmark; return 0 where a loader feeds the device twice over in flat memory."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument('--gigabytes', type=float, nargs='*', default=(1.0, 10.0),
-                        help='sizes of the folders of bags that are compared')
-    parser.add_argument('--episodes', type=int, default=60, help='of the store for throughput')
-    parser.add_argument('--batches', type=int, default=60, help='batches to measure')
+                        help='sizes of the folders of bags that are compared; none skips this')
+    parser.add_argument('--episodes', type=int, default=100, help='of the store for throughput')
+    parser.add_argument('--steps', type=int, help='training steps to time; default 40, CPU 1')
     parser.add_argument('--workers', type=int, default=2, help='processes that gather')
     parser.add_argument('--device', default='cpu', help='where the training step runs')
     parser.add_argument('--directory', type=Path, help='folder on the disk to be measured')
@@ -119,22 +127,70 @@ def _open(bags: Path, cache: Path) -> int:
     return 0
 
 
+class Epoch(NamedTuple):
+    """
+    One pass over all windows.
+
+    :param rate: windows a second.
+    :param memory_mb: own memory of all processes in each of the PARTS of the epoch: the least of
+        several looks, when the fewest batches were on their way.
+    """
+
+    rate: float
+    memory_mb: list[float]
+
+    @property
+    def growth_mb(self) -> float:
+        """Return how far the second half of the epoch lies above the first, less its warm-up."""
+        half = PARTS // 2
+        return min(self.memory_mb[half:]) - min(self.memory_mb[1:half])
+
+    @property
+    def is_flat(self) -> bool:
+        """Say whether that is less than one hundredth, or than one batch."""
+        return self.growth_mb < max(0.01 * min(self.memory_mb), BATCH_MB)
+
+
 def _throughput(options: argparse.Namespace, folder: Path) -> int:
+    import torch
+    torch.set_float32_matmul_precision('high')  # as `train`
     store = _write_store(folder / 'store', options.episodes)
     size_gb = sum(path.stat().st_size for path in store.iterdir()) / 1e9
     kinds = ['disk', 'memory'] + (['device'] if options.device != 'cpu' else [])
-    modules = {kind: _module(store, kind, options, folder) for kind in kinds}
-    loads = {kind: _loads(module, options) for kind, module in modules.items()}
-    step = _consumption(modules[kinds[-1]], options)
-    print(f'\nloader with {options.workers} workers, {options.episodes * STEPS} steps '
-          f'({size_gb:.2f} GB); one training step of the compact policy on {options.device}: '
-          f'{1e3 * BATCH / step:.1f} ms, {step:.0f} windows/s')
-    print(f'{"frames on":10}{"windows/s":>11}{"against the step":>18}{"own memory [MB]":>24}')
-    good = False
-    for kind, (rate, begin_mb, end_mb) in loads.items():
-        good |= rate >= 2 * step
-        print(f'{kind:10}{rate:11.0f}{rate / step:17.1f}x{begin_mb:12.0f} to {end_mb:5.0f} MB')
-    return 0 if good else 1
+    epochs, fed, module = {}, {}, None
+    for kind in kinds:
+        module = _module(store, kind, options, folder)
+        epochs[kind] = _epoch(module, options)
+        stepper = _Stepper(module, options)
+        fed[kind] = stepper.rate(_batches(module, options.device))
+    assert module is not None
+    step = stepper.rate(itertools.repeat(next(_batches(module, options.device))))
+    name = 'the CPU' if options.device == 'cpu' else torch.cuda.get_device_name()
+    print(f'\none epoch of {len(module.data.split.train)} windows, each once, from '
+          f'{size_gb:.2f} GB of frames by {options.workers} workers; one training step of the '
+          f'compact policy on {name}: {1e3 * BATCH / step:.1f} ms, {step:.0f} windows/s')
+    _print_rates(epochs, fed, step)
+    return _print_memory(epochs) or int(max(e.rate for e in epochs.values()) < 2 * step)
+
+
+def _print_rates(epochs: Mapping[str, Epoch], fed: Mapping[str, float], step: float) -> None:
+    print(f'{"frames on":10}{"loader [windows/s]":>20}{"against the step":>18}'
+          f'{"steps fed by it [windows/s]":>30}')
+    for kind, epoch in epochs.items():
+        enough = 'enough' if epoch.rate >= 2 * step else 'NOT twice'
+        print(f'{kind:10}{epoch.rate:20.0f}{epoch.rate / step:17.1f}x{fed[kind]:29.0f}  '
+              f'({fed[kind] / step:.0%}), {enough}')
+
+
+def _print_memory(epochs: Mapping[str, Epoch]) -> int:
+    """Print the memory at each point, and whether it is flat; return 0 where all of it is."""
+    print('own memory of all processes together [MB], in each part of the epoch\n'
+          + f'{"frames on":10}' + ''.join(f'{100 * (n + 1) // PARTS:7}%' for n in range(PARTS)))
+    for kind, epoch in epochs.items():
+        print(f'{kind:10}' + ''.join(f'{value:8.0f}' for value in epoch.memory_mb)
+              + f'   second half {epoch.growth_mb:+.1f} MB: '
+              + ('flat' if epoch.is_flat else 'NOT flat'))
+    return int(not all(epoch.is_flat for epoch in epochs.values()))
 
 
 def _write_store(path: Path, episodes: int) -> Path:
@@ -142,8 +198,8 @@ def _write_store(path: Path, episodes: int) -> Path:
     manifest, random = _manifest(), np.random.default_rng(0)
     writer = StoreWriter(path, manifest.cameras)
     for number in range(episodes):
-        images = {c.name: random.integers(0, 255, (STEPS, c.height, c.width, 3), np.uint8)
-                  for c in manifest.cameras}
+        images = {c.name: np.frombuffer(random.bytes(STEPS * c.height * c.width * 3), np.uint8)
+                  .reshape(STEPS, c.height, c.width, 3) for c in manifest.cameras}
         writer.append(StoredEpisode(f'e{number}', f'task {number % 20}', STEPS), images,
                       random.normal(0, 0.01, (STEPS, 6)), np.arange(STEPS) % 2.0,
                       np.arange(STEPS) * 10**8)
@@ -166,10 +222,10 @@ def _module(store: Path, resident: str, options: argparse.Namespace, folder: Pat
     return run.assemble(chosen, tell=lambda line: None)
 
 
-def _batches(module: Any, device: str, count: int) -> Iterator[Any]:
+def _batches(module: Any, device: str) -> Iterator[Any]:
     """Yield batches on the device, as Lightning does it."""
     import torch
-    for batch in itertools.islice(iter(module.data.train_loader()), count):
+    for batch in module.data.train_loader():
         moved = batch._replace(windows=batch.windows._replace(
             images={n: t.to(device, non_blocking=True) for n, t in batch.windows.images.items()},
             **{name: getattr(batch.windows, name).to(device, non_blocking=True)
@@ -177,45 +233,60 @@ def _batches(module: Any, device: str, count: int) -> Iterator[Any]:
         yield module.data.on_device(moved, torch.device(device))
 
 
-def _loads(module: Any, options: argparse.Namespace) -> tuple[float, float, float]:
-    """Return windows a second, and this process's own memory after 5 batches and at the end."""
-    batches = _batches(module, options.device, options.batches + 5)
-    for _ in range(5):
-        next(batches)
-    begin_mb, begin_s = _own_memory_mb(), time.perf_counter()
-    for _ in batches:
-        pass
+def _epoch(module: Any, options: argparse.Namespace) -> Epoch:
+    """Take every window once; the first batches, while workers start, are not timed."""
+    data = module.data
+    count = len(data.split.train) // BATCH  # what is left is less than a batch
+    ids = np.concatenate([data.order.batch(number)[0] for number in range(count)])
+    assert len(np.unique(ids)) == len(ids) == count * BATCH
+    batches, begin_s = _batches(module, options.device), 0.0
+    memory_mb = [float('inf')] * PARTS
+    for number, _ in enumerate(itertools.islice(batches, count), 1):
+        if number == START:
+            _synchronise(options.device)
+            begin_s = time.perf_counter()
+        if number % max(1, count // LOOKS) == 0:
+            part = (number - 1) * PARTS // count
+            memory_mb[part] = min(memory_mb[part], _own_memory_mb())
     _synchronise(options.device)
-    rate = options.batches * BATCH / (time.perf_counter() - begin_s)
-    return rate, begin_mb, _own_memory_mb()
+    return Epoch((count - START) * BATCH / (time.perf_counter() - begin_s), memory_mb)
 
 
-def _consumption(module: Any, options: argparse.Namespace) -> float:
-    """Return the windows a second that training steps take when a batch is always there."""
-    import torch
-    module.to(options.device).train()
-    batch = next(_batches(module, options.device, 1))
-    stepper = torch.optim.AdamW([p for p in module.objective.parameters() if p.requires_grad],
-                                fused=options.device != 'cpu')
-    warm_up, count = (10, 30) if options.device != 'cpu' else (0, 1)
-    for _ in range(warm_up):
-        _step(module, batch, stepper, options.device)
-    _synchronise(options.device)
-    begin_s = time.perf_counter()
-    for _ in range(count):
-        _step(module, batch, stepper, options.device)
-    _synchronise(options.device)
-    return count * BATCH / (time.perf_counter() - begin_s)
+class _Stepper:
+    """Trains as `train` does."""
 
+    def __init__(self, module: Any, options: argparse.Namespace) -> None:
+        from ros2_lstm_policy.training import optimiser
+        from ros2_lstm_policy.training.weight_average import WeightAverage
+        self._module, self._device = module.to(options.device).train(), options.device
+        self._steps = options.steps or (1 if options.device == 'cpu' else 40)
+        self._warm_up = 0 if options.device == 'cpu' else 10
+        self._trained = [p for p in module.objective.parameters() if p.requires_grad]
+        self._optimizer = optimiser.create(module.objective, module.config.optimiser,
+                                           fused=options.device != 'cpu')
+        self._average = WeightAverage(self._trained, module.config.ema_decay)
 
-def _step(module: Any, batch: Any, stepper: Any, device: str) -> None:
-    from ros2_lstm_policy.training.objective import total
-    import torch
-    with torch.autocast(device, torch.bfloat16, enabled=device != 'cpu'):
-        loss = total(module.losses(batch, module.config.augmentation).terms)
-    loss.backward()
-    stepper.step()
-    stepper.zero_grad(set_to_none=True)
+    def rate(self, batches: Iterator[Any]) -> float:
+        """Return the windows a second of training steps on these batches."""
+        for _ in range(self._warm_up):
+            self._step(next(batches))
+        _synchronise(self._device)
+        begin_s = time.perf_counter()
+        for _ in range(self._steps):
+            self._step(next(batches))
+        _synchronise(self._device)
+        return self._steps * BATCH / (time.perf_counter() - begin_s)
+
+    def _step(self, batch: Any) -> None:
+        from ros2_lstm_policy.training.objective import total
+        import torch
+        with torch.autocast(self._device, torch.bfloat16, enabled=self._device != 'cpu'):
+            loss = total(self._module.losses(batch, self._module.config.augmentation).terms)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._trained, self._module.config.optimiser.clip_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._average.update()
 
 
 def _synchronise(device: str) -> None:
@@ -225,10 +296,18 @@ def _synchronise(device: str) -> None:
 
 
 def _own_memory_mb() -> float:
-    for line in Path(f'/proc/{os.getpid()}/status').read_text().splitlines():
-        if line.startswith('RssAnon'):
-            return int(line.split()[1]) / 1e3
-    raise RuntimeError('no RssAnon in /proc')
+    """Return the memory of this process and its workers, a page that they share counted once."""
+    workers = [process.pid for process in multiprocessing.active_children()]
+    return sum(_pages_kb(Path(f'/proc/{pid}')) for pid in (os.getpid(), *workers)) / 1e3
+
+
+def _pages_kb(process: Path) -> int:
+    """Return anonymous and shared memory, without mapped files; in proportion if it is known."""
+    rollup, names = process / 'smaps_rollup', {'Pss_Anon', 'Pss_Shmem'}
+    if not rollup.exists():
+        rollup, names = process / 'status', {'RssAnon', 'RssShmem'}
+    lines = (line.split() for line in rollup.read_text().splitlines())
+    return sum(int(line[1]) for line in lines if line[0].rstrip(':') in names)
 
 
 if __name__ == '__main__':

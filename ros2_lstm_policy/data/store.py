@@ -96,9 +96,11 @@ class FrameStore:
         """Return images (..., H, W, 3) uint8 of the given frame numbers, on the store's device."""
         import torch
         images = self.images[camera]
-        if isinstance(images, torch.Tensor):
+        if isinstance(images, torch.Tensor) and images.device.type != 'cpu':
             return images[torch.from_numpy(frames).to(images.device, non_blocking=True)]
-        return torch.from_numpy(images[frames])
+        # By NumPy: glibc before 2.38 hardly reuses the aligned memory that torch takes for it, so
+        # that a process that gathers would grow by a camera's images with every batch.
+        return torch.from_numpy(np.asarray(images)[frames])
 
     def to(self, device: str) -> FrameStore:
         """Copy all images to a device."""
