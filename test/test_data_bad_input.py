@@ -79,7 +79,7 @@ def test_a_gripper_that_is_neither_open_nor_closed_is_refused(tmp_path, value):
     problem = only_fatal(write_bag(tmp_path / 'one', gripper=lambda n: value if n == 3 else 1.0))
     assert problem.rule == 'gripper-values'
     assert problem.time_s == pytest.approx(0.3)
-    assert 'gripper_closed' in problem.message
+    assert 'its /episode/info says so' in problem.message
 
 
 def test_image_streams_at_different_rates_are_said_and_sampled(tmp_path):

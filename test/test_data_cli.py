@@ -1,9 +1,11 @@
 """The command `dataset`: its tables, its files and its exit statuses."""
 
+import resource
 import subprocess
 import sys
 
 from data_recordings import write_bag, write_calvin, write_lerobot_v21, write_libero
+import h5py
 import numpy as np
 import pytest
 from ros2_lstm_policy.config import parse
@@ -143,3 +145,64 @@ def test_help_imports_nothing_heavy():
             'heavy = {"torch", "numpy", "rosbags", "cv2"} & set(sys.modules)\n'
             'assert not heavy, heavy')
     subprocess.run([sys.executable, '-c', code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(('kind', 'most'), [('lerobot', 1000), ('bag', 60_000)])
+def test_a_disk_that_fills_up_is_named_and_leaves_nothing_half_written(tmp_path, capsys, kind,
+                                                                       most):
+    """The operating system's own limit on the size of a file stands for a full disk."""
+    write_bag(tmp_path / 'bags' / 'a_small', steps=3)
+    write_bag(tmp_path / 'bags' / 'large', steps=200)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    try:
+        assert main(['convert', str(tmp_path / 'bags'), str(tmp_path / 'out'), '--to', kind]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    said = capsys.readouterr().err
+    assert f'{tmp_path / "out"}: cannot be written' in said
+    assert 'make room' in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == (
+        ['bags', 'out'] if kind == 'bag' else ['bags'])
+    assert kind == 'lerobot' or [e.name for e in episodes_of(tmp_path / 'out')] == ['a_small']
+
+
+def test_an_image_that_cannot_be_decoded_leaves_its_episode_out_of_a_conversion(tmp_path, capsys):
+    """Named, and the others are written."""
+    write_bag(tmp_path / 'bags' / 'whole')
+    path = write_bag(tmp_path / 'bags' / 'torn', jpeg=True)
+    data = bytearray((path / 'torn.mcap').read_bytes())
+    end = data.index(b'\xff\xd9', len(data) // 2)
+    data[end:end + 2] = bytes(2)
+    (path / 'torn.mcap').write_bytes(bytes(data))
+    for kind in ('lerobot', 'bag'):
+        out = tmp_path / kind
+        assert main(['convert', str(tmp_path / 'bags'), str(out), '--to', kind]) == 1
+        assert 'the JPEG is cut short' in capsys.readouterr().out
+        assert [episode.name for episode in episodes_of(out)] == ['whole']
+
+
+def test_episodes_of_one_name_are_all_converted(tmp_path):
+    """Two sources number theirs from one; a bag's folder is its name."""
+    for folder in ('monday', 'tuesday'):
+        write_bag(tmp_path / 'bags' / folder / 'one')
+    assert main(['convert', str(tmp_path / 'bags'), str(tmp_path / 'out'), '--to', 'bag']) == 0
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['one', 'one-2']
+
+
+@pytest.mark.parametrize(('other', 'rule'), [('rate', 'period'), ('size', 'image-size')])
+def test_what_does_not_fit_into_one_lerobot_dataset_is_left_out(tmp_path, capsys, other, rule):
+    """It has one rate, and one size of each camera."""
+    write_libero(tmp_path / 'demos' / 'a_demo.hdf5', 1)
+    write_libero(tmp_path / 'demos' / 'b_demo.hdf5', 1)
+    with h5py.File(tmp_path / 'demos' / 'b_demo.hdf5', 'r+') as file:
+        if other == 'rate':
+            file['data'].attrs['env_args'] = '{"env_kwargs": {"control_freq": 10}}'
+        else:
+            images = file['data/demo_0/obs/eye_in_hand_rgb'][:, :16, :16]
+            del file['data/demo_0/obs/eye_in_hand_rgb']
+            file['data/demo_0/obs/eye_in_hand_rgb'] = images
+    out = tmp_path / 'out'
+    assert main(['convert', str(tmp_path / 'demos'), str(out), '--to', 'lerobot']) == 1
+    assert f'[{rule}]' in capsys.readouterr().out
+    assert [episode.name for episode in episodes_of(out)] == ['a_demo/demo_0']

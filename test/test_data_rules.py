@@ -189,6 +189,16 @@ def change_npz(path, **arrays):
     np.savez(path, **{name: array for name, array in found.items() if array is not None})
 
 
+def test_a_gripper_of_minus_one_and_one_is_read_as_it_is_said(tmp_path, capsys):
+    """A foreign bag does not say which is closed; the message says how to."""
+    messages = [(topic, step, -1.0 if topic == '/gripper_command' and step > 2 else content)
+                for topic, step, content in steps_of(0, 6)]
+    path = write_by_hand(tmp_path / 'one', [('/instruction', 0, 'go'), *messages])
+    assert main(['validate', str(path)]) == 1
+    assert 'set bag.gripper_closed and bag.gripper_open' in capsys.readouterr().out
+    assert main(['validate', str(path), 'bag.gripper_closed=-1']) == 0
+
+
 @pytest.mark.parametrize(('value', 'rule'), [(1.5, 'action-range'), (np.nan, 'nan')])
 def test_calvin_actions_outside_of_their_range_are_refused(tmp_path, value, rule):
     """Rel_actions are in [-1, 1]; absolute ones would be read as metres."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from ros2_lstm_policy import config
@@ -128,12 +129,26 @@ def _writer(options: argparse.Namespace) -> Iterator[Callable[[Reading], None]]:
     if options.to == 'bag':
         if options.output.exists():
             raise FileExistsError(f'{options.output}: exists already; name another folder')
-        yield lambda reading: to_bag(reading, options.output, options.jpeg)
+        with _room(options.output, 'the bags that are there are complete'):
+            yield lambda reading: to_bag(reading, options.output, options.jpeg)
         return
     converter = ToLeRobot(options.output)
     try:
-        yield converter.append
-        converter.close()
+        with _room(options.output, 'nothing of it is kept'):
+            yield converter.append
+            converter.close()
     except BaseException:
         converter.discard()
         raise
+
+
+@contextmanager
+def _room(output: Path, kept: str) -> Iterator[None]:
+    """Say what a full disk leaves."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise ValueError(f'{output}: cannot be written ({error}); make room, or name another '
+                         f'folder; {kept}') from error

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 import sys
 
-OK, PROBLEMS, NO_DATASET = 0, 1, 2
+OK, PROBLEMS, NO_DATASET, INTERRUPTED = 0, 1, 2, 130
 _READING = """\
 key=value says how to read the path where its files do not, for example
   kind=lerobot  bag.arm=velocity  bag.gripper_closed=-1  bag.instruction='open the drawer'
@@ -17,7 +17,7 @@ Every key: docs/recordings.md."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return 0 for well, 1 for broken episodes, 2 for a path that is none."""
+    """Run the command; return 0 well, 1 broken episodes, 2 no dataset or no room, 130 Ctrl-C."""
     options = _parser().parse_args(arguments)
     from ros2_lstm_policy.config import ConfigError
     from ros2_lstm_policy.data import commands
@@ -26,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return getattr(commands, options.command)(options)
     except BrokenPipeError:
         return OK
+    except KeyboardInterrupt:
+        print(f'dataset {options.command}: interrupted', file=sys.stderr)
+        return INTERRUPTED
     except (ConfigError, RecordingError, OSError, ValueError) as error:
         print(f'dataset {options.command}: {error}', file=sys.stderr)
         return NO_DATASET

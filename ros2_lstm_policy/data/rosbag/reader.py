@@ -135,7 +135,8 @@ def _refuse_gaps(index: BagIndex, segment: Segment, found: Steps, layout: BagLay
         stamp_ns, reason = inner[0]
         raise refuse('no-observation', index.path, segment.name,
                      f'{len(inner)} of {count} actions have no observation, more than '
-                     f'{_MAX_MISSING:.0%}; the first: {reason.text}', (stamp_ns - begin) / _NS)
+                     f'{_MAX_MISSING:.0%}; the first: {reason.text}; bag.max_image_age_s and '
+                     'bag.max_skew_s are to be what the robot uses', (stamp_ns - begin) / _NS)
 
 
 def _rate_remarks(index: BagIndex, name: str) -> list[Problem]:

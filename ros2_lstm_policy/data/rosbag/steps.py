@@ -188,10 +188,12 @@ def _gripper_open(action: ArmMessage, layout: BagLayout, index: BagIndex,
         if abs(opening - target) <= _GRIPPER_TOLERANCE:
             return target
     found = 'no gripper command came before it' if value is None else f'the gripper is {value:g}'
+    advice = ('set bag.gripper_closed and bag.gripper_open' if index.info is None else
+              'its /episode/info says so')
     raise refuse('gripper-values', index.path, segment.name,
                  f'{found}; expected {layout.gripper_closed:g} (closed) or '
-                 f'{layout.gripper_open:g} (open); set bag.gripper_closed and '
-                 'bag.gripper_open', (action.stamp_ns - segment.arm[0].stamp_ns) / _NS)
+                 f'{layout.gripper_open:g} (open): {advice}',
+                 (action.stamp_ns - segment.arm[0].stamp_ns) / _NS)
 
 
 def missing_remarks(found: Steps, path: Path, name: str) -> list[Problem]:
