@@ -40,6 +40,13 @@ def test_a_chunk_is_of_one_scene_and_every_episode_is_in_one():
     assert sorted(e.name for chunk in chunks for e in chunk) == sorted(e.name for e in EPISODES)
 
 
+def test_scenes_take_turns() -> None:
+    """A time limit that ends a run early must not leave out the last scenes."""
+    scenes = [chunk[0].scene for chunk in fleet.by_scene(EPISODES, processes=2)]
+    assert len(scenes) > 3
+    assert sorted(scenes[:3]) == ['scene0', 'scene1', 'scene2']
+
+
 @pytest.mark.parametrize('processes', [1, 2])
 def test_every_episode_is_run_once(processes):
     """In this process or in others."""

@@ -79,14 +79,19 @@ def run(episodes: Sequence[SimEpisode], make_worker: Callable[[], Work[R]],
 
 
 def by_scene(episodes: Sequence[SimEpisode], processes: int) -> list[list[SimEpisode]]:
-    """Cut the episodes into chunks of one scene each, for that many processes."""
+    """
+    Cut the episodes into chunks of one scene each, for that many processes.
+
+    The scenes take turns, so that what a time limit leaves has of each in its share.
+    """
     size = -(-len(episodes) // (processes * CHUNKS_A_PROCESS))
     size = min(max(size, 1), LARGEST_CHUNK)
-    chunks = []
+    of_scenes = []
     for _, of_scene in itertools.groupby(sorted(episodes, key=_scene), _scene):
         rest = list(of_scene)
-        chunks += [rest[i:i + size] for i in range(0, len(rest), size)]
-    return chunks
+        of_scenes.append([rest[i:i + size] for i in range(0, len(rest), size)])
+    turns = itertools.zip_longest(*of_scenes)
+    return [chunk for turn in turns for chunk in turn if chunk is not None]
 
 
 def _scene(episode: SimEpisode) -> str:
