@@ -51,7 +51,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _speed(options: argparse.Namespace) -> None:
     for threads in options.threads:
         of = speed.contenders(options.checkpoint, options.policies, threads)
-        print(f'\n{threads} thread(s), the fastest of {options.rounds} rounds\n')
+        print(f'\n{threads} thread(s), median of {options.rounds} rounds\n')
         print(speed.table(speed.measure(of, threads, options.rounds)), flush=True)
 
 
