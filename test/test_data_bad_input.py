@@ -275,5 +275,9 @@ def test_a_source_without_a_good_episode_stops_training(tmp_path):
     write_bag(tmp_path / 'bags' / 'wild', arm=lambda step: np.full(6, 9.0))
     request = StoreRequest((SourceSpec(tmp_path / 'bags'),), manifest().cameras)
     with pytest.raises(ValueError, match=r'no episode is left(.|\n)*action-range'):
-        open_store(request, tmp_path / 'cache')
-    assert not list((tmp_path / 'cache').glob('*.partial'))
+        open_store(request, tmp_path / 'cache', 1)
+    write_bag(tmp_path / 'good' / 'one')
+    both = StoreRequest((SourceSpec(tmp_path / 'good'), *request.sources), manifest().cameras)
+    with pytest.raises(ValueError, match=r'^[^\n]*bags: no episode is left(.|\n)*action-range'):
+        open_store(both, tmp_path / 'cache', 1)
+    assert not [path for path in (tmp_path / 'cache').iterdir() if path.is_dir()]

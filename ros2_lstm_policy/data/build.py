@@ -123,13 +123,21 @@ def _build(request: StoreRequest, path: Path, workers: int) -> None:
                 problems += part.problems
                 if part.path is not None:
                     writer.absorb(part.path)
-            if not writer.count:
-                raise ValueError('no episode is left to train on:\n'
-                                 + '\n'.join(map(str, problems)))
+            _require_all(request, writer, problems)
             writer.close({_PROBLEMS: ''.join(f'{problem}\n' for problem in problems)})
     except OSError as error:
         raise ValueError(f'{path.parent}: the frames cannot be stored there ({error}); make room, '
                          'or choose another cache') from error
+
+
+def _require_all(request: StoreRequest, writer: StoreWriter, problems: list[Problem]) -> None:
+    """Refuse a source that gave nothing: a mixture without it is not what was asked for."""
+    found = {episode.source for episode in writer.episodes}
+    nothing = [str(source.path) for number, source in enumerate(request.sources)
+               if number not in found]
+    if nothing:
+        raise ValueError(f'{", ".join(nothing)}: no episode is left to train on:\n'
+                         + '\n'.join(map(str, problems)))
 
 
 _Job = tuple[int, Recording]  # the number of its source, and what is to be read

@@ -183,9 +183,9 @@ class StoreWriter:
         shutil.rmtree(path)
 
     @property
-    def count(self) -> int:
-        """Return the number of episodes so far."""
-        return len(self._episodes)
+    def episodes(self) -> tuple[StoredEpisode, ...]:
+        """Return the episodes so far."""
+        return tuple(self._episodes)
 
     def discard(self) -> None:
         """Delete what was written."""
