@@ -1,5 +1,6 @@
 """The command `dataset`: its tables, its files and its exit statuses."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 from ros2_lstm_policy.config import parse
+from ros2_lstm_policy.data import commands
 from ros2_lstm_policy.data.dataset import main
 from ros2_lstm_policy.data.rosbag import read_episodes
 from ros2_lstm_policy.data.sources import open_source, SourceSpec
@@ -61,6 +63,16 @@ def test_validate_names_what_is_broken_by_its_exit_status(bags, capsys):
     assert main(['validate', str(bags / 'good')]) == 0
     assert main(['validate', str(bags / 'nothing')]) == 2
     assert 'nothing is there' in capsys.readouterr().err
+
+
+def test_validate_by_several_processes_says_the_same(bags, capsys, monkeypatch):
+    """In the same order."""
+    assert main(['validate', str(bags)]) == 1
+    alone = capsys.readouterr().out
+    monkeypatch.setattr(commands, '_A_PROCESS', 1)
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda _: range(2))
+    assert main(['validate', str(bags)]) == 1
+    assert capsys.readouterr().out == alone
 
 
 def test_validate_decodes_every_image(tmp_path, capsys):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
+import os
 from pathlib import Path
 
 import numpy as np
 from ros2_lstm_policy import config
 from ros2_lstm_policy.data.checks import Limits, read_checked
 from ros2_lstm_policy.data.convert import to_bag, ToLeRobot
+from ros2_lstm_policy.data.crew import in_order
 from ros2_lstm_policy.data.episodes import Reading, Recording
 from ros2_lstm_policy.data.problems import Problem, RecordingError
 from ros2_lstm_policy.data.sources import open_source, SourceSpec
@@ -21,6 +24,7 @@ from tqdm import tqdm
 
 OK, PROBLEMS = 0, 1
 _DRAWN_EPISODES = 3
+_A_PROCESS = 8  # recordings for which starting another process pays
 
 
 def inspect(options: argparse.Namespace) -> int:
@@ -72,17 +76,22 @@ def validate(options: argparse.Namespace) -> int:
     if options.manifest is not None:
         limits = Limits().for_policy(config.load(ActionManifest, options.manifest))
     recordings = _recordings(options)
-    broken = good = 0
-    for recording in tqdm(recordings, unit='recording', disable=None):
-        readings, problems = read_checked(recording, limits)
-        if not options.skip_images:
-            problems += _look_at_images(readings)
-        is_broken = any(problem.fatal for problem in problems)
-        broken, good = broken + is_broken, good + (not is_broken)
-        for problem in problems:
-            tqdm.write(f'{"BROKEN" if problem.fatal else "note"}  {problem}')
-    print(f'{options.path}: {good} good, {broken} broken of {len(recordings)} recordings')
+    processes = min(len(os.sched_getaffinity(0)), len(recordings) // _A_PROCESS)
+    find = partial(_problems_of, limits=limits, images=not options.skip_images)
+    broken = 0
+    with closing(in_order(find, recordings, processes, lambda r: f'{r.where}')) as found:
+        for problems in tqdm(found, total=len(recordings), unit='recording', disable=None):
+            broken += any(problem.fatal for problem in problems)
+            for problem in problems:
+                tqdm.write(f'{"BROKEN" if problem.fatal else "note"}  {problem}')
+    print(f'{options.path}: {len(recordings) - broken} good, {broken} broken of '
+          f'{len(recordings)} recordings')
     return PROBLEMS if broken else OK
+
+
+def _problems_of(recording: Recording, limits: Limits, images: bool) -> list[Problem]:
+    readings, problems = read_checked(recording, limits)
+    return problems + (_look_at_images(readings) if images else [])
 
 
 def _recordings(options: argparse.Namespace) -> list[Recording]:

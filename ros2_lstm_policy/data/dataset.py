@@ -21,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     from ros2_lstm_policy.config import ConfigError
     from ros2_lstm_policy.data import commands
+    from ros2_lstm_policy.data.crew import MemberLost
     from ros2_lstm_policy.data.problems import RecordingError
     try:
         return getattr(commands, options.command)(options)
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f'dataset {options.command}: interrupted', file=sys.stderr)
         return INTERRUPTED
-    except (ConfigError, RecordingError, OSError, ValueError) as error:
+    except (ConfigError, MemberLost, RecordingError, OSError, ValueError) as error:
         print(f'dataset {options.command}: {error}', file=sys.stderr)
         return NO_DATASET
 
@@ -40,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
             ('inspect', 'table and picture of episodes, rates, lengths, actions, instructions'),
             ('stats', 'normalisation statistics of the actions, as YAML for a manifest'),
-            ('convert', 'rosbag2 to LeRobot v3 with video, or any source to rosbag2'),
+            ('convert', 'any source to LeRobot v3 with video, or to rosbag2'),
             ('validate', 'find broken episodes; exit status 1 where there are some')):
         command = commands.add_parser(
             name, help=text, description=text, epilog=_READING,
