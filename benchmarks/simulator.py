@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument('--episodes', type=int, default=5)
     options = parser.parse_args()
     robot = robots.SimRobot(benchmarks.SCENE, render=False)
-    print("| episode | ms a period, robosuite's loop | each step once | ratio | same end |\n'
+    print('| episode | ms a period as robosuite | each step once | ratio | same end |\n'
           '|---|---|---|---|---|')
     for number in range(options.episodes):
         found = []
