@@ -303,11 +303,26 @@ def test_the_limits_of_a_step_can_be_set(tmp_path):
     assert problems_at(path, Limits(max_step_m=0.5)) == []
 
 
+def test_failures_are_counted_or_left_out(tmp_path):
+    """A person's failures teach the wrong thing; corrected ones of a policy do not."""
+    write_bag(tmp_path / 'bags' / 'done')
+    write_bag(tmp_path / 'bags' / 'failed', success=False)
+    write_bag(tmp_path / 'bags' / 'unsaid', success=None)
+    for failures, kept in ((True, ['done', 'failed', 'unsaid']), (False, ['done', 'unsaid'])):
+        request, said = StoreRequest((SourceSpec(tmp_path / 'bags'),), manifest().cameras,
+                                     Limits(failures=failures)), []
+        store = open_store(request, tmp_path / 'cache', 1, said.append)
+        assert [episode.name for episode in store.episodes] == kept
+        assert ('1 labelled failures' in said[-1]) is failures
+    assert problems_at(tmp_path / 'bags', Limits(failures=False)) == broken('failure')
+
+
 def test_period_and_axes_have_one_home():
     """They are the manifest's; a second one in the limits would be passed over silently."""
     with pytest.raises(ValueError, match='those of the manifest'):
         Limits(period_s=0.2).for_policy(manifest())
-    assert Limits(max_step_m=0.5).for_policy(manifest()) == Limits(0.5, 1.0, 0.1, 0.2, 'base')
+    assert Limits(max_step_m=0.5).for_policy(manifest()) == Limits(
+        0.5, period_s=0.1, frame='base')
 
 
 def test_every_documented_rule_is_tested_and_every_rule_is_documented():

@@ -88,7 +88,9 @@ def open_store(request: StoreRequest, cache: Path, workers: int = 4,
     for line in (path / _PROBLEMS).read_text().splitlines():
         tell(line)
     store = FrameStore.load(path)
-    tell(f'{len(store.episodes)} episodes, {sum(store.lengths)} steps, '
+    failures = sum(episode.success is False for episode in store.episodes)
+    tell(f'{len(store.episodes)} episodes{f" ({failures} labelled failures)" if failures else ""}'
+         f', {sum(store.lengths)} steps, '
          f'{store.nbytes / 1e6:.0f} MB of frames in {path}')
     return store
 

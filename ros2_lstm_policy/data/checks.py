@@ -30,6 +30,8 @@ class Limits:
     :param period_s: control period of the manifest; None to accept any.
     :param period_tolerance: accepted relative distance of the median step from it.
     :param frame: axes of the deltas that the manifest wants; None to accept any.
+    :param failures: whether episodes that are labelled as failures are accepted; those in which a
+        policy failed and an expert said what would have been right are worth it.
     """
 
     max_step_m: float = 0.2
@@ -37,6 +39,7 @@ class Limits:
     period_s: float | None = None
     period_tolerance: float = 0.2
     frame: str | None = None
+    failures: bool = True
 
     def for_policy(self, manifest: ActionManifest) -> Limits:
         """
@@ -219,5 +222,12 @@ def _stillness(episode: Episode, limits: Limits) -> _Finding | None:
     return _Finding('no-motion', 'no action moves the arm', fatal=False)
 
 
+def _failure(episode: Episode, limits: Limits) -> _Finding | None:
+    if limits.failures or episode.success is not False:
+        return None
+    return _Finding('failure', 'it is labelled as a failure')
+
+
 _RULES: tuple[Callable[[Episode, Limits], _Finding | None], ...] = (
-    _lengths, _instruction, _numbers, _range, _gripper, _stamps, _period, _gaps, _stillness)
+    _lengths, _instruction, _numbers, _range, _gripper, _stamps, _period, _gaps, _stillness,
+    _failure)
