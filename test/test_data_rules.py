@@ -128,6 +128,13 @@ def test_an_info_that_the_recorder_never_writes_is_refused(tmp_path, text):
     assert problems_at(path) == broken('episode-info')
 
 
+def test_a_task_that_changes_on_the_way_is_refused(tmp_path):
+    """The words of its beginning are not those of its end."""
+    root = rewrite_rows(write_lerobot_v21(tmp_path / 'set', 1),
+                        lambda columns: columns.update(task_index=[0] * 6 + [1] * 4))
+    assert problems_at(root) == broken('several-tasks')
+
+
 def test_two_topics_that_fit_are_never_chosen_between(tmp_path, capsys):
     """Two static cameras: which one was meant is said, not guessed."""
     path = write_by_hand(tmp_path / 'one', [

@@ -66,19 +66,29 @@ class LeRobotRecording:
             rows = pq.read_table(self.line.data, columns=columns, filters=[
                 ('episode_index', '=', self.line.number)]).sort_by('frame_index')
             actions = np.array(rows[self.layout.action].to_pylist(), np.float64)
-            task = rows['task_index'][0].as_py() if len(rows) else -1
+            tasks = rows['task_index'].to_pylist()
             stamps_ns = self._stamps_ns(rows)
         if actions.shape != (self.line.length, ACTION_DIM):
             raise refuse('lengths', self.line.data, self.name, f'expected {self.line.length} rows '
                          f'of {ACTION_DIM} values in {self.layout.action!r}, found '
                          f'{actions.shape}')
-        if task not in self.meta.tasks:
-            raise refuse('no-instruction', self.line.data, self.name, f'task {task} has no words')
+        task = self._task(tasks)
         ours = self.meta.ours.get(self.line.number, {})
         return (Reading(Episode(
             self.name, self.meta.tasks[task], stamps_ns, self._frames(rows),
             to_rotation_vectors(actions[:, :6] * self.layout.arm_scale, self.layout.rotation),
             self._gripper_open(actions[:, 6]), ours.get('success')), (), self._facts(ours)),)
+
+    def _task(self, tasks: Sequence[int]) -> int:
+        """Return the one task of all rows, which has words."""
+        changes = [step for step, task in enumerate(tasks) if task != tasks[0]]
+        if changes:
+            raise refuse('several-tasks', self.line.data, self.name, 'its task changes; expected '
+                         'one instruction an episode', changes[0] / self.meta.fps)
+        if not tasks or tasks[0] not in self.meta.tasks:
+            raise refuse('no-instruction', self.line.data, self.name,
+                         f'task {tasks[0] if tasks else None} has no words')
+        return tasks[0]
 
     def _stamps_ns(self, rows: Any) -> np.ndarray:
         if STAMPS in rows.column_names:
