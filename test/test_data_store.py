@@ -1,5 +1,6 @@
 """The frame store: built once, opened instantly, the same batch from disk, memory and device."""
 
+import fcntl
 import os
 from pathlib import Path
 import resource
@@ -159,6 +160,19 @@ def test_a_disk_that_fills_up_stops_the_build_and_leaves_nothing(request_of_bags
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not [path for path in (tmp_path / 'cache').iterdir() if path.is_dir()]
     assert len(open_store(request_of_bags, tmp_path / 'cache', 1).episodes) == 3
+
+
+def test_what_killed_builds_left_is_cleared_away(request_of_bags, tmp_path):
+    """Gigabytes of a build whose recordings have changed since; never those of a living one."""
+    cache, key = tmp_path / 'cache', request_of_bags.key()
+    for name in (f'{key}.partial', f'{key}.x.parts', 'dead.partial', 'dead.x.parts',
+                 'alive.partial'):
+        (cache / name / 'more').mkdir(parents=True)
+    with open(cache / 'alive.lock', 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        open_store(request_of_bags, cache, 1)
+    assert sorted(path.name for path in cache.iterdir() if path.is_dir()) == sorted(
+        [key, 'alive.partial'])
 
 
 def test_an_unfinished_store_is_no_store(tmp_path):

@@ -27,7 +27,8 @@ from ros2_lstm_policy.data.crew import in_order
 from ros2_lstm_policy.data.episodes import Recording
 from ros2_lstm_policy.data.problems import Problem, RecordingError
 from ros2_lstm_policy.data.sources import open_source, SourceSpec
-from ros2_lstm_policy.data.store import FORMAT, FrameStore, StoredEpisode, StoreWriter
+from ros2_lstm_policy.data.store import (FORMAT, FrameStore, PARTIAL, StoredEpisode,
+                                         StoreWriter)
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.types import Episode, FrameSequence
 from tqdm import tqdm
@@ -114,8 +115,7 @@ def _build(request: StoreRequest, path: Path, workers: int) -> None:
     jobs = [(number, recording) for number, recordings in enumerate(request.recordings())
             for recording in recordings]
     problems: list[Problem] = []
-    for left in path.parent.glob(f'{path.name}.*{_PARTS}'):
-        shutil.rmtree(left)
+    _clear_away(path)
     try:
         with StoreWriter(path, request.cameras, path.name) as writer, \
                 TemporaryDirectory(_PARTS, f'{path.name}.', path.parent) as folder, \
@@ -130,6 +130,19 @@ def _build(request: StoreRequest, path: Path, workers: int) -> None:
     except OSError as error:
         raise ValueError(f'{path.parent}: the frames cannot be stored there ({error}); make room, '
                          'or choose another cache') from error
+
+
+def _clear_away(path: Path) -> None:
+    """Delete what killed builds left: of this store, and of those that nobody builds now."""
+    for left in (*path.parent.glob(f'*{PARTIAL}'), *path.parent.glob(f'*{_PARTS}')):
+        key = left.name.partition('.')[0]
+        with open(path.parent / f'{key}.lock', 'w') as lock:
+            if key != path.name:  # whose lock is ours
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+            shutil.rmtree(left)
 
 
 def _require_all(request: StoreRequest, writer: StoreWriter, problems: list[Problem]) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 INDEX = 'index.json'
+PARTIAL = '.partial'
 _COPY_BYTES = 1 << 20
 
 
@@ -134,7 +135,7 @@ class StoreWriter:
         self._key = key
         self._cameras = plain(tuple(cameras))
         self._episodes: list[StoredEpisode] = []
-        self._partial = self.path.with_name(f'{self.path.name}.partial')
+        self._partial = self.path.with_name(self.path.name + PARTIAL)
         if self._partial.exists():
             shutil.rmtree(self._partial)
         self._partial.mkdir(parents=True)
