@@ -1,5 +1,6 @@
 """The command `evaluate`: resumable, strict, and the same whoever runs it."""
 
+from concurrent.futures.process import BrokenProcessPool
 import dataclasses
 import json
 from pathlib import Path
@@ -43,6 +44,20 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(tmp_path):
     (tmp_path / 'episodes.jsonl').write_text(torn)
     assert run(tmp_path, 'actor=zero', 'checkpoint=null') == 0
     assert [e['act_ms'] for e in episodes(tmp_path)] == [7.0, second['act_ms']]
+
+
+@pytest.mark.parametrize(('ending', 'status', 'complaint'), [
+    (KeyboardInterrupt(), 130, 'interrupted; the same command goes on'),
+    (BrokenProcessPool('killed'), 1, 'with fewer processes goes on')])
+def test_what_ends_an_evaluation_early_says_how_to_go_on(tmp_path, capsys, monkeypatch, ending,
+                                                         status, complaint):
+    """On one line; a machine out of memory kills one of the processes."""
+    def end(*_: object) -> None:
+        raise ending
+
+    monkeypatch.setattr(evaluate.runs, 'complete', end)
+    assert run(tmp_path, 'actor=zero', 'checkpoint=null') == status
+    assert complaint in capsys.readouterr().err
 
 
 def test_results_of_other_settings_are_not_mixed(tmp_path, capsys):

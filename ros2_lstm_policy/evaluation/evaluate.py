@@ -7,6 +7,7 @@ Measure an actor in closed loop in the simulated robot.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 import functools
 from pathlib import Path
@@ -147,6 +148,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         results = evaluate(settings)
     except (ValueError, SimulatorMissingError) as error:
         print(f'evaluate: {error}', file=sys.stderr)
+        return 1
+    except BrokenExecutor:
+        print('evaluate: a process was ended from outside, mostly for lack of memory: each takes '
+              'about 3 GB; the same command with fewer processes goes on', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print('evaluate: interrupted; the same command goes on', file=sys.stderr)
