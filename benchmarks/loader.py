@@ -36,7 +36,6 @@ BATCH = 64
 STEPS = 100  # of an episode
 HEIGHT, WIDTH = 480, 640
 PARTS, LOOKS = 8, 48  # of an epoch, in which memory is looked at
-START = 5  # batches before the clock starts
 BATCH_MB = BATCH * 8 * 2 * 128 * 128 * 3 / 1e6
 _PAIR_BYTES = 2 * HEIGHT * WIDTH * 3
 
@@ -141,9 +140,9 @@ class Epoch(NamedTuple):
 
     @property
     def growth_mb(self) -> float:
-        """Return how far the second half of the epoch lies above the first, less its warm-up."""
-        half = PARTS // 2
-        return min(self.memory_mb[half:]) - min(self.memory_mb[1:half])
+        """Return how far the last quarter of the epoch lies above the second: no warm-up."""
+        quarter = PARTS // 4
+        return min(self.memory_mb[-quarter:]) - min(self.memory_mb[quarter:2 * quarter])
 
     @property
     def is_flat(self) -> bool:
@@ -188,7 +187,7 @@ def _print_memory(epochs: Mapping[str, Epoch]) -> int:
           + f'{"frames on":10}' + ''.join(f'{100 * (n + 1) // PARTS:7}%' for n in range(PARTS)))
     for kind, epoch in epochs.items():
         print(f'{kind:10}' + ''.join(f'{value:8.0f}' for value in epoch.memory_mb)
-              + f'   second half {epoch.growth_mb:+.1f} MB: '
+              + f'   last quarter against the second {epoch.growth_mb:+.1f} MB: '
               + ('flat' if epoch.is_flat else 'NOT flat'))
     return int(not all(epoch.is_flat for epoch in epochs.values()))
 
@@ -234,22 +233,26 @@ def _batches(module: Any, device: str) -> Iterator[Any]:
 
 
 def _epoch(module: Any, options: argparse.Namespace) -> Epoch:
-    """Take every window once; the first batches, while workers start, are not timed."""
+    """Take every window once and look at memory, then go on for the rate: looking takes time."""
     data = module.data
     count = len(data.split.train) // BATCH  # what is left is less than a batch
     ids = np.concatenate([data.order.batch(number)[0] for number in range(count)])
     assert len(np.unique(ids)) == len(ids) == count * BATCH
-    batches, begin_s = _batches(module, options.device), 0.0
+    batches = _batches(module, options.device)
     memory_mb = [float('inf')] * PARTS
-    for number, _ in enumerate(itertools.islice(batches, count), 1):
-        if number == START:
-            _synchronise(options.device)
-            begin_s = time.perf_counter()
+    for number, _ in enumerate(itertools.islice(batches, count)):
         if number % max(1, count // LOOKS) == 0:
-            part = (number - 1) * PARTS // count
+            part = number * PARTS // count
             memory_mb[part] = min(memory_mb[part], _own_memory_mb())
+    waiting = (module.config.data.loader.workers + 1) * 2  # gathered while memory was looked at
+    timed = itertools.islice(batches, waiting, waiting + count)
+    next(timed)
     _synchronise(options.device)
-    return Epoch((count - START) * BATCH / (time.perf_counter() - begin_s), memory_mb)
+    begin_s = time.perf_counter()
+    for _ in timed:
+        pass
+    _synchronise(options.device)
+    return Epoch((count - 1) * BATCH / (time.perf_counter() - begin_s), memory_mb)
 
 
 class _Stepper:
