@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from einops import rearrange, repeat
@@ -182,12 +183,16 @@ class Film(nn.Module):
     """
     Feature-wise modulation of the image network by the words; it starts as the identity.
 
-    FiLM (arXiv 1709.07871) in a pretrained EfficientNet, as RT-1 (arXiv 2212.06817) has it.
+    FiLM (arXiv 1709.07871) in a pretrained EfficientNet, as RT-1 (arXiv 2212.06817) has it. Of an
+    instruction a few words matter, so what modulates is a learned weighing of them; it starts as
+    their mean.
     """
 
     def __init__(self, width: int, stages: int) -> None:
         """Make one modulation a stage, from the first of stride 8 on."""
         super().__init__()
+        self.importance = nn.Linear(width, 1, bias=False)
+        nn.init.zeros_(self.importance.weight)
         self.layers = nn.ModuleDict()
         for depth in range(_FILM_FROM_STAGE, stages + 1):
             layer = nn.Linear(width, 2 * efficientnet_lite.STAGES[depth - 1].channels)
@@ -197,10 +202,9 @@ class Film(nn.Module):
 
     def forward(self, text: EncodedText, times: int) -> dict[int, tuple[Tensor, Tensor]]:
         """Return scale and shift by stage, (times * B, C) each, B of one camera in a row."""
-        weight = text.mask_BN.unsqueeze(-1)
-        mean = (text.states_BND * weight).sum(1) / weight.sum(1)
-        mean = mean.repeat(times, 1)
-        return {int(depth): tuple(layer(mean).chunk(2, dim=1))
+        importance = self.importance(text.states_BND).masked_fill(~text.mask_BN[..., None], -inf)
+        words = (text.states_BND * importance.softmax(dim=1)).sum(1).repeat(times, 1)
+        return {int(depth): tuple(layer(words).chunk(2, dim=1))
                 for depth, layer in self.layers.items()}
 
 
