@@ -1,6 +1,9 @@
 """Episodes over several processes: each once, errors told, scenes kept together."""
 
+from functools import partial
 import os
+from pathlib import Path
+import time
 
 import pytest
 from ros2_lstm_policy.sim import fleet
@@ -66,3 +69,26 @@ def test_no_process_is_an_error():
     """And says so."""
     with pytest.raises(ValueError, match='at least 1, found 0'):
         list(fleet.run(EPISODES, Name, 0))
+
+
+class Slow:
+    """Work that takes a while and leaves a file."""
+
+    def __init__(self, folder: Path) -> None:
+        """Remember where."""
+        self.folder = folder
+
+    def __call__(self, episode: SimEpisode) -> str:
+        """Work."""
+        time.sleep(0.05)
+        (self.folder / episode.name).touch()
+        return episode.name
+
+
+def test_a_run_that_is_left_ends_soon(tmp_path: Path) -> None:
+    """After Ctrl-C no process works through the chunk that it has taken."""
+    many = [episode(number) for number in range(300)]
+    results = fleet.run(many, partial(Slow, tmp_path), 2)
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+    assert len(list(tmp_path.iterdir())) < 20

@@ -68,13 +68,15 @@ def run(episodes: Sequence[SimEpisode], make_worker: Callable[[], Work[R]],
         return
     context = multiprocessing.get_context('spawn')
     results: Any = context.Queue()
+    stopped = context.Event()
     pool = ProcessPoolExecutor(min(processes, len(chunks)), context, _begin,
-                               (make_worker, results))
+                               (make_worker, results, stopped))
     try:
         futures = [pool.submit(_work, chunk) for chunk in chunks]
         for _ in episodes:
             yield _next(results, futures)
     finally:
+        stopped.set()  # chunks that a process has taken already cannot be cancelled
         pool.shutdown(cancel_futures=True)
 
 
@@ -114,15 +116,19 @@ class _Process:
 
     work: Work[Any]
     results: Any
+    stopped: Any
 
 
-def _begin(make_worker: Callable[[], Work[Any]], results: Any) -> None:
+def _begin(make_worker: Callable[[], Work[Any]], results: Any, stopped: Any) -> None:
     _limit_threads()
     _Process.work, _Process.results = staticmethod(make_worker()), results
+    _Process.stopped = stopped
 
 
 def _work(chunk: Sequence[SimEpisode]) -> None:
     for episode in chunk:
+        if _Process.stopped.is_set():
+            return
         _Process.results.put(_Process.work(episode))
 
 
