@@ -27,6 +27,8 @@ class SimCameras:
         height, width = image_size
         model.vis.global_.offheight = max(height, model.vis.global_.offheight)
         model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)
+        # policies look at images made smaller: smoothing edges first takes as long as all the rest
+        model.vis.quality.offsamples = 0
         self._renderer = mujoco.Renderer(model, height, width)
         # a mirror image of the table doubles the cost and is hardly seen
         self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
