@@ -52,7 +52,7 @@ def test_the_same_commands_give_the_same_states_and_images(
 
 def test_computing_each_step_once_changes_nothing(
         robot: SimRobot, monkeypatch: pytest.MonkeyPatch) -> None:
-    """robosuite's own loop, which computes everything three times, agrees bit for bit."""
+    """The loop of robosuite, which computes everything three times, agrees bit for bit."""
     fast = run(robot, EPISODE)
     monkeypatch.setattr('ros2_lstm_policy.sim.robot.single_pass', contextlib.nullcontext)
     for a, b in zip(fast, run(robot, EPISODE), strict=True):

@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 from ros2_lstm_policy.data.order import BatchOrder, Share, Stream
-from ros2_lstm_policy.training import run
+from ros2_lstm_policy.training import run, tuning
 import torch
 from training_data import configured, values, write_store
 import yaml
@@ -66,3 +66,15 @@ def test_sources_are_drawn_by_their_weights() -> None:
     sources = np.array([0] * 900 + [1] * 100)
     drawn = Stream(1000, 0, sources, (1.0, 3.0)).take(0, 4000)
     assert abs((sources[drawn] == 1).mean() - 0.75) < 0.03
+
+
+def test_fsdp_shards_large_layers_and_nothing_that_is_called_in_parts() -> None:
+    """A module whose methods are called apart must not be gathered at its forward pass alone."""
+    model = torch.nn.ModuleDict({
+        'layers': torch.nn.ModuleList([torch.nn.Linear(1000, 1001), torch.nn.Linear(2, 2)]),
+        'head': torch.nn.Linear(1000, 1001)})
+    pieces = tuning.Pieces()
+    pieces.find(model)  # type: ignore[arg-type]
+    sharded = [name for name, module in model.named_modules() if pieces(module, False, 0)]
+    assert sharded == ['layers.0']
+    assert all(pieces(module, True, 0) for module in model.modules())

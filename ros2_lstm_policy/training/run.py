@@ -90,14 +90,14 @@ def fit(config: TrainConfig, resume: bool = False) -> None:
     warnings.filterwarnings('ignore', '.*does not have many workers.*')
     torch.set_float32_matmul_precision('high')  # TF32 for what autocast leaves in fp32
     bar = _Progress(refresh_rate=config.engine.log_every_steps)
-    trainer = _trainer(config, bar)
+    pieces = tuning.Pieces()
+    trainer = _trainer(config, bar, pieces)
     module = assemble(config, Share(trainer.global_rank, trainer.world_size),
                       print if trainer.is_global_zero else lambda line: None)
     trainer.callbacks.append(Keeper(module, config.output))  # type: ignore[attr-defined]
     if module.schedule.max_steps is not None:
         bar.batches = module.schedule.max_steps * config.optimiser.accumulate
-    if config.engine.strategy == 'fsdp':
-        tuning.mark_pieces(module.objective.policy)
+    pieces.find(module.objective.policy)
     if config.engine.torch_compile:
         tuning.compile_layers(module.objective.policy)
     if trainer.is_global_zero:
@@ -211,11 +211,11 @@ def _training_arm(store: FrameStore, held_out_E: np.ndarray) -> np.ndarray:
     return np.asarray(store.arm)[frames]
 
 
-def _trainer(config: TrainConfig, bar: _Progress) -> pl.Trainer:
+def _trainer(config: TrainConfig, bar: _Progress, pieces: tuning.Pieces) -> pl.Trainer:
     engine, output = config.engine, config.output
     return pl.Trainer(
         accelerator=engine.accelerator, devices=engine.devices or 'auto', num_nodes=engine.nodes,
-        strategy=_strategy(config), precision=_PRECISION[engine.precision],
+        strategy=_strategy(config, pieces), precision=_PRECISION[engine.precision],
         accumulate_grad_batches=config.optimiser.accumulate,
         gradient_clip_val=config.optimiser.clip_norm or None, gradient_clip_algorithm='norm',
         max_steps=-1, max_epochs=-1, use_distributed_sampler=False, num_sanity_val_steps=0,
@@ -242,13 +242,13 @@ class _Progress(TQDMProgressBar):
         return self.batches
 
 
-def _strategy(config: TrainConfig) -> Any:
+def _strategy(config: TrainConfig, pieces: tuning.Pieces) -> Any:
     several = config.engine.devices != 1 or config.engine.nodes > 1
     if config.engine.strategy == 'ddp' or (config.engine.strategy == 'auto' and several):
         return DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True,
                            find_unused_parameters=not _uses_all(config))
     if config.engine.strategy == 'fsdp':
-        return FSDPStrategy(auto_wrap_policy=tuning.is_piece, state_dict_type='full')
+        return FSDPStrategy(auto_wrap_policy=pieces, state_dict_type='full')
     return config.engine.strategy
 
 

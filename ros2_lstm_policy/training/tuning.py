@@ -121,21 +121,26 @@ def compile_layers(policy: Policy) -> None:
                 block.compile()
 
 
-def mark_pieces(policy: Policy) -> None:
+class Pieces:
     """
-    Mark the large layers, each of which FSDP is to gather by itself.
+    Which modules FSDP gathers by themselves: the large layers.
 
     Only what is called as a whole may be a piece; everything else is gathered for a whole step.
     """
-    for blocks in policy.modules():
-        if isinstance(blocks, nn.ModuleList):
-            for block in blocks:
-                block.is_fsdp_piece = sum(p.numel() for p in block.parameters()) >= _PIECE
 
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._layers: set[nn.Module] = set()
 
-def is_piece(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
-    """Tell FSDP to look into every module, and to shard the marked ones on their own."""
-    return recurse or getattr(module, 'is_fsdp_piece', False)
+    def find(self, policy: Policy) -> None:
+        """Find the layers of a policy."""
+        self._layers = {layer for layers in policy.modules() if isinstance(layers, nn.ModuleList)
+                        for layer in layers
+                        if sum(p.numel() for p in layer.parameters()) >= _PIECE}
+
+    def __call__(self, module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
+        """Answer FSDP: look into every module, and shard the layers on their own."""
+        return recurse or module in self._layers
 
 
 class _Parts:
