@@ -118,3 +118,18 @@ def test_a_resumed_run_goes_by_its_new_learning_rate(trained: Path, tmp_path: Pa
     wanted = config.load(TrainConfig, used, ['optimiser.lr=0.003', 'schedule.max_steps=5'])
     run.fit(run.resumed(config.load(TrainConfig, used), wanted, tmp_path / 'run'), resume=True)
     assert float([row for row in rows(tmp_path / 'run') if row['loss']][-1]['lr']) == 0.003
+
+
+@pytest.mark.parametrize(('frames', 'free', 'place'), [
+    (10, 100, 'device'), (60, 100, 'memory'), (10**15, 100, 'disk')])
+def test_frames_go_where_they_fill_half_at_most(
+        monkeypatch: pytest.MonkeyPatch, tmp_path: Path, frames: int, free: int,
+        place: str) -> None:
+    """The nearest place that they fit; a GPU is played by its numbers."""
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'mem_get_info', lambda: (free, free))
+    chosen = configured(values(tmp_path / 'run', tmp_path / 'store', 4),
+                        'engine.accelerator=auto', 'data.loader.resident=auto')
+    assert run._placed(chosen, frames).resident == place
+    assert run._placed(configured(values(tmp_path / 'run', tmp_path / 'store', 4),
+                                  'data.loader.resident=disk'), frames).resident == 'disk'

@@ -37,8 +37,9 @@ class LoaderConfig:
 
     :param batch_size: windows of one process in one batch.
     :param workers: processes that gather batches; 0 gathers in the training process.
-    :param resident: where the frames are: on the training device (fastest, if they fit), in
-        memory, or on disk (mapped; for more than memory holds).
+    :param resident: where the frames are: on the training device (fastest), in memory, or on
+        disk (mapped; for more than memory holds); 'auto' takes the first of them where they fill
+        half of what is free at most.
     :param cached_features: augmented copies of a frozen image network's features that are kept on
         the device, instead of images; 0 for none. Needs `resident: device`.
     :param validation_share: share of the episodes that training never sees.
@@ -46,7 +47,7 @@ class LoaderConfig:
 
     batch_size: int = 2
     workers: int = 4
-    resident: Literal['device', 'memory', 'disk'] = 'memory'
+    resident: Literal['auto', 'device', 'memory', 'disk'] = 'auto'
     cached_features: int = 0
     validation_share: float = 0.05
 

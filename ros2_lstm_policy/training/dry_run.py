@@ -71,7 +71,7 @@ def estimate_memory(module: TrainingModule) -> Memory:
     config, batch = module.config, first_batch(module.data)
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     copies = 4 if config.ema_decay else 3
-    frames = module.data.store.nbytes if config.data.loader.resident == 'device' else 0
+    frames = module.data.store.nbytes if module.data.config.resident == 'device' else 0
     return Memory(sum(p.numel() * p.element_size() for p in module.parameters()) / 1e9,
                   trained * _FLOAT_BYTES * copies / 1e9,
                   kept_bytes(module, _first(batch)) * config.data.loader.batch_size / 1e9,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 import logging
+import os
 from pathlib import Path
 from typing import Any
 import warnings
@@ -16,7 +17,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy
 from ros2_lstm_policy import config as yaml_config
 from ros2_lstm_policy.data.build import open_store, StoreRequest
-from ros2_lstm_policy.data.datamodule import DataModule, held_out, split_windows
+from ros2_lstm_policy.data.datamodule import DataModule, held_out, LoaderConfig, split_windows
 from ros2_lstm_policy.data.image_text import PairSet
 from ros2_lstm_policy.data.order import Share
 from ros2_lstm_policy.data.store import FrameStore
@@ -64,7 +65,7 @@ def assemble(config: TrainConfig, share: Share = _ALONE,
     policy.manifest = config.manifest.fitted(_training_arm(store, out_E))
     cotrain = config.losses.cotrain
     data = DataModule(
-        store, config.data.loader, policy.manifest, index,
+        store, _placed(config, store.nbytes), policy.manifest, index,
         split_windows(index, out_E, config.validation.max_windows), config.seed, share=share,
         source_weights=config.data.weights, future=config.losses.future_frames,
         future_cameras=config.losses.future_cameras, pairs=pairs,
@@ -196,6 +197,19 @@ def _pairs(config: TrainConfig) -> PairSet | None:
         return None
     camera = config.manifest.manifest().camera(cotrain.camera)
     return PairSet.load(cotrain.path, replace(camera, crop=None))  # that is of the robot's camera
+
+
+def _placed(config: TrainConfig, frames: int) -> LoaderConfig:
+    """Say where this many bytes of frames go, where the configuration leaves that open."""
+    loader, engine = config.data.loader, config.engine
+    if loader.resident != 'auto':
+        return loader
+    processes = engine.devices or max(1, torch.cuda.device_count())  # of this machine; each copies
+    memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // processes
+    if engine.accelerator != 'cpu' and torch.cuda.is_available() \
+            and frames <= torch.cuda.mem_get_info()[0] // 2:
+        return replace(loader, resident='device')
+    return replace(loader, resident='memory' if frames <= memory // 2 else 'disk')
 
 
 def _store(config: TrainConfig, tell: Callable[[str], None]) -> FrameStore:
