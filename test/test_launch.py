@@ -19,6 +19,7 @@ from ros2_lstm_policy.ros.nodes import NodeSpec
 ROOT = Path(__file__).parents[1]
 LAUNCH_FILES = sorted(path.name for path in (ROOT / 'launch').glob('*.launch.py'))
 START_S = 180.0  # far more than it takes, for a machine with much else to do
+ANSWER_S = 10.0  # then it is asked again
 STOP_S = 60.0
 
 
@@ -40,9 +41,13 @@ def parameters_of(observer: Node, name: str, wanted: list[str],
     while not client.wait_for_service(0.5):
         assert child is None or child.poll() is None, f'{name} ended with {child.returncode}'
         assert time.monotonic() < deadline, f'{name} did not appear in {START_S} s'
-    future = client.call_async(GetParameters.Request(names=wanted))
-    rclpy.spin_until_future_complete(observer, future, timeout_sec=START_S)
-    assert future.done(), f'{name} did not answer in {START_S} s'
+    while True:  # a request that crosses the discovery is lost: nothing waits for its answer
+        future = client.call_async(GetParameters.Request(names=wanted))
+        rclpy.spin_until_future_complete(observer, future, timeout_sec=ANSWER_S)
+        if future.done():
+            break
+        assert child is None or child.poll() is None, f'{name} ended with {child.returncode}'
+        assert time.monotonic() < deadline, f'{name} did not answer in {START_S} s'
     values = future.result().values
     return [value.bool_value if value.type == 1 else value.string_value for value in values]
 
