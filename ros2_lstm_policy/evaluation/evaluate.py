@@ -7,7 +7,6 @@ Measure an actor in closed loop in the simulated robot.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 import functools
 from pathlib import Path
@@ -18,14 +17,13 @@ from ros2_lstm_policy import config
 from ros2_lstm_policy.evaluation import actors, controls, report, runs
 from ros2_lstm_policy.evaluation.rollout import HORIZON, Result, rollout
 from ros2_lstm_policy.sim import benchmarks, fleet
-from ros2_lstm_policy.sim.backend import SimulatorMissingError
+from ros2_lstm_policy.sim.command import guarded
 from ros2_lstm_policy.sim.robot import SimState
 from ros2_lstm_policy.sim.tasks import SimEpisode
 from ros2_lstm_policy.types import Action
 
 if TYPE_CHECKING:
     from ros2_lstm_policy.evaluation.album import Album
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -143,22 +141,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         'intervals, what went wrong, pictures. Interrupted, the same command goes on.',
         'benchmark=b')
     arguments = parser.parse_args(argv)
-    try:
+
+    def work() -> None:
         settings = config.load(EvaluateConfig, arguments.config, arguments.overrides)
         results = evaluate(settings)
-    except (ValueError, SimulatorMissingError) as error:
-        print(f'evaluate: {error}', file=sys.stderr)
-        return 1
-    except BrokenExecutor:
-        print('evaluate: a process was ended from outside, mostly for lack of memory: each takes '
-              'about 3 GB; the same command with fewer processes goes on', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print('evaluate: interrupted; the same command goes on', file=sys.stderr)
-        return INTERRUPTED
-    print(report.write(settings.output, kept_settings(settings), results,
-                       settings.own_episodes()))
-    return 0
+        print(report.write(settings.output, kept_settings(settings), results,
+                           settings.own_episodes()))
+    return guarded('evaluate', work)
 
 
 if __name__ == '__main__':

@@ -14,8 +14,8 @@ import sys
 
 import numpy as np
 from ros2_lstm_policy import config
-from ros2_lstm_policy.sim.backend import SimulatorMissingError
 from ros2_lstm_policy.sim.campaign import account, bag_name, EpisodeCounts, record_all
+from ros2_lstm_policy.sim.command import guarded
 from ros2_lstm_policy.sim.demonstration import demonstrate, Outcome
 from ros2_lstm_policy.sim.fleet import RobotKeeper
 from ros2_lstm_policy.sim.perturbation import Perturbation, PerturbationConfig
@@ -87,13 +87,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         'one rosbag2 bag an episode. Interrupted, the same command goes on.',
         'episodes.b=700')
     arguments = parser.parse_args(argv)
-    try:
+
+    def work() -> None:
         settings = config.load(CollectConfig, arguments.config, arguments.overrides)
         print(account(collect(settings)))
-    except (ValueError, SimulatorMissingError) as error:
-        print(f'collect: {error}', file=sys.stderr)
-        return 1
-    return 0
+    return guarded('collect', work)
 
 
 if __name__ == '__main__':

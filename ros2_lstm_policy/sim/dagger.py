@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from ros2_lstm_policy import config
-from ros2_lstm_policy.sim.backend import SimulatorMissingError
 from ros2_lstm_policy.sim.campaign import account, bag_name, EpisodeCounts, record_all
+from ros2_lstm_policy.sim.command import guarded
 from ros2_lstm_policy.sim.demonstration import demonstrate, Outcome
 from ros2_lstm_policy.sim.fleet import RobotKeeper
 from ros2_lstm_policy.sim.tasks import SimEpisode
@@ -137,13 +137,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         'would do, as one rosbag2 bag an episode. Interrupted, the same command goes on.',
         'checkpoint=DIRECTORY')
     arguments = parser.parse_args(argv)
-    try:
+
+    def work() -> None:
         settings = config.load(DaggerConfig, arguments.config, arguments.overrides)
         print(account(dagger(settings)))
-    except (ValueError, SimulatorMissingError) as error:
-        print(f'dagger: {error}', file=sys.stderr)
-        return 1
-    return 0
+    return guarded('dagger', work)
 
 
 if __name__ == '__main__':
