@@ -90,13 +90,15 @@ class TrainingModule(pl.LightningModule):
         wanted = optimiser.parameter_groups(named, self.config.optimiser)
         for group, fresh in zip(self._optimizer.param_groups, wanted, strict=True):
             group.update(base_lr=fresh['base_lr'], weight_decay=fresh['weight_decay'])
+        if self.trainer.world_size > 1:
+            self._ask_for_the_time()  # a resumed run may begin between two looks
 
     def on_train_batch_start(self, batch: TrainingBatch, batch_idx: int) -> None:
         """Set the learning rate of this step; all processes go by the first one's clock."""
         if self.trainer.world_size == 1 or self.schedule.config.max_time_s is None:
             self._elapsed_s = self.clock.elapsed_s
         elif batch_idx % _CLOCK_BATCHES == 0:  # asking waits for the GPU
-            self._elapsed_s = self.trainer.strategy.broadcast(self.clock.elapsed_s)
+            self._ask_for_the_time()
         self._lr_scale = self.schedule.scale(self.global_step, self._elapsed_s)
         for group in self._optimizer.param_groups:
             group['lr'] = group['base_lr'] * self._lr_scale
@@ -176,6 +178,9 @@ class TrainingModule(pl.LightningModule):
     @property
     def _optimizer(self) -> torch.optim.Optimizer:
         return self.optimizers(use_pl_optimizer=False)  # type: ignore[return-value]
+
+    def _ask_for_the_time(self) -> None:
+        self._elapsed_s = self.trainer.strategy.broadcast(self.clock.elapsed_s)
 
     def _fresh_texts(self) -> Texts:
         return Texts(self.objective.policy.backbone,
