@@ -18,13 +18,13 @@ from ros2_lstm_policy.ros.diagnostics import Holds, Latencies, Rate
 from ros2_lstm_policy.ros.inputs import Inputs
 from ros2_lstm_policy.ros.outputs import Outputs
 from ros2_lstm_policy.ros.parameters import Settings
+from ros2_lstm_policy.runtime.cadence import Cadence
 from ros2_lstm_policy.runtime.safety import blend_in, check, GripperShaper, Limits
 from ros2_lstm_policy.runtime.worker import Outcome, PolicyWorker
 from ros2_lstm_policy.types import Actor, Decision, Observation, Reason
 
 MAX_INSTRUCTION_CHARACTERS = 1000
 _STOP_TIMEOUT_S = 5.0
-_LEAST_SPACING = 0.9
 _NS = 1_000_000_000
 
 
@@ -50,7 +50,7 @@ class Commander:
         self.latencies, self.ticks, self.commands = Latencies(), Rate(), Rate()
         self._instruction = instruction.strip()
         # Frames may come faster than the policy's period; its deltas cover one period each.
-        self._least_spacing_ns = int(_LEAST_SPACING * limits.period_s * _NS)
+        self._cadence = Cadence(round(limits.period_s * _NS))
         self._last_set: int | None = None
         self._last_submitted: int | None = None
         self.restarts, self.slowed = 0, 0
@@ -86,9 +86,7 @@ class Commander:
         stamp_ns = self._inputs.sampler.complete_set()
         if stamp_ns is None:
             return
-        # A set before the last one means that the cameras' clock jumped back: it is due.
-        if self._last_set is None or not (
-                0 <= stamp_ns - self._last_set < self._least_spacing_ns):
+        if self._cadence.takes(stamp_ns):
             self._last_set = stamp_ns
             self.tick()
 
@@ -124,6 +122,7 @@ class Commander:
             self._inputs.sampler.reset()
             self._gripper.reset()
             self._last_set = self._last_submitted = None
+            self._cadence.reset()
             self._begun_ns = self._now_ns()
             for stamp_ns in [job.observation.stamp_ns for job in dropped] or [self._begun_ns]:
                 self._hold([Reason(code, text)], stamp_ns)
