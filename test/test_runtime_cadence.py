@@ -1,5 +1,7 @@
 """Which sets of frames are due."""
 
+from itertools import pairwise
+
 import pytest
 from ros2_lstm_policy.runtime.cadence import Cadence
 
@@ -26,7 +28,7 @@ def test_a_faster_camera_is_thinned_to_the_policys_rate(rate_hz):
 @pytest.mark.parametrize('rate_hz', [30, 60, 100])
 def test_from_the_second_step_on_all_are_a_period_apart(rate_hz):
     steps = taken([round(1000 * i / rate_hz) for i in range(2 * rate_hz)])
-    apart = [late - early for early, late in zip(steps[1:], steps[2:])]
+    apart = [late - early for early, late in pairwise(steps[1:])]
     assert apart == pytest.approx([100] * len(apart), abs=1) and 70 <= steps[1] <= 100
 
 

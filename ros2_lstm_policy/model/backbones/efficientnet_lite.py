@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from einops import rearrange
+from ros2_lstm_policy.model.backbones import depthwise
 from ros2_lstm_policy.model.backbones.packaged import PackagedFiles
 import torch
 from torch import nn, Tensor
@@ -57,6 +59,27 @@ class SameConv2d(nn.Conv2d):
         return F.conv2d(images, self.weight, self.bias, self.stride, 0, 1, self.groups)
 
 
+class Filter(SameConv2d):
+    """A depthwise convolution between two ReLU6."""
+
+    def __init__(self, channels: int, kernel: int, stride: int) -> None:
+        """Make it for so many channels."""
+        super().__init__(channels, channels, kernel, stride, groups=channels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (B, C, H, W), not yet activated, to (B, C, H / stride, W / stride), activated."""
+        if not depthwise.is_fused_on(images.device):
+            return _relu6(super().forward(_relu6(images)))
+        (kernel, _), (stride, _) = self.kernel_size, self.stride
+        height, width = images.shape[-2:]
+        weight_TC = rearrange(self.weight, 'c 1 h w -> (h w) c').contiguous()
+        images = images.movedim(1, -1).contiguous()
+        return depthwise.depthwise_relu6(
+            images, weight_TC, self.bias, stride, _same_padding(height, kernel, stride) // 2,
+            _same_padding(width, kernel, stride) // 2, -(-height // stride),
+            -(-width // stride)).movedim(-1, 1)
+
+
 class Pointwise(nn.Linear):
     """A 1 x 1 convolution as a matrix product, which is faster on a CPU in channels-last order."""
 
@@ -73,14 +96,14 @@ class InvertedResidual(nn.Module):
         super().__init__()
         middle = inputs * expand
         self.expand = Pointwise(inputs, middle) if expand != 1 else None
-        self.depthwise = SameConv2d(middle, middle, kernel, stride, groups=middle)
+        self.depthwise = Filter(middle, kernel, stride)
         self.project = Pointwise(middle, outputs)
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
-        hidden = images if self.expand is None else _relu6(self.expand(images))
-        hidden = self.project(_relu6(self.depthwise(hidden)))
+        hidden = images if self.expand is None else self.expand(images)
+        hidden = self.project(self.depthwise(hidden))
         return images + hidden if self.residual else hidden
 
 
@@ -118,7 +141,7 @@ class EfficientNetLite0(nn.Module):
         :return: one (B, C, H / stride, W / stride) for each of `strides`.
         """
         images = images.contiguous(memory_format=torch.channels_last)
-        hidden, maps = _relu6(self.stem(images)), {}
+        hidden, maps = self.stem(images), {}  # the first filter activates it
         for depth, stage in enumerate(self.stages, 1):
             hidden = stage(hidden)
             if depth in modulation:

@@ -1,0 +1,78 @@
+"""
+A depthwise convolution between two ReLU6, as one operation where a GPU can.
+
+Shape letters: N image, H W row and column, C channel, T tap of the filter (row by row).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from math import isqrt
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# the kernels' compiler, which comes with PyTorch for CUDA
+_COMPILER = importlib.util.find_spec('triton') is not None
+
+
+def is_fused_on(device: torch.device) -> bool:
+    """Return whether :func:`depthwise_relu6` is how tensors of a device are to be filtered."""
+    return device.type == 'cuda' and _COMPILER
+
+
+@torch.library.custom_op('ros2_lstm_policy::depthwise_relu6', mutates_args=())
+def depthwise_relu6(inputs_NHWC: Tensor, weight_TC: Tensor, bias_C: Tensor, stride: int,
+                    above: int, left: int, height: int, width: int) -> Tensor:
+    """
+    Return relu6(filter(relu6(inputs)) + bias), (N, height, width, C), differentiable.
+
+    :param inputs_NHWC: contiguous.
+    :param weight_TC: of a square filter.
+    :param above: rows of zeros before the first one; `left`, columns. What lies behind the last
+        one is zero as well.
+    """
+    from ros2_lstm_policy.model.backbones import depthwise_kernels
+    return depthwise_kernels.forward(inputs_NHWC, weight_TC, bias_C, isqrt(len(weight_TC)), stride,
+                                     (above, left), (height, width))
+
+
+@torch.library.custom_op('ros2_lstm_policy::depthwise_relu6_backward', mutates_args=())
+def _gradients(gradient_NHWC: Tensor, outputs_NHWC: Tensor, inputs_NHWC: Tensor,
+               weight_TC: Tensor, stride: int, above: int,
+               left: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return those of inputs, weight and bias; the last two in float32."""
+    from ros2_lstm_policy.model.backbones import depthwise_kernels
+    return depthwise_kernels.backward(gradient_NHWC.contiguous(), outputs_NHWC, inputs_NHWC,
+                                      weight_TC, isqrt(len(weight_TC)), stride, (above, left))
+
+
+@depthwise_relu6.register_fake
+def _(inputs_NHWC: Tensor, weight_TC: Tensor, bias_C: Tensor, stride: int, above: int, left: int,
+      height: int, width: int) -> Tensor:
+    return inputs_NHWC.new_empty(len(inputs_NHWC), height, width, inputs_NHWC.shape[-1])
+
+
+@_gradients.register_fake
+def _(gradient_NHWC: Tensor, outputs_NHWC: Tensor, inputs_NHWC: Tensor, weight_TC: Tensor,
+      stride: int, above: int, left: int) -> tuple[Tensor, Tensor, Tensor]:
+    return (torch.empty_like(inputs_NHWC),
+            torch.empty_like(weight_TC, dtype=torch.float32),
+            weight_TC.new_empty(weight_TC.shape[1], dtype=torch.float32))
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    images, weight, bias, stride, above, left, _, _ = inputs
+    ctx.save_for_backward(output, images, weight)
+    ctx.bias_dtype, ctx.place = bias.dtype, (stride, above, left)
+
+
+def _backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    output, images, weight = context.saved_tensors
+    found = _gradients(gradient, output, images, weight, *context.place)
+    return (found[0], found[1].to(weight.dtype), found[2].to(context.bias_dtype),
+            None, None, None, None, None)
+
+
+depthwise_relu6.register_autograd(_backward, setup_context=_keep)
