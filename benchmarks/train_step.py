@@ -3,7 +3,8 @@ A training step of ours against the reference's way, in one run, from the same w
 
 The reference's way (RoboVLMs): eager; fp32 weights under bf16 autocast; attention by explicit
 additive masks; the vocabulary projection and all hidden states computed at every step; each camera
-encoded by itself; every frame's text encoded again; AdamW as PyTorch has it by default. Ours: the
+encoded by itself; every frame's text encoded again; PyTorch's own convolutions; AdamW as PyTorch
+has it by default. Ours: the
 command's own objective and optimiser. Both see the same uint8 batches on the device; a step is
 forward, backward, clipping and the update. Windows of 8 steps, chunks of 10, two cameras.
 
@@ -28,7 +29,7 @@ from typing import Any, NamedTuple
 
 from einops import rearrange
 from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
-from ros2_lstm_policy.model.backbones import minilm
+from ros2_lstm_policy.model.backbones import depthwise, minilm
 from ros2_lstm_policy.model.backbones.base import EncodedText
 from ros2_lstm_policy.model.backbones.hugging_face import ASSETS
 from ros2_lstm_policy.model.losses import action_loss
@@ -293,7 +294,9 @@ def compare(name: str, make_policy: Callable[[bool], Policy],
     device = 'cpu' if options.smoke else 'cuda'
     base: Run | None = None
     ways = ['reference', 'ours'] + (['ours, compiled'] if options.compile else [])
+    fused = depthwise.is_fused_on
     for way in ways:
+        depthwise.is_fused_on = fused if way != 'reference' else lambda device: False
         policy = make_policy(way == 'reference').to(device)
         batch = make_batch(policy, batch_size, device)
         if way == 'reference':
