@@ -225,3 +225,17 @@ def test_an_instruction_is_encoded_alone_whatever_its_batch(backbone):
     together = text.states_BND[0][text.mask_BN[0]]
     assert (together - alone.states_BND[0]).abs().max() <= 1e-6
     assert isinstance(backbone.tokenize([SHORT]), TextTokens)
+
+
+@pytest.mark.parametrize('training', [False, True])
+def test_the_last_layer_gives_the_action_tokens_what_it_gives_among_all(training):
+    backbone = make_backbone(action_tokens=2, dropout=0.0).train(training)
+    images = make_images(make_cameras())
+    text = encode(backbone, [SHORT, LONG])
+    among_all = backbone.norm(backbone.context(images, text)[:, -2:])
+    alone = backbone(images, text)
+    torch.testing.assert_close(alone, among_all)
+    weights = [p for p in backbone.parameters() if p.requires_grad]
+    for one, other in zip(torch.autograd.grad(alone.square().sum(), weights, retain_graph=True),
+                          torch.autograd.grad(among_all.square().sum(), weights)):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

@@ -145,7 +145,7 @@ class CompactBackbone(nn.Module):
 
     def fuse(self, maps: Sequence[Sequence[Tensor]], text: EncodedText) -> Tensor:
         """Run the fusion transformer; return what comes out at the action tokens."""
-        return self.norm(self._mix(maps, text)[:, -len(self.action_tokens):])
+        return self.norm(self._mix(maps, text, last=len(self.action_tokens)))
 
     def context(self, images: Mapping[str, Tensor], text: EncodedText) -> Tensor:
         """Return all fused tokens (B, N, D), for the language losses."""
@@ -155,16 +155,18 @@ class CompactBackbone(nn.Module):
         """Return MiniLM's frozen word embeddings (V, 384)."""
         return self._words.embeddings()
 
-    def _mix(self, maps: Sequence[Sequence[Tensor]], text: EncodedText) -> Tensor:
-        """Run the fusion transformer on [image tokens, words, action tokens]."""
+    def _mix(self, maps: Sequence[Sequence[Tensor]], text: EncodedText,
+             last: int | None = None) -> Tensor:
+        """Run the fusion transformer on [image tokens, words, action tokens]; see FusionLayer."""
         seen = [self._tokens(camera, levels) for camera, levels in zip(self.cameras, maps)]
         action = repeat(self.action_tokens, 'n d -> b n d', b=len(text.mask_BN))
         tokens = torch.cat([*seen, text.states_BND.to(seen[0].dtype), action], dim=1)
         before = sum(part.shape[1] for part in seen)
         absent = nn.functional.pad(~text.mask_BN, (before, action.shape[1]), value=False)
-        for layer in self.fusion:
+        *layers, final = self.fusion
+        for layer in layers:
             tokens = layer(tokens, src_key_padding_mask=absent)
-        return tokens
+        return final(tokens, src_key_padding_mask=absent, last=last)
 
     def save_assets(self, directory: Path) -> None:
         """Write nothing: what is no weight comes from a package that the options name."""
@@ -177,6 +179,28 @@ class CompactBackbone(nn.Module):
         levels = [projection(rearrange(level, 'b c h w -> b (h w) c'))
                   for projection, level in zip(self.map_projections, maps)]
         return torch.cat(levels, dim=1) + self.map_positions[camera]
+
+
+class FusionLayer(nn.TransformerEncoderLayer):
+    """A layer that can run for its last tokens alone, where nothing else of it is used."""
+
+    def forward(self, src: Tensor, src_mask: Tensor | None = None,
+                src_key_padding_mask: Tensor | None = None, is_causal: bool = False,
+                last: int | None = None) -> Tensor:
+        """
+        Map tokens (B, N, D) to what comes out at the last ones (B, `last`, D).
+
+        :param src_key_padding_mask: (B, N), True for tokens that are absent.
+        :param last: how many; None for all.
+        """
+        if last is None:
+            return super().forward(src, src_mask, src_key_padding_mask, is_causal)
+        seen, out = self.norm1(src), src[:, -last:]
+        heard, _ = self.self_attn(seen[:, -last:], seen, seen, src_key_padding_mask,
+                                  need_weights=False)
+        out = out + self.dropout1(heard)
+        inner = self.dropout(self.activation(self.linear1(self.norm2(out))))
+        return out + self.dropout2(self.linear2(inner))
 
 
 class Film(nn.Module):
@@ -217,9 +241,9 @@ def create(options: Options, cameras: Sequence[CameraSpec],
     return backbone
 
 
-def _fusion_layer(options: Options) -> nn.TransformerEncoderLayer:
-    return nn.TransformerEncoderLayer(options.width, options.heads, options.feed_forward,
-                                      options.dropout, 'gelu', batch_first=True, norm_first=True)
+def _fusion_layer(options: Options) -> FusionLayer:
+    return FusionLayer(options.width, options.heads, options.feed_forward, options.dropout, 'gelu',
+                       batch_first=True, norm_first=True)
 
 
 def _places(camera: CameraSpec, strides: Sequence[int]) -> int:
