@@ -1,4 +1,8 @@
-"""The fused depthwise filter gives PyTorch's values and gradients, in Triton's interpreter."""
+"""
+The fused depthwise filter gives PyTorch's values and gradients.
+
+On the GPU where there is one, or else in Triton's interpreter.
+"""
 
 import itertools
 
@@ -7,13 +11,8 @@ from ros2_lstm_policy.model.backbones import depthwise
 from ros2_lstm_policy.model.backbones.efficientnet_lite import EfficientNetLite0, Filter
 import torch
 
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 SIZES = ((5, 6), (4, 3), (1, 1))  # odd and even, less than a filter, and nothing around it
-
-
-@pytest.fixture(autouse=True)
-def interpreted(monkeypatch):
-    """Run the kernels without a GPU."""
-    monkeypatch.setenv('TRITON_INTERPRET', '1')
 
 
 def make_filter(channels, kernel, stride):
@@ -22,11 +21,12 @@ def make_filter(channels, kernel, stride):
     made = Filter(channels, kernel, stride)
     torch.nn.init.normal_(made.weight)
     torch.nn.init.normal_(made.bias)
-    return made
+    return made.to(DEVICE)
 
 
 def both_ways(monkeypatch, work):
     """Return what `work` gives by PyTorch and by the kernels."""
+    monkeypatch.setattr(depthwise, 'is_fused_on', lambda device: False)
     plain = work()
     monkeypatch.setattr(depthwise, 'is_fused_on', lambda device: True)
     return plain, work()
@@ -37,11 +37,11 @@ def both_ways(monkeypatch, work):
 def test_values_and_gradients_are_those_of_the_convolution(monkeypatch, kernel, stride, height,
                                                            width):
     made = make_filter(36, kernel, stride)
-    images = (4 * torch.randn(2, 36, height, width)).requires_grad_()
+    images = (4 * torch.randn(2, 36, height, width, device=DEVICE)).requires_grad_()
 
     def work():
         out = made(images)
-        weights = torch.linspace(-1, 1, out.numel()).reshape(out.shape)
+        weights = torch.linspace(-1, 1, out.numel(), device=DEVICE).reshape(out.shape)
         return out, *torch.autograd.grad((out * weights).sum(), (images, *made.parameters()))
     plain, fused = both_ways(monkeypatch, work)
     assert plain[1].abs().max() > 0
@@ -51,9 +51,8 @@ def test_values_and_gradients_are_those_of_the_convolution(monkeypatch, kernel, 
 
 def test_half_precision_is_summed_in_full(monkeypatch):
     made = make_filter(32, 5, 1)
-    images = torch.randn(1, 32, 6, 7).bfloat16()
-    plain = made(images.float())
-    monkeypatch.setattr(depthwise, 'is_fused_on', lambda device: True)
+    images = torch.randn(1, 32, 6, 7, device=DEVICE).bfloat16()
+    plain, _ = both_ways(monkeypatch, lambda: made(images.float()))
     fused = made(images)
     assert fused.dtype == torch.bfloat16
     one_rounding = 2 ** -7  # the interpreter cuts off, a GPU rounds
@@ -65,7 +64,7 @@ def test_a_loss_that_is_not_finite_does_not_hide_behind_the_activation(monkeypat
     made = make_filter(32, 3, 1)
     with torch.no_grad():
         made.bias[3] = float('nan')
-    images = torch.randn(1, 32, 4, 4)
+    images = torch.randn(1, 32, 4, 4, device=DEVICE)
     plain, fused = both_ways(monkeypatch, lambda: made(images))
     assert plain[:, 3].isnan().all()
     torch.testing.assert_close(fused, plain, equal_nan=True)
@@ -73,8 +72,8 @@ def test_a_loss_that_is_not_finite_does_not_hide_behind_the_activation(monkeypat
 
 def test_the_network_is_the_same_and_compiles_as_one_graph(monkeypatch):
     torch.manual_seed(0)
-    network = EfficientNetLite0((8,)).eval()
-    images = torch.randn(1, 3, 16, 24)
+    network = EfficientNetLite0((8,)).eval().to(DEVICE)
+    images = torch.randn(1, 3, 16, 24, device=DEVICE)
     plain, fused = both_ways(monkeypatch, lambda: network(images, {}))
     compiled = torch.compile(network, backend='aot_eager', fullgraph=True)(images, {})
     for wanted, *found in zip(plain, fused, compiled):

@@ -46,17 +46,20 @@ _BATCH_NORM_EPSILON = 1e-3
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution padded as TensorFlow's SAME: the odd pixel goes to the right and bottom."""
+    """
+    A convolution padded as TensorFlow's SAME: the odd pixel goes to the right and bottom.
+
+    Convolutions pad both sides alike, and padding images costs a copy of them; so where the
+    padding is odd the filter gets a row and column of zeros at its beginning instead.
+    """
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C', ceil(H / stride), ceil(W / stride))."""
         pad_h, pad_w = (_same_padding(size, kernel, stride) for size, kernel, stride
                         in zip(images.shape[-2:], self.kernel_size, self.stride))
-        if pad_h % 2 == 0 and pad_w % 2 == 0:
-            return F.conv2d(images, self.weight, self.bias, self.stride,
-                            (pad_h // 2, pad_w // 2), 1, self.groups)
-        images = F.pad(images, (pad_w // 2, pad_w - pad_w // 2, pad_h // 2, pad_h - pad_h // 2))
-        return F.conv2d(images, self.weight, self.bias, self.stride, 0, 1, self.groups)
+        weight = F.pad(self.weight, (pad_w % 2, 0, pad_h % 2, 0))
+        padding = -(-pad_h // 2), -(-pad_w // 2)
+        return F.conv2d(images, weight, self.bias, self.stride, padding, 1, self.groups)
 
 
 class Filter(SameConv2d):
