@@ -34,11 +34,14 @@ def prepare() -> None:
     Import the simulator without its prompts, log files and warnings.
 
     `MUJOCO_GL` is respected and is 'osmesa' (software, no display needed) where it is not set.
+    Software renders on the caller's thread unless `LP_NUM_THREADS` says otherwise: between the
+    threads of several processes on few cores a small image is waited for longer than it is drawn.
 
     :raises SimulatorMissingError: where a part cannot be imported.
     """
     prepare_tasks()
     os.environ.setdefault('MUJOCO_GL', 'osmesa')
+    os.environ.setdefault('LP_NUM_THREADS', '0')
     if os.environ['MUJOCO_GL'] in ('egl', 'osmesa'):
         os.environ.setdefault('PYOPENGL_PLATFORM', os.environ['MUJOCO_GL'])
     try:
