@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,6 +80,13 @@ def test_both_cameras_show_real_frames_that_change_when_the_robot_moves(robot: S
         changes = [np.abs(a.astype(int) - b).mean() for a, b in itertools.pairwise(images)]
         assert min(changes) > 0.3, f'{camera} stands still: {changes}'
         assert max(changes) < 60, f'{camera} shows noise: {changes}'
+
+
+def test_software_renders_on_the_simulators_own_thread(robot: SimRobot) -> None:
+    """Its helpers were waited for up to two seconds on two cores: real time was lost."""
+    robot.reset(EPISODE)
+    threads = [path.read_text().strip() for path in Path('/proc/self/task').glob('*/comm')]
+    assert threads and not [name for name in threads if name.startswith('llvmpipe')]
 
 
 def test_images_are_upright(robot: SimRobot) -> None:
