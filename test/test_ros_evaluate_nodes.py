@@ -12,6 +12,7 @@ from ros2_lstm_policy.ros.evaluate_nodes import Ending, Pair
 from ros2_lstm_policy.sim import benchmarks
 
 ACTIONS = np.arange(21.0).reshape(3, 7)
+CONFIG = Path(__file__).parents[1] / 'config' / 'evaluate.yaml'
 
 
 def pair(by_actor: Ending) -> Pair:
@@ -68,3 +69,13 @@ def test_parameters_that_contradict_each_other_name_no_episode(changes, complain
     """One of them would have no effect, or the goal no sense."""
     with pytest.raises(ValueError, match=complaint):
         sim_settings.episode(sim_settings.SimSettings(**changes))
+
+
+def test_the_table_is_kept_and_a_difference_is_a_failure(monkeypatch, tmp_path, capsys):
+    alike, other = pair(Ending(True, ACTIONS)), pair(Ending(True, ACTIONS + 1.0))
+    for pairs, status in (([alike], 0), ([alike, other], 1)):
+        monkeypatch.setattr(evaluate_nodes, 'run', lambda settings, pairs=pairs: iter(pairs))
+        assert evaluate_nodes.main(['--config', str(CONFIG), f'output={tmp_path}']) == status
+        kept = (tmp_path / evaluate_nodes.REPORT).read_text()
+        assert f'1 of {len(pairs)} episodes went alike' in kept
+        assert kept in capsys.readouterr().out

@@ -28,6 +28,7 @@ from ros2_lstm_policy.sim.tasks import SimEpisode
 from ros2_lstm_policy.types import Action
 from tqdm import tqdm
 
+REPORT = 'nodes.md'
 TOLERANCE = 1e-6  # m, rad: commands are the actor's float32 values in float64 messages
 
 
@@ -153,7 +154,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, SimulatorMissingError, DemoError, ChildError) as error:
         print(f'evaluate_nodes: {error}', file=sys.stderr)
         return 1
-    print(table(pairs))
+    written = table(pairs)
+    (settings.output / REPORT).write_text(written + '\n')
+    print(written)
     return 0 if all(pair.is_same for pair in pairs) else 1
 
 
