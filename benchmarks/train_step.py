@@ -4,9 +4,9 @@ A training step of ours against the reference's way, in one run, from the same w
 The reference's way (RoboVLMs): eager; fp32 weights under bf16 autocast; attention by explicit
 additive masks; the vocabulary projection and all hidden states computed at every step; each camera
 encoded by itself; every frame's text encoded again; PyTorch's own convolutions; AdamW as PyTorch
-has it by default. Ours: the
-command's own objective and optimiser. Both see the same uint8 batches on the device; a step is
-forward, backward, clipping and the update. Windows of 8 steps, chunks of 10, two cameras.
+has it by default. Ours: the command's own objective and optimiser. Both see the same uint8 batches
+on the device; a step is forward, backward, clipping and the update. Windows of 8 steps, chunks of
+10, two cameras.
 
     PYTHONPATH=. python benchmarks/train_step.py                # about a minute on one H200
     PYTHONPATH=. python benchmarks/train_step.py --smoke        # tiny networks on the CPU

@@ -80,3 +80,10 @@ def test_the_network_is_the_same_and_compiles_as_one_graph(monkeypatch):
         assert wanted.abs().max() > 0
         for one in found:
             torch.testing.assert_close(one, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_where_a_filter_runs_does_not_break_a_compiled_graph():
+    made = make_filter(32, 3, 2)
+    images = torch.randn(1, 32, 6, 8, device=DEVICE)
+    compiled = torch.compile(made, backend='aot_eager', fullgraph=True)
+    torch.testing.assert_close(compiled(images), made(images), rtol=1e-4, atol=1e-6)

@@ -13,13 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# the kernels' compiler, which comes with PyTorch for CUDA
+# the kernels' compiler, which comes with PyTorch for CUDA, and what it compiles for
 _COMPILER = importlib.util.find_spec('triton') is not None
+_LEAST_CAPABILITY = (8, 0)
 
 
+@torch.compiler.assume_constant_result
 def is_fused_on(device: torch.device) -> bool:
     """Return whether :func:`depthwise_relu6` is how tensors of a device are to be filtered."""
-    return device.type == 'cuda' and _COMPILER
+    return (device.type == 'cuda' and _COMPILER
+            and torch.cuda.get_device_capability(device) >= _LEAST_CAPABILITY)
 
 
 @torch.library.custom_op('ros2_lstm_policy::depthwise_relu6', mutates_args=())
