@@ -51,7 +51,6 @@ class Commander:
         self._instruction = instruction.strip()
         # Frames may come faster than the policy's period; its deltas cover one period each.
         self._cadence = Cadence(round(limits.period_s * _NS))
-        self._last_set: int | None = None
         self._last_submitted: int | None = None
         self.restarts, self.slowed = 0, 0
         self._seen_ticks = -1
@@ -87,7 +86,6 @@ class Commander:
         if stamp_ns is None:
             return
         if self._cadence.takes(stamp_ns):
-            self._last_set = stamp_ns
             self.tick()
 
     def tick(self, late_ns: int = 0) -> None:
@@ -102,7 +100,8 @@ class Commander:
         with self.worker.lock:
             self._give_up_what_is_overdue(now_ns)
             if isinstance(sampled, Missing):
-                stamp_ns = now_ns if self._last_set is None else self._last_set
+                last_ns = self._cadence.last_ns
+                stamp_ns = now_ns if last_ns is None else last_ns
                 self._hold(self._inputs.explain(sampled.reasons), stamp_ns)
                 return
             refusal = self._check_instruction()
@@ -121,7 +120,7 @@ class Commander:
             dropped = self.worker.reset()
             self._inputs.sampler.reset()
             self._gripper.reset()
-            self._last_set = self._last_submitted = None
+            self._last_submitted = None
             self._cadence.reset()
             self._begun_ns = self._now_ns()
             for stamp_ns in [job.observation.stamp_ns for job in dropped] or [self._begun_ns]:

@@ -14,6 +14,7 @@ class Cadence:
     own rate jitter, and a set that follows a late one early is as much a step as any other.
 
     :param period_ns: control period.
+    :ivar last_ns: stamp of the last set that was taken, None before the first.
     """
 
     def __init__(self, period_ns: int) -> None:
@@ -24,7 +25,7 @@ class Cadence:
 
     def reset(self) -> None:
         """Begin anew: the next set is due, and those after it follow from it."""
-        self._last_ns: int | None = None
+        self.last_ns: int | None = None
         self._next_ns = 0
 
     def takes(self, stamp_ns: int) -> bool:
@@ -33,11 +34,11 @@ class Cadence:
 
         A stamp before the last one means that the cameras' clock jumped back: it is due.
         """
-        jumped_back = self._last_ns is not None and stamp_ns < self._last_ns
-        if self._last_ns is None or jumped_back or stamp_ns > self._next_ns + self._late_ns:
+        jumped_back = self.last_ns is not None and stamp_ns < self.last_ns
+        if self.last_ns is None or jumped_back or stamp_ns > self._next_ns + self._late_ns:
             self._next_ns = stamp_ns
-        elif stamp_ns == self._last_ns or stamp_ns < self._next_ns - self._early_ns:
+        elif stamp_ns == self.last_ns or stamp_ns < self._next_ns - self._early_ns:
             return False
-        self._last_ns = stamp_ns
+        self.last_ns = stamp_ns
         self._next_ns += self._period_ns
         return True
