@@ -11,25 +11,26 @@ memory's rate.
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Callable
+from math import prod
 from typing import NamedTuple
 
-from ros2_lstm_policy.model.backbones import depthwise, efficientnet_lite
-from ros2_lstm_policy.model.backbones.efficientnet_lite import Filter
+from ros2_lstm_policy.model.backbones import depthwise
+from ros2_lstm_policy.model.backbones.efficientnet_lite import EfficientNetLite0, Filter
 import torch
-from torch import Tensor
+from torch import nn, Tensor
 from triton.testing import do_bench
 
 
 class Layer(NamedTuple):
-    """Filters of one kind: how often the network has them, and what comes in."""
+    """Filters of one kind: channels, filter and stride; what comes in and out, (H, W)."""
 
-    repeats: int
     channels: int
     kernel: int
     stride: int
-    height: int
-    width: int
+    inside: tuple[int, ...]
+    outside: tuple[int, ...]
 
 
 class Timing(NamedTuple):
@@ -39,18 +40,21 @@ class Timing(NamedTuple):
     both_ms: float
 
 
-def layers(height: int, width: int) -> list[Layer]:
-    """Return the network's filters for images of a size."""
-    found: dict[Layer, int] = {}
-    size, channels = (-(-height // 2), -(-width // 2)), efficientnet_lite.STEM_CHANNELS
-    for stage in efficientnet_lite.STAGES:
-        for block in range(stage.repeats):
-            stride = stage.stride if block == 0 else 1
-            layer = Layer(0, channels * stage.expand, stage.kernel, stride, *size)
-            found[layer] = found.get(layer, 0) + 1
-            size = (-(-size[0] // stride), -(-size[1] // stride))
-            channels = stage.channels
-    return [layer._replace(repeats=count) for layer, count in found.items()]
+def layers(height: int, width: int) -> Counter[Layer]:
+    """Return the network's filters for images of a size, and how often it has each."""
+    found: Counter[Layer] = Counter()
+
+    def note(filter_: nn.Module, images: tuple[Tensor], out: Tensor) -> None:
+        assert isinstance(filter_, Filter)
+        found[Layer(filter_.in_channels, filter_.kernel_size[0], filter_.stride[0],
+                    tuple(images[0].shape[-2:]), tuple(out.shape[-2:]))] += 1
+    network = EfficientNetLite0((32,))
+    for module in network.modules():
+        if isinstance(module, Filter):
+            module.register_forward_hook(note)
+    with torch.no_grad():
+        network(torch.zeros(1, 3, height, width), {})
+    return found
 
 
 def timed(filter_: Filter, images: Tensor) -> tuple[Timing, list[Tensor]]:
@@ -73,9 +77,7 @@ def _ms(work: Callable[[], object]) -> float:
 
 def limit_ms(layer: Layer, images: int, bytes_per_s: float) -> float:
     """Return how long both passes' tensors take: four of the inputs, five of the outputs."""
-    inside = layer.height * layer.width
-    outside = -(-layer.height // layer.stride) * -(-layer.width // layer.stride)
-    values = images * layer.channels * (4 * inside + 5 * outside)
+    values = images * layer.channels * (4 * prod(layer.inside) + 5 * prod(layer.outside))
     return 1e3 * 2 * values / bytes_per_s
 
 
@@ -88,15 +90,18 @@ def main() -> None:
     parser.add_argument('--gigabytes-per-s', type=float, default=4300.0,
                         help="of the device's memory; the default was measured on an H200")
     options = parser.parse_args()
+    if not torch.cuda.is_available() or not depthwise.is_fused_on(torch.device('cuda')):
+        parser.error('there is no GPU that the fused filters run on; they need an NVIDIA GPU of '
+                     'compute capability 8.0 or more, and PyTorch for CUDA')
     fused = depthwise.is_fused_on
     print(f'{torch.cuda.get_device_name()}, torch {torch.__version__}, {options.images} images\n\n'
           '| filters | channels | kernel | stride | in | cuDNN ms | of it forward | ours ms | '
           'of it forward | ratio | limit ms | relative difference |\n' + '|---' * 12 + '|')
     sums = [0.0] * 3
-    for layer in layers(*options.size):
+    for layer, repeats in layers(*options.size).items():
         torch.manual_seed(0)
         made = Filter(layer.channels, layer.kernel, layer.stride).cuda().bfloat16()
-        images = (2 * torch.randn(options.images, layer.channels, layer.height, layer.width,
+        images = (2 * torch.randn(options.images, layer.channels, *layer.inside,
                                   device='cuda', dtype=torch.bfloat16)).contiguous(
             memory_format=torch.channels_last).requires_grad_()
         depthwise.is_fused_on = lambda device: False
@@ -106,9 +111,10 @@ def main() -> None:
         apart = max(float((a - b).norm() / b.norm()) for a, b in zip(found, wanted))
         limit = limit_ms(layer, options.images, 1e9 * options.gigabytes_per_s)
         for i, ms in enumerate((theirs.both_ms, ours.both_ms, limit)):
-            sums[i] += layer.repeats * ms
-        print(f'| {layer.repeats} | {layer.channels} | {layer.kernel} | {layer.stride} | '
-              f'{layer.height} x {layer.width} | {theirs.both_ms:.2f} | {theirs.forward_ms:.2f} | '
+            sums[i] += repeats * ms
+        height, width = layer.inside
+        print(f'| {repeats} | {layer.channels} | {layer.kernel} | {layer.stride} | '
+              f'{height} x {width} | {theirs.both_ms:.2f} | {theirs.forward_ms:.2f} | '
               f'{ours.both_ms:.2f} | {ours.forward_ms:.2f} | '
               f'{theirs.both_ms / ours.both_ms:.2f} | {limit:.2f} | {apart:.1e} |', flush=True)
     print(f'| all | | | | | {sums[0]:.2f} | | {sums[1]:.2f} | | {sums[0] / sums[1]:.2f} | '

@@ -55,7 +55,7 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C', ceil(H / stride), ceil(W / stride))."""
-        pad_h, pad_w = (_same_padding(size, kernel, stride) for size, kernel, stride
+        pad_h, pad_w = (depthwise.same_padding(size, kernel, stride) for size, kernel, stride
                         in zip(images.shape[-2:], self.kernel_size, self.stride))
         weight = F.pad(self.weight, (pad_w % 2, 0, pad_h % 2, 0))
         padding = -(-pad_h // 2), -(-pad_w // 2)
@@ -73,14 +73,10 @@ class Filter(SameConv2d):
         """Map (B, C, H, W), not yet activated, to (B, C, H / stride, W / stride), activated."""
         if not depthwise.is_fused_on(images.device):
             return _relu6(super().forward(_relu6(images)))
-        (kernel, _), (stride, _) = self.kernel_size, self.stride
-        height, width = images.shape[-2:]
         weight_TC = rearrange(self.weight, 'c 1 h w -> (h w) c').contiguous()
         images = images.movedim(1, -1).contiguous()
-        return depthwise.depthwise_relu6(
-            images, weight_TC, self.bias, stride, _same_padding(height, kernel, stride) // 2,
-            _same_padding(width, kernel, stride) // 2, -(-height // stride),
-            -(-width // stride)).movedim(-1, 1)
+        return depthwise.depthwise_relu6(images, weight_TC, self.bias,
+                                         self.stride[0]).movedim(-1, 1)
 
 
 class Pointwise(nn.Linear):
@@ -199,7 +195,3 @@ def _fold(weights: Mapping[str, Tensor], convolution: str, norm: str,
 def _relu6(images: Tensor) -> Tensor:
     # in place on a view, autograd would copy the whole gradient in the backward pass
     return F.relu6(images, inplace=not torch.is_grad_enabled())
-
-
-def _same_padding(size: int, kernel: int, stride: int) -> int:
-    return max((-(-size // stride) - 1) * stride + kernel - size, 0)
