@@ -226,18 +226,18 @@ def compact_reference(policy: Policy) -> Callable[..., Tensor]:
 
 
 def additive(backbone: Any) -> Any:
-    """Return the backbone; its fusion gets floats to add where it has True for absent words."""
+    """Return the backbone; its fusion gets floats to add where it has False for absent tokens."""
     if not hasattr(backbone, 'is_additive'):
         backbone.is_additive = True
         for layer in backbone.fusion:
-            layer.register_forward_pre_hook(_float_mask, with_kwargs=True)
+            layer._attend = functools.partial(_attend_adding, layer._attend)
     return backbone
 
 
-def _float_mask(_: nn.Module, arguments: Any, named: dict[str, Any]) -> Any:
-    absent = named['src_key_padding_mask']
-    added = torch.zeros_like(absent, dtype=torch.float32).masked_fill(absent, float('-inf'))
-    return arguments, named | {'src_key_padding_mask': added}
+def _attend_adding(attend: Callable[..., Tensor], tokens_BND: Tensor, present_BN: Tensor,
+                   count: int) -> Tensor:
+    added = torch.zeros_like(present_BN, dtype=torch.float32)
+    return attend(tokens_BND, added.masked_fill(~present_BN, float('-inf')), count)
 
 
 @contextmanager
