@@ -120,7 +120,7 @@ def test_without_history_a_policy_forgets_each_frame():
 
 @pytest.mark.parametrize(('override', 'complaint'), [
     ('history=window:0', "history: expected 'window:N'"),
-    ('benchmark=z', "'z' is no LIBERO suite"),
+    ('benchmark=z', "'z' is no LIBERO suite"), ('benchmark=z', 'c, validation-a, validation-b'),
     ('checkpoint=null', 'needs a checkpoint'),
     ('checkpoint=/nowhere', '/nowhere'),
     ('every=0', 'at least 1'),

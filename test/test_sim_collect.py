@@ -118,6 +118,7 @@ def test_a_folder_keeps_to_the_settings_that_it_was_begun_with(tmp_path):
 
 @pytest.mark.parametrize(('text', 'complaint'), [
     ('output: x\nepisodes: {a: 0}\n', 'at least one is positive'),
+    ('output: x\nepisodes: {a: 1, b: 2, first: 899999}\n', 'for validation'),
     ('output: x\nepisodes: {b: 1}\nperturbation: {share: 2}\n', 'share must be in'),
     ('output: x\nepisodes: {b: 1}\nprocesses: 0\n', 'at least 1'),
     ('output: x\nepisodes: {d: 1}\n', "unknown key 'd'")])

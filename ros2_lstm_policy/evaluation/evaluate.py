@@ -32,7 +32,8 @@ class EvaluateConfig:
     What to measure.
 
     :param output: folder of the results.
-    :param benchmark: 'a', 'b', 'c', or a LIBERO suite such as 'libero_goal'.
+    :param benchmark: 'a', 'b', 'c', 'validation-a', 'validation-b', 'validation-c', or a LIBERO
+        suite such as 'libero_goal'.
     :param actor: who acts.
     :param checkpoint: the policy's directory.
     :param control: what is said instead of the truth.

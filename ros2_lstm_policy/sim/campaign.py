@@ -44,10 +44,11 @@ class EpisodeCounts:
     first: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse negative counts, and none at all."""
+        """Refuse negative counts, none at all, and episodes that are validation's."""
         if min(self.a, self.b, self.c, self.first) < 0 or not self.a + self.b + self.c:
             raise ValueError('expected a, b and c of which at least one is positive, found '
                              f'{self.a}, {self.b} and {self.c}, first {self.first}')
+        benchmarks.check_training(self.first + max(self.a, self.b, self.c) - 1)
 
     def episodes(self) -> list[SimEpisode]:
         """Return the episodes."""
