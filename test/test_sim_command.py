@@ -6,7 +6,6 @@ from types import ModuleType
 
 import pytest
 from ros2_lstm_policy.sim import collect, dagger
-from ros2_lstm_policy.sim.command import guarded
 
 CONFIGS = Path(__file__).parents[1] / 'config'
 
@@ -32,10 +31,12 @@ def test_what_ends_a_command_early_is_one_line_under_its_name(
     assert complaint in line
 
 
-def test_an_error_of_the_program_keeps_its_traceback() -> None:
+def test_an_error_of_the_program_keeps_its_traceback(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what a user can mend is told in one line."""
-    def work() -> None:
+    def work(_: object) -> None:
         raise TypeError('a bug')
 
+    monkeypatch.setattr(collect, 'collect', work)
     with pytest.raises(TypeError, match='a bug'):
-        guarded('collect', work)
+        collect.main(['--config', str(CONFIGS / 'collect.yaml'), f'output={tmp_path}'])
