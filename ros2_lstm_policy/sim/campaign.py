@@ -8,6 +8,7 @@ or not, and the settings that it was begun with.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 import json
@@ -77,8 +78,9 @@ def record_all(output: Path, episodes: Sequence[SimEpisode], settings: Mapping[s
     known = {outcome.name for outcome in done}
     rest = [episode for episode in episodes if bag_name(episode) not in known]
     with open(output / OUTCOMES, 'a') as lines, \
-            tqdm(total=len(episodes), initial=len(episodes) - len(rest), unit='episode') as bar:
-        for outcome in fleet.run(rest, make_worker, processes):
+            tqdm(total=len(episodes), initial=len(episodes) - len(rest), unit='episode') as bar, \
+            contextlib.closing(fleet.run(rest, make_worker, processes)) as found:
+        for outcome in found:
             lines.write(json.dumps(dataclasses.asdict(outcome)) + '\n')
             lines.flush()
             done.append(outcome)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor
 import sys
 from typing import TypeVar
 
 from ros2_lstm_policy import config
+from ros2_lstm_policy.data.crew import MemberLost
 from ros2_lstm_policy.sim.backend import SimulatorMissingError
 
 T = TypeVar('T')
@@ -29,9 +29,9 @@ def run(name: str, cls: type[T], work: Callable[[T], str], argv: Sequence[str] |
         print(work(config.from_command_line(cls, argv, description, example)))
     except (ValueError, SimulatorMissingError) as error:
         return _tell(name, str(error), FAILED)
-    except BrokenExecutor:
-        return _tell(name, 'a process was ended from outside, mostly for lack of memory: each '
-                     'takes about 3 GB; the same command with fewer processes goes on', FAILED)
+    except MemberLost as error:
+        return _tell(name, f'{error}; each process takes about 3 GB, and the same command with '
+                     'fewer processes goes on', FAILED)
     except KeyboardInterrupt:
         return _tell(name, 'interrupted; the same command goes on', INTERRUPTED)
     return 0
