@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ros2_lstm_policy import config
-from ros2_lstm_policy.data.rosbag.writer import set_aside_unfinished
+from ros2_lstm_policy.data.rosbag.writer import set_aside, set_aside_unfinished
 from ros2_lstm_policy.sim import benchmarks, fleet
 from ros2_lstm_policy.sim.demonstration import Outcome
 from ros2_lstm_policy.sim.tasks import SimEpisode
@@ -77,6 +77,9 @@ def record_all(output: Path, episodes: Sequence[SimEpisode], settings: Mapping[s
     done = read_outcomes(output)
     known = {outcome.name for outcome in done}
     rest = [episode for episode in episodes if bag_name(episode) not in known]
+    for bag in (output / bag_name(episode) for episode in rest):
+        if bag.exists():  # all was ended between the bag and its line
+            set_aside(output, bag)
     with open(output / OUTCOMES, 'a') as lines, \
             tqdm(total=len(episodes), initial=len(episodes) - len(rest), unit='episode') as bar, \
             contextlib.closing(fleet.run(rest, make_worker, processes)) as found:
