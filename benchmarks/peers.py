@@ -83,7 +83,8 @@ def _evaluate_options(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=_evaluate)
     command.add_argument('--policy-dir', type=Path, required=True, help='what train wrote')
     command.add_argument('--output', type=Path, required=True)
-    command.add_argument('--benchmark', default='b', help='a, b, c, or a LIBERO suite')
+    command.add_argument('--benchmark', default='b',
+                         help='a, b, c, validation-a, -b, -c, or a LIBERO suite')
     command.add_argument('--execute', choices=('chunk', 'ensemble'), default='chunk',
                          help="carry out whole chunks, or (ACT) average them: the paper's way")
     command.add_argument('--every', type=int, default=1, help='run each how-many-th episode')

@@ -38,17 +38,21 @@ def load(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
     return parse(cls, values, str(path))
 
 
-def command_line(description: str, example: str) -> argparse.ArgumentParser:
+def from_command_line(cls: type[T], argv: Sequence[str] | None, description: str,
+                      example: str) -> T:
     """
-    Return the parser of a command that takes a YAML file (`config`) and changes (`overrides`).
+    Read the settings of a command that takes a YAML file and changes to it.
 
+    :param argv: None for what the process was started with.
     :param example: one change, for the help text.
+    :raises ConfigError: as :func:`load`.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('--config', type=Path, required=True, help='YAML file, see config/')
     parser.add_argument('overrides', nargs='*', metavar='key=value',
                         help=f'changes to it, such as {example}')
-    return parser
+    arguments = parser.parse_args(argv)
+    return load(cls, arguments.config, arguments.overrides)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from data_recordings import manifest, write_bag
 import numpy as np
 import pytest
 from ros2_lstm_policy.data.build import open_store, StoreRequest
-from ros2_lstm_policy.data.crew import in_order, MemberLost
+from ros2_lstm_policy.data.crew import as_they_come, in_order, MemberLost
 from ros2_lstm_policy.data.problems import Problem, RecordingError
 from ros2_lstm_policy.data.sources import SourceSpec
 
@@ -24,6 +24,15 @@ def slowly_doubled(number):
     """Let early tasks end last."""
     time.sleep(0.2 if number == 0 else 0)
     return 2 * number, os.getpid()
+
+
+def first_after_the_last(task):
+    """End the first task when the last one has begun."""
+    folder, number = task
+    (folder / str(number)).touch()
+    if number == 0:
+        until((folder / '5').exists)
+    return number, os.getpid()
 
 
 def fails_at_three(number):
@@ -38,6 +47,17 @@ def dies_at_three(number):
     if number == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return number
+
+
+def tidies_up(folder):
+    """Say that it began, wait for ever whatever happens once, and say that it ended."""
+    try:
+        (folder / f'began_{os.getpid()}').touch()
+        with contextlib.suppress(BaseException):
+            time.sleep(1e6)
+        time.sleep(1e6)
+    finally:
+        (folder / f'ended_{os.getpid()}').touch()
 
 
 @dataclass(frozen=True)
@@ -72,6 +92,12 @@ class Endless(StoreRequest):
 def builds_for_ever(folder):
     """Build a store of them."""
     open_store(Endless((SourceSpec(folder),), manifest().cameras), folder / 'cache', 2)
+
+
+def waits_for_two(folder):
+    """Wait for two processes that never answer."""
+    with contextlib.closing(as_they_come(tidies_up, [[folder], [folder]], 2, named)) as answers:
+        next(answers)
 
 
 def here(code, **options):
@@ -130,6 +156,27 @@ def test_processes_end_where_the_results_are_left():
         with contextlib.closing(in_order(slowly_doubled, range(100), 2, named)) as answers:
             return next(answers)[1]
     assert gone(reads_one())
+
+
+def test_a_chunk_is_of_one_process_and_results_come_when_they_are_there(tmp_path):
+    """The first task ends after others have; all of its chunk wait for it."""
+    chunks = [[(tmp_path, n) for n in chunk] for chunk in ([0, 1, 2], [3], [4, 5])]
+    answers = list(as_they_come(first_after_the_last, chunks, 2, named))
+    order, by = [number for number, _ in answers], dict(answers)
+    assert sorted(order) == list(range(6))
+    assert order.index(3) < order.index(4) < order.index(0) < order.index(1) < order.index(2)
+    assert by[0] == by[1] == by[2] != by[3] == by[4] == by[5]
+
+
+def test_what_is_under_way_cleans_up_where_the_results_are_left(tmp_path):
+    """A half-written file must not be what an interruption leaves."""
+    parent = here(f't.waits_for_two(t.Path({str(tmp_path)!r}))', stderr=subprocess.PIPE,
+                  start_new_session=True)
+    until(lambda: len(list(tmp_path.glob('began_*'))) == 2)
+    os.killpg(parent.pid, signal.SIGINT)
+    _, said = parent.communicate(timeout=60)
+    assert said.count('Traceback') == 1, said
+    assert len(list(tmp_path.glob('ended_*'))) == 2
 
 
 def test_processes_end_with_a_parent_that_is_killed():

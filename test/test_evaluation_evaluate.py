@@ -1,12 +1,12 @@
 """The command `evaluate`: resumable, strict, and the same whoever runs it."""
 
-from concurrent.futures.process import BrokenProcessPool
 import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ros2_lstm_policy.data.crew import MemberLost
 from ros2_lstm_policy.evaluation import actors, evaluate, runs
 from ros2_lstm_policy.evaluation.evaluate import EvaluateConfig
 from ros2_lstm_policy.model.policy import DecoderConfig
@@ -48,7 +48,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(tmp_path):
 
 @pytest.mark.parametrize(('ending', 'status', 'complaint'), [
     (KeyboardInterrupt(), 130, 'interrupted; the same command goes on'),
-    (BrokenProcessPool('killed'), 1, 'with fewer processes goes on')])
+    (MemberLost('B/milk/3: was killed'), 1, 'with fewer processes goes on')])
 def test_what_ends_an_evaluation_early_says_how_to_go_on(tmp_path, capsys, monkeypatch, ending,
                                                          status, complaint):
     """On one line; a machine out of memory kills one of the processes."""
@@ -120,7 +120,7 @@ def test_without_history_a_policy_forgets_each_frame():
 
 @pytest.mark.parametrize(('override', 'complaint'), [
     ('history=window:0', "history: expected 'window:N'"),
-    ('benchmark=z', "'z' is no LIBERO suite"),
+    ('benchmark=z', "'z' is no LIBERO suite"), ('benchmark=z', 'c, validation-a, validation-b'),
     ('checkpoint=null', 'needs a checkpoint'),
     ('checkpoint=/nowhere', '/nowhere'),
     ('every=0', 'at least 1'),

@@ -43,7 +43,8 @@ def test_what_the_nodes_cannot_run_is_refused(changes, complaint):
 
 @pytest.mark.parametrize(('benchmark', 'control'), [
     ('a', 'none'), ('a', 'swapped'), ('b', 'none'), ('b', 'swapped'), ('c', 'none'),
-    ('libero_goal', 'none')])
+    ('libero_goal', 'none'), ('validation-a', 'swapped'), ('validation-b', 'swapped'),
+    ('validation-c', 'none')])
 def test_parameters_name_every_episode_of_a_benchmark(benchmark, control):
     """The robot's parameters make the same episode again: places, goal, seed, words."""
     for episode in controls.controlled(benchmarks.named(benchmark), control):

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from ros2_lstm_policy.data.sources import open_source, SourceSpec
 from ros2_lstm_policy.sim import benchmarks, collect
-from ros2_lstm_policy.sim.campaign import EpisodeCounts
+from ros2_lstm_policy.sim.campaign import bag_name, EpisodeCounts, OUTCOMES, record_all
 from ros2_lstm_policy.sim.collect import CollectConfig
 from ros2_lstm_policy.sim.dagger import DaggerConfig, Mixture
-from ros2_lstm_policy.sim.demonstration import demonstrate
+from ros2_lstm_policy.sim.demonstration import demonstrate, Outcome
 from ros2_lstm_policy.sim.perturbation import Perturbation, PerturbationConfig
 from ros2_lstm_policy.sim.robot import SimRobot, STEP_LIMIT
+from ros2_lstm_policy.sim.tasks import SimEpisode
 from ros2_lstm_policy.types import Action, Observation
 
 EPISODE = benchmarks.training_b(3)
@@ -109,6 +110,19 @@ def test_collecting_again_runs_only_what_is_missing(tmp_path, capsys):
     assert len((tmp_path / 'outcomes.jsonl').read_text().splitlines()) == 3
 
 
+def test_an_episode_whose_bag_has_no_line_is_recorded_again(tmp_path):
+    """A kill between the two left a folder that could not be gone on with."""
+    def record(episode: SimEpisode) -> Outcome:
+        (tmp_path / bag_name(episode)).mkdir()
+        return Outcome(bag_name(episode), episode.name, episode.instruction, True, True, 1)
+
+    for _ in range(2):
+        (outcome,) = record_all(tmp_path, [EPISODE], {}, lambda: record, 1)
+        (tmp_path / OUTCOMES).unlink()
+    assert (tmp_path / outcome.name).is_dir()
+    assert [bag.name for bag in (tmp_path / 'incomplete').iterdir()] == [outcome.name]
+
+
 def test_a_folder_keeps_to_the_settings_that_it_was_begun_with(tmp_path):
     """Otherwise its episodes would not go together."""
     collect.collect(settings(tmp_path, episodes=EpisodeCounts(b=1)))
@@ -118,6 +132,7 @@ def test_a_folder_keeps_to_the_settings_that_it_was_begun_with(tmp_path):
 
 @pytest.mark.parametrize(('text', 'complaint'), [
     ('output: x\nepisodes: {a: 0}\n', 'at least one is positive'),
+    ('output: x\nepisodes: {a: 1, b: 2, first: 899999}\n', 'for validation'),
     ('output: x\nepisodes: {b: 1}\nperturbation: {share: 2}\n', 'share must be in'),
     ('output: x\nepisodes: {b: 1}\nprocesses: 0\n', 'at least 1'),
     ('output: x\nepisodes: {d: 1}\n', "unknown key 'd'")])

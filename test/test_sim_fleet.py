@@ -3,9 +3,11 @@
 from functools import partial
 import os
 from pathlib import Path
+import signal
 import time
 
 import pytest
+from ros2_lstm_policy.data.crew import MemberLost
 from ros2_lstm_policy.sim import fleet
 from ros2_lstm_policy.sim.tasks import SimEpisode
 
@@ -65,6 +67,37 @@ def test_what_a_worker_raises_ends_the_run(processes):
         list(fleet.run(EPISODES, Broken, processes))
 
 
+class NotMade(Name):
+    """A worker that cannot be made."""
+
+    def __init__(self) -> None:
+        """Fail."""
+        raise ValueError('no policy there')
+
+
+@pytest.mark.parametrize('processes', [1, 2])
+def test_a_worker_that_cannot_be_made_ends_the_run_with_its_own_words(processes):
+    """It was reported as a process killed for lack of memory."""
+    with pytest.raises(ValueError, match='no policy there'):
+        list(fleet.run(EPISODES, NotMade, processes))
+
+
+class Killed(Name):
+    """Work that the system ends at one episode."""
+
+    def __call__(self, work: SimEpisode) -> tuple[str, int]:
+        """End at the seventh."""
+        if work.name == '7':
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(work)
+
+
+def test_a_killed_process_is_named_by_its_episode():
+    """Out of memory is the usual reason, and the message says so."""
+    with pytest.raises(MemberLost, match='^7: the process .* SIGKILL .*memory'):
+        list(fleet.run(EPISODES, Killed, 2))
+
+
 def test_no_process_is_an_error():
     """And says so."""
     with pytest.raises(ValueError, match='at least 1, found 0'):
@@ -90,5 +123,5 @@ def test_a_run_that_is_left_ends_soon(tmp_path: Path) -> None:
     many = [episode(number) for number in range(300)]
     results = fleet.run(many, partial(Slow, tmp_path), 2)
     next(results)
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert len(list(tmp_path.iterdir())) < 20

@@ -5,6 +5,8 @@ import contextlib
 import dataclasses
 import itertools
 from pathlib import Path
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from ros2_lstm_policy.sim import benchmarks, tasks
 from ros2_lstm_policy.sim.robot import SimRobot, SimState, STEP_LIMIT
 from ros2_lstm_policy.types import CAMERAS
 
+CHECKPOINT = Path(__file__).parents[1] / 'checkpoints' / 'compact_libero'
 EPISODE = benchmarks.a()[0]
 PERMUTED = benchmarks.b()[3]
 SIZE = (64, 96)
@@ -87,6 +90,16 @@ def test_software_renders_on_the_simulators_own_thread(robot: SimRobot) -> None:
     robot.reset(EPISODE)
     threads = [path.read_text().strip() for path in Path('/proc/self/task').glob('*/comm')]
     assert threads and not [name for name in threads if name.startswith('llvmpipe')]
+
+
+def test_a_policy_can_be_loaded_after_the_simulator_has_rendered() -> None:
+    """Triton came with it, whose LLVM ended the process where that of Mesa was at work."""
+    code = ('from ros2_lstm_policy.model import checkpoint\n'
+            'from ros2_lstm_policy.sim import benchmarks, robot\n'
+            'episode = benchmarks.a()[0]\n'
+            'robot.SimRobot(episode.scene, (32, 32)).reset(episode)\n'
+            f'checkpoint.load({str(CHECKPOINT)!r})\n')
+    subprocess.run([sys.executable, '-c', code], check=True)
 
 
 def test_images_are_upright(robot: SimRobot) -> None:

@@ -28,7 +28,8 @@ def test_an_unknown_task_lists_the_known_ones(name: str) -> None:
 
 def test_an_unknown_suite_or_scene_lists_the_known_ones() -> None:
     """The same for what programs ask for."""
-    with pytest.raises(ValueError, match='no LIBERO suite; known: .*libero_object'):
+    with pytest.raises(ValueError, match='no LIBERO suite; known: .*libero_object.*'
+                                         'benchmarks: a, b, c, validation-a, validation-b'):
         benchmarks.named('libero_11')
     with pytest.raises(ValueError, match='unknown scene.*living_room_scene2'):
         tasks.scene_file('kitchen')
@@ -67,6 +68,35 @@ def test_training_never_meets_an_evaluation_episode() -> None:
             assert episode.official_state is None
             assert episode.seed >= benchmarks.TRAINING_SEED
             assert episode.slots is None or not benchmarks.is_held_out(episode.slots)
+
+
+@pytest.mark.parametrize('name', ['validation-a', 'validation-b', 'validation-c'])
+def test_validation_is_made_like_training_and_leaves_the_benchmarks_unseen(name: str) -> None:
+    """Sixty seeded resets of the same tasks; no official states, no held-out places."""
+    episodes = benchmarks.named(name)
+    assert episodes == benchmarks.named(name.title())
+    assert len({episode.name for episode in episodes}) == 60
+    assert all(episode.name.startswith(f'val-{name[-1].upper()}/') for episode in episodes)
+    measured = benchmarks.named(name[-1])
+    assert {e.instruction for e in episodes} == {e.instruction for e in measured}
+    assert not {e.seed for e in episodes} & {e.seed for e in measured}
+    for episode in episodes:
+        assert episode.official_state is None
+        assert (episode.slots is None) == (measured[0].slots is None)
+        assert episode.slots is None or not benchmarks.is_held_out(episode.slots)
+    scenes = [scene for scene, _ in itertools.groupby(episode.scene for episode in episodes)]
+    assert len(scenes) == len(set(scenes)), 'a scene is built once'
+
+
+def test_no_training_episode_can_be_one_of_validation() -> None:
+    """The last number of training has a seed below all of validation's, and is the last."""
+    samplers = (benchmarks.training_a, benchmarks.training_b, benchmarks.training_c)
+    seeds = {e.seed for name in 'abc' for e in benchmarks.named(f'validation-{name}')}
+    for sampler in samplers:
+        assert sampler(benchmarks.TRAINING_EPISODES - 1).seed == min(seeds) - 1
+        for index in (-1, benchmarks.TRAINING_EPISODES, benchmarks.TRAINING_EPISODES + 59):
+            with pytest.raises(ValueError, match='0 to 899999.*for validation'):
+                sampler(index)
 
 
 def test_one_permutation_in_five_is_held_out() -> None:

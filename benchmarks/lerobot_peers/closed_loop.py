@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 import functools
 import hashlib
-import json
 from pathlib import Path
 import time
 from typing import Any
@@ -24,7 +23,6 @@ from ros2_lstm_policy.transforms import normalise_images
 from ros2_lstm_policy.types import Action, Decision, Observation
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 
 @dataclass(frozen=True)
@@ -113,21 +111,9 @@ def evaluate(settings: PeerEvaluation, output: Path) -> str:
     """
     episodes = benchmarks.named(settings.benchmark)[::settings.every]
     kept = _kept(settings)
-    output.mkdir(parents=True, exist_ok=True)
-    runs.keep_settings(output, kept)
-    results = {result.episode: result for result in runs.read_lines(output)}
-    rest = [episode for episode in episodes if episode.name not in results]
-    with open(output / runs.EPISODES, 'a') as lines, \
-            tqdm(total=len(episodes), initial=len(episodes) - len(rest), unit='episode') as bar:
-        make_worker = functools.partial(PeerEvaluator, settings)
-        for result in fleet.run(rest, make_worker, settings.processes):
-            lines.write(json.dumps(runs.row(result)) + '\n')
-            lines.flush()
-            results[result.episode] = result
-            succeeded = sum(r.success for r in results.values())
-            bar.set_postfix_str(f'{succeeded} of {len(results)} succeeded')
-            bar.update()
-    return report.write(output, kept, [results[e.name] for e in episodes], episodes)
+    results = runs.complete(output, kept, episodes, functools.partial(PeerEvaluator, settings),
+                            settings.processes)
+    return report.write(output, kept, results, episodes)
 
 
 def _kept(settings: PeerEvaluation) -> dict[str, Any]:

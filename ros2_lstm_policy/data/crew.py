@@ -1,24 +1,32 @@
 """
-One piece of work after another on several processes, with the results in order.
+One piece of work after another on several processes, with the results in order or as they come.
 
 Unlike `concurrent.futures`, a process that is killed is known by the task that it was at, and
 processes end with their parent, however that ends. They are started afresh (spawn), since a fork
 of a process that holds CUDA or DDS does not work.
+
+Close an iterator of results where it is left early, with `contextlib.closing`: that ends the
+processes, and what they are at can clean up after itself.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 import contextlib
+import itertools
 import multiprocessing
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+import os
 import signal
 import traceback
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 T = TypeVar('T')
 R = TypeVar('R')
 _AHEAD = 2  # results that may wait for an earlier one, for each process
+_PATIENCE_S = 1.0  # for a process to clean up before it is told again to end
 
 
 class MemberLost(RuntimeError):
@@ -30,8 +38,6 @@ def in_order(work: Callable[[T], R], tasks: Sequence[T], processes: int,
     """
     Yield `work(task)` for each task, in the order of the tasks.
 
-    Close the iterator where it is left early, with `contextlib.closing`: that ends the processes.
-
     :param work: picklable where there are several processes, and so are tasks and results.
     :param processes: 1 works in this process.
     :param name: what the error calls a task.
@@ -41,60 +47,84 @@ def in_order(work: Callable[[T], R], tasks: Sequence[T], processes: int,
     if min(processes, len(tasks)) < 2:
         yield from map(work, tasks)
         return
-    crew = _Crew(work, tasks, min(processes, len(tasks)), name)
-    try:
-        yield from crew.results()
-    finally:
-        crew.stop()
+    size, found = min(processes, len(tasks)), dict[int, R]()
+    with contextlib.closing(_Crew(work, [[task] for task in tasks], size, name)) as crew:
+        for number in range(len(tasks)):
+            end = number + _AHEAD * size
+            found.update(crew.exchange(end, 0.0))
+            while number not in found:
+                found.update(crew.exchange(end, None))
+            yield found.pop(number)
+
+
+def as_they_come(work: Callable[[T], R], chunks: Sequence[Sequence[T]], processes: int,
+                 name: Callable[[T], str]) -> Generator[R, None, None]:
+    """
+    Yield `work(task)` for each task of each chunk; a chunk's tasks are one process's, in order.
+
+    :param work: as in :func:`in_order`, and so are `name` and what is raised.
+    :param chunks: none is empty.
+    :param processes: one is not this process either.
+    """
+    left = sum(map(len, chunks))
+    with contextlib.closing(_Crew(work, chunks, min(processes, len(chunks)), name)) as crew:
+        while left:
+            for _, result in crew.exchange(None, None):
+                left -= 1
+                yield result
 
 
 class _Crew(Generic[T, R]):
-    """Hands tasks out and collects what comes back."""
+    """Hands tasks out, by their numbers, and collects what comes back."""
 
-    def __init__(self, work: Callable[[T], R], tasks: Sequence[T], size: int,
+    def __init__(self, work: Callable[[T], R], chunks: Sequence[Sequence[T]], size: int,
                  name: Callable[[T], str]) -> None:
-        self._tasks, self._name = tasks, name
+        self._tasks, self._name = [task for chunk in chunks for task in chunk], name
+        numbers = itertools.count()
+        self._chunks = deque(deque(itertools.islice(numbers, len(chunk))) for chunk in chunks)
         self._members: list[_Member] = []
-        self._found: dict[int, R] = {}
-        self._next = 0
         try:
             for _ in range(size):
-                self._members.append(_Member(work, tasks))
+                self._members.append(_Member(work, self._tasks))
         except BaseException:
-            self.stop()
+            self.close()
             raise
 
-    def results(self) -> Iterator[R]:
-        for number in range(len(self._tasks)):
-            self._exchange(number, 0.0)
-            while number not in self._found:
-                self._exchange(number, None)
-            yield self._found.pop(number)
+    def exchange(self, end: int | None, timeout_s: float | None) -> Iterator[tuple[int, R]]:
+        """
+        Give every idle member a task; yield the numbers and results of those that then answer.
 
-    def stop(self) -> None:
+        :param end: a chunk that begins with this task or a later one is not begun yet.
+        :param timeout_s: how long to wait for an answer; None until there is one.
+        """
         for member in self._members:
-            member.stop()
-
-    def _exchange(self, wanted: int, timeout_s: float | None) -> None:
-        """Give every idle member a task, and take the results that are there."""
-        most = min(wanted + _AHEAD * len(self._members), len(self._tasks))
-        for member in self._members:
-            if member.task is None and self._next < most:
-                member.begin(self._next)
-                self._next += 1
+            if member.task is None:
+                self._occupy(member, end)
         busy = {member.pipe: member for member in self._members if member.task is not None}
         for pipe in wait(list(busy), timeout_s):
             member = busy[pipe]  # type: ignore[index]
             number, member.task = member.task, None
             assert number is not None
-            self._found[number] = self._answer(member, number)
+            yield number, self._answer(member, number)
+
+    def close(self) -> None:
+        for member in self._members:
+            member.stop()
+        for member in self._members:
+            member.end()
+
+    def _occupy(self, member: _Member, end: int | None) -> None:
+        if not member.rest and self._chunks and (end is None or self._chunks[0][0] < end):
+            member.rest = self._chunks.popleft()
+        if member.rest:
+            member.begin(member.rest.popleft())
 
     def _answer(self, member: _Member, number: int) -> R:
         try:
             answer, told = member.pipe.recv()
         except (EOFError, OSError) as error:  # also in the middle of an answer
             raise MemberLost(f'{self._name(self._tasks[number])}: the process that worked on it '
-                             f'{member.end()}') from error
+                             f'{member.ending()}') from error
         if told is not None:
             raise answer from _InMember(told)
         return answer
@@ -105,11 +135,13 @@ class _Member:
     One process and this end of its pipe.
 
     :param task: the number of the task that it is at, or None.
+    :param rest: the numbers of those of the same chunk that come after it.
     """
 
     def __init__(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> None:
         context = multiprocessing.get_context('spawn')
         self.task: int | None = None
+        self.rest: deque[int] = deque()
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, work, tasks), daemon=True)
         with theirs, _ctrl_c_is_ours():
@@ -120,7 +152,7 @@ class _Member:
         with contextlib.suppress(BrokenPipeError):  # it died; the answer says so
             self.pipe.send(task)
 
-    def end(self) -> str:
+    def ending(self) -> str:
         """Return how the process ended."""
         self._process.join()
         status = self._process.exitcode or 0
@@ -130,10 +162,15 @@ class _Member:
         return f'was killed by {signal.Signals(-status).name}{why}'
 
     def stop(self) -> None:
-        self.pipe.close()
         if self._process.is_alive():
             self._process.terminate()
-        self._process.join()
+        self.pipe.close()
+
+    def end(self) -> None:
+        self._process.join(_PATIENCE_S)
+        while self._process.is_alive():  # a library caught it, as LIBERO does in its resets
+            self._process.terminate()
+            self._process.join(_PATIENCE_S)
         self._process.close()
 
 
@@ -147,6 +184,7 @@ class _InMember(Exception):
 @contextlib.contextmanager
 def _ctrl_c_is_ours() -> Iterator[None]:
     """Start processes that leave Ctrl-C to this one: a process inherits the signals it blocks."""
+    resource_tracker.ensure_running()  # begun with the first process, it would unblock Ctrl-C
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -158,9 +196,24 @@ def _serve(pipe: Connection, work: Callable[[Any], Any], tasks: Sequence[Any]) -
     """Answer until the other end of the pipe is closed; the processes are the parallelism."""
     import cv2
     cv2.setNumThreads(1)
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+    signal.signal(signal.SIGTERM, _leave)
+    try:
         while True:
             pipe.send(_attempt(work, tasks[pipe.recv()]))
+    except _Terminated:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass
+
+
+class _Terminated(BaseException):
+    """Somebody wants this process to end."""
+
+
+def _leave(*_: object) -> NoReturn:
+    """Leave the work by its `finally` and `except BaseException`."""
+    raise _Terminated
 
 
 def _attempt(work: Callable[[Any], Any], task: Any) -> tuple[Any, str | None]:

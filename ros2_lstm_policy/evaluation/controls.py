@@ -38,7 +38,8 @@ def _swapped(episode: SimEpisode, told: Sequence[SimEpisode], number: int) -> Si
     others = [other for other in told if other.instruction != episode.instruction]
     if not others:
         raise ValueError(f'{episode.name}: {episode.scene} has one instruction only, so there is '
-                         'none to swap it with; swapped words are for benchmarks a and b')
+                         'none to swap it with; swapped words are for benchmarks a and b, '
+                         'and validation-a and -b')
     other = others[number % len(others)]
     return dataclasses.replace(
         episode, instruction=other.instruction, goal=other.goal, target=other.target,

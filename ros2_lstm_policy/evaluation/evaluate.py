@@ -16,8 +16,7 @@ from typing import Any, TYPE_CHECKING
 from ros2_lstm_policy import config
 from ros2_lstm_policy.evaluation import actors, controls, report, runs
 from ros2_lstm_policy.evaluation.rollout import HORIZON, Result, rollout
-from ros2_lstm_policy.sim import benchmarks, fleet
-from ros2_lstm_policy.sim.command import guarded
+from ros2_lstm_policy.sim import benchmarks, command, fleet
 from ros2_lstm_policy.sim.robot import SimState
 from ros2_lstm_policy.sim.tasks import SimEpisode
 from ros2_lstm_policy.types import Action
@@ -32,7 +31,8 @@ class EvaluateConfig:
     What to measure.
 
     :param output: folder of the results.
-    :param benchmark: 'a', 'b', 'c', or a LIBERO suite such as 'libero_goal'.
+    :param benchmark: 'a', 'b', 'c', 'validation-a', 'validation-b', 'validation-c', or a LIBERO
+        suite such as 'libero_goal'.
     :param actor: who acts.
     :param checkpoint: the policy's directory.
     :param control: what is said instead of the truth.
@@ -136,18 +136,17 @@ def kept_settings(settings: EvaluateConfig) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = config.command_line(
+    return command.run(
+        'evaluate', EvaluateConfig, _evaluate_and_report, argv,
         'Measure an actor in closed loop in the simulated robot: success with '
         'intervals, what went wrong, pictures. Interrupted, the same command goes on.',
         'benchmark=b')
-    arguments = parser.parse_args(argv)
 
-    def work() -> None:
-        settings = config.load(EvaluateConfig, arguments.config, arguments.overrides)
-        results = evaluate(settings)
-        print(report.write(settings.output, kept_settings(settings), results,
-                           settings.own_episodes()))
-    return guarded('evaluate', work)
+
+def _evaluate_and_report(settings: EvaluateConfig) -> str:
+    results = evaluate(settings)
+    return report.write(settings.output, kept_settings(settings), results,
+                        settings.own_episodes())
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ What an evaluation keeps in its folder, and how it is read again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 import json
@@ -63,8 +64,9 @@ def complete(folder: Path, settings: Mapping[str, Any], episodes: Sequence[SimEp
     results = {result.episode: result for result in read_lines(folder)}
     rest = [episode for episode in episodes if episode.name not in results]
     with open(folder / EPISODES, 'a') as lines, \
-            tqdm(total=len(episodes), initial=len(episodes) - len(rest), unit='episode') as bar:
-        for result in fleet.run(rest, make_worker, processes):
+            tqdm(total=len(episodes), initial=len(episodes) - len(rest), unit='episode') as bar, \
+            contextlib.closing(fleet.run(rest, make_worker, processes)) as found:
+        for result in found:
             lines.write(json.dumps(row(result)) + '\n')
             lines.flush()
             results[result.episode] = result

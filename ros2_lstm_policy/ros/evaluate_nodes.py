@@ -143,13 +143,12 @@ def _rows(actions: Sequence[Action]) -> np.ndarray:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; 0 where all episodes ended alike."""
-    parser = config.command_line(
-        "Run an evaluation's episodes through the nodes in lock-step, and hold them "
-        "to the actor's own results.",
-        'benchmark=a every=5')
-    arguments = parser.parse_args(argv)
     try:
-        settings = config.load(EvaluateConfig, arguments.config, arguments.overrides)
+        settings = config.from_command_line(
+            EvaluateConfig, argv,
+            "Run an evaluation's episodes through the nodes in lock-step, and hold them "
+            "to the actor's own results.",
+            'benchmark=a every=5')
         pairs = list(tqdm(run(settings), total=len(settings.episodes()), unit='episode'))
     except (ValueError, SimulatorMissingError, DemoError, ChildError) as error:
         print(f'evaluate_nodes: {error}', file=sys.stderr)

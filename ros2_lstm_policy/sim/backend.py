@@ -36,10 +36,14 @@ def prepare() -> None:
     `MUJOCO_GL` is respected and is 'osmesa' (software, no display needed) where it is not set.
     Software renders on the caller's thread unless `LP_NUM_THREADS` says otherwise: between the
     threads of several processes on few cores a small image is waited for longer than it is drawn.
+    Triton, which PyTorch loads with a policy, goes first where it is there: loaded after Mesa has
+    rendered, its LLVM crashes the process.
 
     :raises SimulatorMissingError: where a part cannot be imported.
     """
     prepare_tasks()
+    with contextlib.suppress(ImportError):
+        import triton  # noqa: F401
     os.environ.setdefault('MUJOCO_GL', 'osmesa')
     os.environ.setdefault('LP_NUM_THREADS', '0')
     if os.environ['MUJOCO_GL'] in ('egl', 'osmesa'):

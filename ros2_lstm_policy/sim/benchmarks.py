@@ -4,12 +4,14 @@ The benchmarks' episodes, and episodes for training that never touch them.
 A, fixed slots: one scene, five instructions, official initial states. B, grounding: any of the
 seven objects of that scene may be meant, and their places are permuted; one permutation in five
 is held out from training. C, many scenes: 24 tasks in 13 scenes. Training episodes are seeded
-resets with seeds from TRAINING_SEED on, and permutations that are not held out.
+resets with seeds from TRAINING_SEED on, and permutations that are not held out. Validation
+episodes are of the same kind, with numbers that no training episode can have: what is chosen
+(weights, settings) is chosen on them, so that A, B and C stay unseen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 
 import numpy as np
@@ -24,7 +26,10 @@ OBJECTS = ('alphabet_soup_1', 'cream_cheese_1', 'tomato_sauce_1', 'ketchup_1', '
 A_STATES, B_SEEDS, C_STATES = 10, 10, 5
 B_FIRST_SEED = 60_000
 TRAINING_SEED = 1_000_000
+TRAINING_EPISODES = 900_000  # of each kind at most; the numbers from here on are validation's
+VALIDATION_EPISODES = 60
 HELD_OUT_ONE_IN = 5
+_VALIDATION = range(TRAINING_EPISODES, TRAINING_EPISODES + VALIDATION_EPISODES)
 
 
 def a() -> list[SimEpisode]:
@@ -50,26 +55,60 @@ def suite(name: str, states: int = 10) -> list[SimEpisode]:
 
 
 def named(name: str) -> list[SimEpisode]:
-    """Return benchmark 'a', 'b' or 'c', or a LIBERO suite. :raises ValueError: if unknown."""
-    known = {'a': a, 'b': b, 'c': c}
-    return known[name.lower()]() if name.lower() in known else suite(name)
+    """
+    Return a benchmark of `BENCHMARKS`, in capitals or not, or a LIBERO suite.
+
+    :raises ValueError: for an unknown name, with the known ones.
+    """
+    if name.lower() in BENCHMARKS:
+        return BENCHMARKS[name.lower()]()
+    try:
+        return suite(name)
+    except ValueError as error:
+        raise ValueError(f'{error}; benchmarks: {", ".join(BENCHMARKS)}') from error
 
 
 def training_a(index: int) -> SimEpisode:
     """Return training episode `index` of the tasks of A: a seeded reset, no official state."""
-    return _seeded('train-A', _a_tasks(), index)
+    return _seeded('train-A', _a_tasks(), check_training(index))
 
 
 def training_b(index: int) -> SimEpisode:
     """Return training episode `index` like B's, in a permutation that is not held out."""
-    target = OBJECTS[index % len(OBJECTS)]
-    return _permuted(f'train-B/{tasks.words(target)}/{index}', target, TRAINING_SEED + index,
-                     lambda slots: not is_held_out(slots))
+    return _grounding('train-B', check_training(index))
 
 
 def training_c(index: int) -> SimEpisode:
     """Return training episode `index` of the tasks of C: a seeded reset, no official state."""
-    return _seeded('train-C', _c_tasks(), index)
+    return _seeded('train-C', _c_tasks(), check_training(index))
+
+
+def validation_a() -> list[SimEpisode]:
+    """Return 60 episodes like training's of the tasks of A, of which it has none."""
+    return [_seeded('val-A', _a_tasks(), index) for index in _VALIDATION]
+
+
+def validation_b() -> list[SimEpisode]:
+    """Return 60 episodes like training's of B, of which it has none; no held-out permutation."""
+    return [_grounding('val-B', index) for index in _VALIDATION]
+
+
+def validation_c() -> list[SimEpisode]:
+    """Return 60 episodes like training's of the tasks of C, of which it has none, by scene."""
+    episodes = [_seeded('val-C', _c_tasks(), index) for index in _VALIDATION]
+    return sorted(episodes, key=lambda episode: episode.scene)
+
+
+def check_training(index: int) -> int:
+    """
+    Return the number of a training episode.
+
+    :raises ValueError: for one that validation has, or a negative one.
+    """
+    if not 0 <= index < TRAINING_EPISODES:
+        raise ValueError(f'training episodes are numbered 0 to {TRAINING_EPISODES - 1}, found '
+                         f'{index}: those from {TRAINING_EPISODES} on are for validation')
+    return index
 
 
 def is_held_out(slots: Sequence[int]) -> bool:
@@ -96,6 +135,12 @@ def _seeded(name: str, of: Sequence[tasks.SimTask], index: int) -> SimEpisode:
     return _named(tasks.episode(task, TRAINING_SEED + index), f'{name}/{task.name}/{index}')
 
 
+def _grounding(name: str, index: int) -> SimEpisode:
+    target = OBJECTS[index % len(OBJECTS)]
+    return _permuted(f'{name}/{tasks.words(target)}/{index}', target, TRAINING_SEED + index,
+                     lambda slots: not is_held_out(slots))
+
+
 def _named(episode: SimEpisode, name: str) -> SimEpisode:
     return dataclasses.replace(episode, name=name)
 
@@ -108,3 +153,8 @@ def _permuted(name: str, target: str, seed: int,
         slots = rng.permutation(len(OBJECTS)).tolist()
     episode = tasks.with_target(tasks.episode(tasks.find(PERMUTED_TASK), seed), target)
     return dataclasses.replace(episode, name=name, slots=tuple(slots))
+
+
+BENCHMARKS: Mapping[str, Callable[[], list[SimEpisode]]] = {
+    'a': a, 'b': b, 'c': c,
+    'validation-a': validation_a, 'validation-b': validation_b, 'validation-c': validation_c}

@@ -8,6 +8,7 @@ or not, and the settings that it was begun with.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 import json
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ros2_lstm_policy import config
-from ros2_lstm_policy.data.rosbag.writer import set_aside_unfinished
+from ros2_lstm_policy.data.rosbag.writer import set_aside, set_aside_unfinished
 from ros2_lstm_policy.sim import benchmarks, fleet
 from ros2_lstm_policy.sim.demonstration import Outcome
 from ros2_lstm_policy.sim.tasks import SimEpisode
@@ -44,10 +45,11 @@ class EpisodeCounts:
     first: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse negative counts, and none at all."""
+        """Refuse negative counts, none at all, and episodes that are validation's."""
         if min(self.a, self.b, self.c, self.first) < 0 or not self.a + self.b + self.c:
             raise ValueError('expected a, b and c of which at least one is positive, found '
                              f'{self.a}, {self.b} and {self.c}, first {self.first}')
+        benchmarks.check_training(self.first + max(self.a, self.b, self.c) - 1)
 
     def episodes(self) -> list[SimEpisode]:
         """Return the episodes."""
@@ -75,9 +77,13 @@ def record_all(output: Path, episodes: Sequence[SimEpisode], settings: Mapping[s
     done = read_outcomes(output)
     known = {outcome.name for outcome in done}
     rest = [episode for episode in episodes if bag_name(episode) not in known]
+    for bag in (output / bag_name(episode) for episode in rest):
+        if bag.exists():  # all was ended between the bag and its line
+            set_aside(output, bag)
     with open(output / OUTCOMES, 'a') as lines, \
-            tqdm(total=len(episodes), initial=len(episodes) - len(rest), unit='episode') as bar:
-        for outcome in fleet.run(rest, make_worker, processes):
+            tqdm(total=len(episodes), initial=len(episodes) - len(rest), unit='episode') as bar, \
+            contextlib.closing(fleet.run(rest, make_worker, processes)) as found:
+        for outcome in found:
             lines.write(json.dumps(dataclasses.asdict(outcome)) + '\n')
             lines.flush()
             done.append(outcome)

@@ -13,9 +13,8 @@ from pathlib import Path
 import sys
 
 import numpy as np
-from ros2_lstm_policy import config
+from ros2_lstm_policy.sim import command
 from ros2_lstm_policy.sim.campaign import account, bag_name, EpisodeCounts, record_all
-from ros2_lstm_policy.sim.command import guarded
 from ros2_lstm_policy.sim.demonstration import demonstrate, Outcome
 from ros2_lstm_policy.sim.fleet import RobotKeeper
 from ros2_lstm_policy.sim.perturbation import Perturbation, PerturbationConfig
@@ -82,16 +81,11 @@ def collect(settings: CollectConfig) -> list[Outcome]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = config.command_line(
+    return command.run(
+        'collect', CollectConfig, lambda settings: account(collect(settings)), argv,
         'Record demonstrations of the scripted expert in the simulated robot, as '
         'one rosbag2 bag an episode. Interrupted, the same command goes on.',
         'episodes.b=700')
-    arguments = parser.parse_args(argv)
-
-    def work() -> None:
-        settings = config.load(CollectConfig, arguments.config, arguments.overrides)
-        print(account(collect(settings)))
-    return guarded('collect', work)
 
 
 if __name__ == '__main__':

@@ -16,9 +16,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
-from ros2_lstm_policy import config
+from ros2_lstm_policy.sim import command
 from ros2_lstm_policy.sim.campaign import account, bag_name, EpisodeCounts, record_all
-from ros2_lstm_policy.sim.command import guarded
 from ros2_lstm_policy.sim.demonstration import demonstrate, Outcome
 from ros2_lstm_policy.sim.fleet import RobotKeeper
 from ros2_lstm_policy.sim.tasks import SimEpisode
@@ -132,16 +131,11 @@ def dagger(settings: DaggerConfig) -> list[Outcome]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = config.command_line(
+    return command.run(
+        'dagger', DaggerConfig, lambda settings: account(dagger(settings)), argv,
         'Let a policy act in the simulated robot and record what the scripted expert '
         'would do, as one rosbag2 bag an episode. Interrupted, the same command goes on.',
         'checkpoint=DIRECTORY')
-    arguments = parser.parse_args(argv)
-
-    def work() -> None:
-        settings = config.load(DaggerConfig, arguments.config, arguments.overrides)
-        print(account(dagger(settings)))
-    return guarded('dagger', work)
 
 
 if __name__ == '__main__':

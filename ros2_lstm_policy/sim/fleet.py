@@ -7,13 +7,12 @@ seconds and a reset a tenth. What an episode gives does not depend on the proces
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Generator, Sequence
+import functools
 import itertools
-import multiprocessing
-import queue
-from typing import Any, TypeVar
+from typing import Generic, TypeVar
 
+from ros2_lstm_policy.data.crew import as_they_come
 from ros2_lstm_policy.sim.robot import SimRobot, SimState
 from ros2_lstm_policy.sim.tasks import SimEpisode
 
@@ -21,7 +20,6 @@ R = TypeVar('R')
 Work = Callable[[SimEpisode], R]
 LARGEST_CHUNK = 32
 CHUNKS_A_PROCESS = 3  # so that processes end at about the same time
-_POLL_S = 1.0
 
 
 class RobotKeeper:
@@ -51,13 +49,16 @@ class RobotKeeper:
 
 
 def run(episodes: Sequence[SimEpisode], make_worker: Callable[[], Work[R]],
-        processes: int) -> Iterator[R]:
+        processes: int) -> Generator[R, None, None]:
     """
     Run every episode once and yield results as they come, in no particular order.
 
+    Close the iterator where it is left early, with `contextlib.closing`.
+
     :param make_worker: called once in each process; picklable where `processes` is above 1.
     :param processes: 1 runs everything in this one.
-    :raises Exception: what a worker raised ends the run.
+    :raises MemberLost: where a process was killed; the message names the episode.
+    :raises Exception: what a worker, or making it, raised ends the run.
     """
     if processes < 1:
         raise ValueError(f'processes must be at least 1, found {processes}')
@@ -66,18 +67,7 @@ def run(episodes: Sequence[SimEpisode], make_worker: Callable[[], Work[R]],
         work = make_worker()
         yield from (work(episode) for chunk in chunks for episode in chunk)
         return
-    context = multiprocessing.get_context('spawn')
-    results: Any = context.Queue()
-    stopped = context.Event()
-    pool = ProcessPoolExecutor(min(processes, len(chunks)), context, _begin,
-                               (make_worker, results, stopped))
-    try:
-        futures = [pool.submit(_work, chunk) for chunk in chunks]
-        for _ in episodes:
-            yield _next(results, futures)
-    finally:
-        stopped.set()  # chunks that a process has taken already cannot be cancelled
-        pool.shutdown(cancel_futures=True)
+    yield from as_they_come(_InMember(make_worker), chunks, processes, _name)
 
 
 def by_scene(episodes: Sequence[SimEpisode], processes: int) -> list[list[SimEpisode]]:
@@ -100,41 +90,21 @@ def _scene(episode: SimEpisode) -> str:
     return episode.scene
 
 
-def _next(results: Any, futures: Sequence[Future[None]]) -> Any:
-    """Wait for the next result; raise what a worker raised."""
-    while True:
-        try:
-            return results.get(timeout=_POLL_S)
-        except queue.Empty:
-            for future in futures:
-                if future.done():
-                    future.result()
+def _name(episode: SimEpisode) -> str:
+    return episode.name
 
 
-class _Process:
-    """What one worker process keeps between chunks."""
+class _InMember(Generic[R]):
+    """Work whose worker is made in the process where it is, with the first episode."""
 
-    work: Work[Any]
-    results: Any
-    stopped: Any
+    def __init__(self, make_worker: Callable[[], Work[R]]) -> None:
+        self._make_worker = make_worker
 
+    def __call__(self, episode: SimEpisode) -> R:
+        return self._work(episode)
 
-def _begin(make_worker: Callable[[], Work[Any]], results: Any, stopped: Any) -> None:
-    _limit_threads()
-    _Process.work, _Process.results = staticmethod(make_worker()), results
-    _Process.stopped = stopped
-
-
-def _work(chunk: Sequence[SimEpisode]) -> None:
-    for episode in chunk:
-        if _Process.stopped.is_set():
-            return
-        _Process.results.put(_Process.work(episode))
-
-
-def _limit_threads() -> None:
-    """One thread a process: the processes are the parallelism."""
-    import cv2
-    import torch
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
+    @functools.cached_property
+    def _work(self) -> Work[R]:
+        import torch
+        torch.set_num_threads(1)  # the processes are the parallelism
+        return self._make_worker()

@@ -257,15 +257,19 @@ def set_aside_unfinished(root: Path) -> list[Path]:
     moved = []
     partial = Path(root) / PARTIAL
     for bag_path in sorted(partial.iterdir()) if partial.is_dir() else ():
-        if _is_being_written(bag_path):
-            continue
-        target = Path(root) / INCOMPLETE / bag_path.name
-        if target.exists():
-            target = target.with_name(f'{bag_path.name}-{bag_path.stat().st_mtime_ns}')
-        target.parent.mkdir(exist_ok=True)
-        os.replace(bag_path, target)
-        moved.append(target)
+        if not _is_being_written(bag_path):
+            moved.append(set_aside(Path(root), bag_path))
     return moved
+
+
+def set_aside(root: Path, bag_path: Path) -> Path:
+    """Move a bag to `incomplete/` under the root and return where it is now."""
+    target = root / INCOMPLETE / bag_path.name
+    if target.exists():
+        target = target.with_name(f'{bag_path.name}-{bag_path.stat().st_mtime_ns}')
+    target.parent.mkdir(exist_ok=True)
+    os.replace(bag_path, target)
+    return target
 
 
 def _is_being_written(bag_path: Path) -> bool:
