@@ -27,6 +27,7 @@ T = TypeVar('T')
 R = TypeVar('R')
 _AHEAD = 2  # results that may wait for an earlier one, for each process
 _PATIENCE_S = 1.0  # for a process to clean up before it is told again to end
+_TIMES_TOLD = 10  # before it is killed: it may be stuck where Python is not asked
 
 
 class MemberLost(RuntimeError):
@@ -167,10 +168,12 @@ class _Member:
         self.pipe.close()
 
     def end(self) -> None:
-        self._process.join(_PATIENCE_S)
-        while self._process.is_alive():  # a library caught it, as LIBERO does in its resets
-            self._process.terminate()
+        for _ in range(_TIMES_TOLD):
             self._process.join(_PATIENCE_S)
+            if self._process.is_alive():  # a library caught it, as LIBERO does in its resets
+                self._process.terminate()
+        self._process.kill()
+        self._process.join()
         self._process.close()
 
 
