@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
-from ros2_lstm_policy.model import backbones, packed_convolution
+from ros2_lstm_policy.model import backbones, packed
 from ros2_lstm_policy.model.backbones.base import EncodedText
 from ros2_lstm_policy.model.backbones.compact_acting import ActingCompact
 from ros2_lstm_policy.model.policy import BackboneConfig, DecoderConfig, Policy, PolicyConfig
@@ -72,16 +72,16 @@ def test_images_and_words_change_the_feature_far_more_than_the_tolerance():
     assert largest_difference(other, ActingCompact(backbone, cameras), cameras) > 1e-3
 
 
-def test_without_packed_convolutions_the_feature_is_the_same(monkeypatch):
+def test_without_packeds_the_feature_is_the_same(monkeypatch):
     cameras = make_cameras(WIDE, WIDE)
     backbone = make_backbone(cameras)
-    monkeypatch.setattr(packed_convolution, 'is_packable', lambda: False)
+    monkeypatch.setattr(packed, 'packs_convolutions', lambda: False)
     assert largest_difference(backbone, ActingCompact(backbone, cameras), cameras) <= 1e-5
 
 
 def test_a_pytorch_with_onednn_packs_convolutions():
     """The operators are not public: an update that takes them away would only be slower."""
-    assert packed_convolution.is_packable() == torch.backends.mkldnn.is_available()
+    assert packed.packs_convolutions() == torch.backends.mkldnn.is_available()
 
 
 def test_weights_that_change_later_do_not_reach_it():

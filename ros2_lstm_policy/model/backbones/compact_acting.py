@@ -17,7 +17,8 @@ from ros2_lstm_policy.model.backbones.base import EncodedText
 from ros2_lstm_policy.model.backbones.compact import CompactBackbone
 from ros2_lstm_policy.model.backbones.efficientnet_acting import ActingEfficientNet, Modulation
 from ros2_lstm_policy.model.backbones.fusion_acting import (
-    ActingFinalLayer, ActingLayer, ActingLinear, ActingNorm)
+    ActingFinalLayer, ActingLayer, ActingNorm)
+from ros2_lstm_policy.model.packed import RowsLinear
 import torch
 from torch import Tensor
 
@@ -37,7 +38,7 @@ class ActingCompact:
         self._together = len(set(sizes)) == 1
         shapes = [(len(sizes), 3, *sizes[0])] if self._together else [(1, 3, *s) for s in sizes]
         self._vision = [ActingEfficientNet(backbone.vision, shape) for shape in shapes]
-        self._projections = [ActingLinear.of(layer) for layer in backbone.map_projections]
+        self._projections = [RowsLinear(layer.weight, layer.bias) for layer in backbone.map_projections]
         self._positions = [backbone.map_positions[name].detach().clone() for name in self._cameras]
         self._action = backbone.action_tokens.detach().clone()
         *layers, final = backbone.fusion

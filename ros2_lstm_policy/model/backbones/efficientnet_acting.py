@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from ros2_lstm_policy.model.backbones.efficientnet_lite import (
     EfficientNetLite0, InvertedResidual, Pointwise, SameConv2d)
-from ros2_lstm_policy.model.packed_convolution import PackedConv2d, RELU6
+from ros2_lstm_policy.model.packed import PackedConv2d, RELU6, RowsLinear
 import torch
 from torch import Tensor
 
@@ -79,16 +79,14 @@ class _Block:
 
 
 class _Product:
-    """A 1 x 1 convolution of few places as a matrix product, weights (C, C')."""
+    """A 1 x 1 convolution of few places as a matrix product."""
 
     def __init__(self, layer: Pointwise, relu6: bool) -> None:
-        self._weight = layer.weight.detach().t().contiguous()
-        self._bias, self._relu6 = layer.bias.detach().clone(), relu6
+        self._linear, self._relu6 = RowsLinear(layer.weight, layer.bias), relu6
 
     def __call__(self, images: Tensor, plus: Tensor | None = None) -> Tensor:
         batch, channels, height, width = images.shape
-        places = images.permute(0, 2, 3, 1).view(-1, channels)
-        found = torch.addmm(self._bias, places, self._weight)
+        found = self._linear(images.permute(0, 2, 3, 1).view(-1, channels))
         if self._relu6:
             found = found.clamp_(*RELU6)
         found = found.view(batch, height, width, -1).permute(0, 3, 1, 2)

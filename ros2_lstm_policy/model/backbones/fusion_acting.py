@@ -10,29 +10,10 @@ from math import sqrt
 from typing import NamedTuple
 
 from ros2_lstm_policy.model.backbones.compact import FusionLayer
+from ros2_lstm_policy.model.packed import RowsLinear
 import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
-
-
-class ActingLinear(NamedTuple):
-    """
-    A linear layer with its weights in the order in which a product of few rows reads them.
-
-    :param weight: (inputs, outputs).
-    """
-
-    weight: Tensor
-    bias: Tensor
-
-    @classmethod
-    def of(cls, layer: nn.Linear) -> ActingLinear:
-        """Lay out a layer's weights."""
-        return cls(layer.weight.detach().t().contiguous(), layer.bias.detach().clone())
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Map (N, inputs) to (N, outputs)."""
-        return torch.addmm(self.bias, rows, self.weight)
 
 
 class ActingNorm(NamedTuple):
@@ -59,9 +40,8 @@ class ActingLayer:
         """Copy and lay out the weights."""
         own = layer.self_attn
         self._heads = own.num_heads
-        self._attention = ActingLinear(own.in_proj_weight.detach().t().contiguous(),
-                                       own.in_proj_bias.detach().clone())
-        self._out = ActingLinear.of(own.out_proj)
+        self._attention = RowsLinear(own.in_proj_weight, own.in_proj_bias)
+        self._out = RowsLinear(own.out_proj.weight, own.out_proj.bias)
         self._norm, self._rest = ActingNorm.of(layer.norm1), _FeedForward(layer)
 
     def __call__(self, tokens_ND: Tensor) -> Tensor:
@@ -88,11 +68,11 @@ class ActingFinalLayer:
         ask, know, tell = own.in_proj_weight.detach().chunk(3)
         ask_bias, _, tell_bias = own.in_proj_bias.detach().chunk(3)
         scale = 1 / sqrt(width // self._heads)
-        self._ask = ActingLinear((ask * scale).t().contiguous(), ask_bias * scale)
+        self._ask = RowsLinear(ask * scale, ask_bias * scale)
         self._know_MED = know.unflatten(0, (self._heads, -1)).clone()
         self._tell_MDE = tell.unflatten(0, (self._heads, -1)).transpose(1, 2).contiguous()
         self._tell_bias_M1E = tell_bias.view(self._heads, 1, -1).clone()
-        self._out = ActingLinear.of(own.out_proj)
+        self._out = RowsLinear(own.out_proj.weight, own.out_proj.bias)
         self._norm, self._rest = ActingNorm.of(layer.norm1), _FeedForward(layer)
 
     def __call__(self, tokens_ND: Tensor, last: int) -> Tensor:
@@ -111,7 +91,8 @@ class _FeedForward:
 
     def __init__(self, layer: FusionLayer) -> None:
         self._norm = ActingNorm.of(layer.norm2)
-        self._first, self._second = ActingLinear.of(layer.linear1), ActingLinear.of(layer.linear2)
+        self._first = RowsLinear(layer.linear1.weight, layer.linear1.bias)
+        self._second = RowsLinear(layer.linear2.weight, layer.linear2.bias)
 
     def __call__(self, tokens_ND: Tensor) -> Tensor:
         return self._second(F.gelu(self._first(self._norm(tokens_ND)))).add_(tokens_ND)

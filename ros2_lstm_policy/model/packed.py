@@ -1,11 +1,11 @@
 """
-A convolution whose weights are brought into oneDNN's order once, with what follows it inside.
+Frozen layers whose weights are brought into the order that a CPU wants once.
 
-PyTorch reorders a convolution's weights at every call and runs what follows as operations of
-their own. The operators here are those that its compiler emits for a CPU (TorchInductor's
-`mkldnn_fusion`); without them PyTorch's own convolution gives the same values.
+PyTorch's own layers do it at every call, and run what follows a convolution as operations of their
+own. The convolution's operators are those that PyTorch's compiler emits for a CPU (TorchInductor's
+`mkldnn_fusion`); without them its public ones give the same values.
 
-Shape letters: B image, C channel, H W row and column.
+Shape letters: B image, C channel, H W row and column, N row of a product.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ RELU6 = (0.0, 6.0)
 _ONE = [1, 1]
 
 
-def is_packable() -> bool:
-    """Return whether this PyTorch can keep weights in oneDNN's order."""
+def packs_convolutions() -> bool:
+    """Return whether this PyTorch can keep a convolution's weights in oneDNN's order."""
     return (torch.backends.mkldnn.is_available()
             and hasattr(torch.ops.mkldnn, '_convolution_pointwise')
             and hasattr(torch.ops.mkldnn, '_reorder_convolution_weight'))
@@ -41,7 +41,7 @@ class PackedConv2d:
         """Bring the weights into order."""
         self._bias, self._relu6 = bias.detach().clone(), relu6
         self._stride, self._padding, self._groups = list(stride), list(padding), groups
-        self._packed = is_packable()
+        self._packed = packs_convolutions()
         self._weight = weight.detach().clone()
         if self._packed:
             self._weight = torch.ops.mkldnn._reorder_convolution_weight(
@@ -71,3 +71,20 @@ class PackedConv2d:
         if self._relu6:
             return found.clamp_(*RELU6)
         return found if plus is None else found.add_(plus)
+
+
+class RowsLinear:
+    """
+    A frozen linear layer for few rows: its weights lie as such a product reads them fastest.
+
+    :param weight: (outputs, inputs), as of `nn.Linear`; copied.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        """Lay out the weights as (inputs, outputs)."""
+        self._weight = weight.detach().t().clone(memory_format=torch.contiguous_format)
+        self._bias = bias.detach().clone()
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Map (N, inputs) to (N, outputs)."""
+        return torch.addmm(self._bias, rows, self._weight)
