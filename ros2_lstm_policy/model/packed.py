@@ -81,10 +81,10 @@ class RowsLinear:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        """Lay out the weights as (inputs, outputs)."""
-        self._weight = weight.detach().t().clone(memory_format=torch.contiguous_format)
+        """Lay out the weights as (inputs, outputs), seen from the other side."""
+        self._weight = weight.detach().t().clone(memory_format=torch.contiguous_format).t()
         self._bias = bias.detach().clone()
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Map (N, inputs) to (N, outputs)."""
-        return torch.addmm(self._bias, rows, self._weight)
+        """Map (..., inputs) to (..., outputs)."""
+        return F.linear(rows, self._weight, self._bias)

@@ -85,11 +85,10 @@ class _Product:
         self._linear, self._relu6 = RowsLinear(layer.weight, layer.bias), relu6
 
     def __call__(self, images: Tensor, plus: Tensor | None = None) -> Tensor:
-        batch, channels, height, width = images.shape
-        found = self._linear(images.permute(0, 2, 3, 1).view(-1, channels))
+        found = self._linear(images.permute(0, 2, 3, 1))
         if self._relu6:
             found = found.clamp_(*RELU6)
-        found = found.view(batch, height, width, -1).permute(0, 3, 1, 2)
+        found = found.permute(0, 3, 1, 2)
         return found if plus is None else found.add_(plus)
 
 
