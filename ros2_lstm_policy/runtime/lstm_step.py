@@ -1,7 +1,7 @@
 """
 One step of an LSTM for all lanes of a history, which all take the same input.
 
-Shape letters: L layer, W lane, H hidden, D input, P panel, K row of a panel, C its columns.
+Shape letters: L layer, W lane, H hidden, D input, G gate (4 H), K what a layer sees (D + H).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TypeAlias
 import torch
 from torch import nn, Tensor
 
-_PANEL_COLUMNS = 128  # measured in benchmarks/history.py
+_BLOCK_ROWS = 16  # of a weight matrix; measured in benchmarks/history.py
 
 # input (D), h and c (L, W, H) to the new h and c
 Step: TypeAlias = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -41,36 +41,47 @@ class _CpuStep:
     """
     What `nn.LSTM` does for one step, several times as fast on a CPU, from a copy of its weights.
 
-    `nn.LSTM` reorders its weights at each call (oneDNN), or multiplies by few columns slowly; and
-    a BLAS product of few rows with a large matrix copies the matrix first. Here both matrices of a
-    layer lie in one, in narrow panels that a product reads from beginning to end.
+    `nn.LSTM` reorders its weights at each call (oneDNN), or multiplies by few columns slowly. Here
+    both matrices of a layer lie in one. What comes out is (L, W, H) in shape and (L, H, W) in
+    memory: the next step takes it as it is.
     """
 
     def __init__(self, rnn: nn.LSTM) -> None:
-        self._columns = math.gcd(rnn.hidden_size, _PANEL_COLUMNS)
-        self._layers = [self._laid_out(rnn, layer) for layer in range(rnn.num_layers)]
+        self._layers = [_laid_out(rnn, layer) for layer in range(rnn.num_layers)]
 
     def __call__(self, input_D: Tensor, h_LWH: Tensor, c_LWH: Tensor) -> tuple[Tensor, Tensor]:
-        below_WD = input_D.expand(h_LWH.shape[1], -1)
+        below_DW = input_D.unsqueeze(1).expand(-1, h_LWH.shape[1])
         h_new, c_new = [], []
-        for (weight_PKC, bias_P1C), h_WH, c_WH in zip(self._layers, h_LWH, c_LWH):
-            seen_PWK = torch.cat([below_WD, h_WH], 1).expand(len(weight_PKC), -1, -1)
-            gates_PWC = torch.baddbmm(bias_P1C, seen_PWK, weight_PKC)
-            gates = gates_PWC.unflatten(0, (4, -1)).transpose(1, 2)
+        for (weight_GK, bias_G), h_WH, c_WH in zip(self._layers, h_LWH, c_LWH):
+            seen_KW = torch.cat([below_DW, h_WH.t()])
+            gates = _product_plus(weight_GK, seen_KW, bias_G).unflatten(0, (4, -1))
             take, keep, show = gates[:3].sigmoid()
-            c_panels = c_WH.unflatten(1, (-1, self._columns))
-            c_panels = torch.addcmul(keep * c_panels, take, gates[3].tanh())
-            below_WD = (show * c_panels.tanh()).flatten(1)
-            h_new.append(below_WD)
-            c_new.append(c_panels.flatten(1))
-        return torch.stack(h_new), torch.stack(c_new)
+            c_HW = torch.addcmul(keep * c_WH.t(), take, gates[3].tanh())
+            below_DW = show * c_HW.tanh()
+            h_new.append(below_DW)
+            c_new.append(c_HW)
+        return torch.stack(h_new).transpose(1, 2), torch.stack(c_new).transpose(1, 2)
 
-    def _laid_out(self, rnn: nn.LSTM, layer: int) -> tuple[Tensor, Tensor]:
-        """Return a layer's weights (P, K, C) and bias (P, 1, C); gates input, forget, out, cell."""
-        w_ih, w_hh, b_ih, b_hh = (getattr(rnn, f'{name}_l{layer}').detach() for name in
-                                  ('weight_ih', 'weight_hh', 'bias_ih', 'bias_hh'))
-        order = torch.tensor([0, 1, 3, 2])
-        weight = torch.cat([w_ih, w_hh], 1).unflatten(0, (4, -1))[order].flatten(0, 1)
-        bias = (b_ih + b_hh).unflatten(0, (4, -1))[order]
-        panels = weight.unflatten(0, (-1, self._columns)).transpose(1, 2).contiguous()
-        return panels, bias.view(-1, 1, self._columns)
+
+def _laid_out(rnn: nn.LSTM, layer: int) -> tuple[Tensor, Tensor]:
+    """Return a layer's weights (G, K) and bias (G); gates in the order input, forget, out, cell."""
+    w_ih, w_hh, b_ih, b_hh = (getattr(rnn, f'{name}_l{layer}').detach() for name in
+                              ('weight_ih', 'weight_hh', 'bias_ih', 'bias_hh'))
+    order = torch.tensor([0, 1, 3, 2])
+    weight, bias = (rows.unflatten(0, (4, -1))[order].flatten(0, 1)
+                    for rows in (torch.cat([w_ih, w_hh], 1), b_ih + b_hh))
+    return weight, bias
+
+
+def _product_plus(weight_GK: Tensor, seen_KW: Tensor, bias_G: Tensor) -> Tensor:
+    """
+    Return weight @ seen + bias (G, W) for few columns.
+
+    In blocks of rows: BLAS would first copy a tall matrix into an order of its own.
+    """
+    if seen_KW.shape[1] == 1:
+        return torch.addmv(bias_G, weight_GK, seen_KW[:, 0]).unsqueeze(1)
+    rows = math.gcd(len(weight_GK), _BLOCK_ROWS)
+    blocks = weight_GK.view(-1, rows, weight_GK.shape[1])
+    return torch.baddbmm(bias_G.view(-1, rows, 1), blocks,
+                         seen_KW.expand(len(blocks), -1, -1)).flatten(0, 1)
