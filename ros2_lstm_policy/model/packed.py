@@ -11,7 +11,7 @@ Shape letters: B image, C channel, H W row and column, N row of a product.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import nn, Tensor
 import torch.nn.functional as F
 
 RELU6 = (0.0, 6.0)
@@ -84,6 +84,11 @@ class RowsLinear:
         """Lay out the weights as (inputs, outputs), seen from the other side."""
         self._weight = weight.detach().t().clone(memory_format=torch.contiguous_format).t()
         self._bias = bias.detach().clone()
+
+    @classmethod
+    def of(cls, layer: nn.Linear) -> RowsLinear:
+        """Lay out a layer's weights."""
+        return cls(layer.weight, layer.bias)
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Map (..., inputs) to (..., outputs)."""

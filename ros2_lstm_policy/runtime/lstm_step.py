@@ -64,7 +64,7 @@ class _CpuStep:
 
 
 def _laid_out(rnn: nn.LSTM, layer: int) -> tuple[Tensor, Tensor]:
-    """Return a layer's weights (G, K) and bias (G); gates in the order input, forget, out, cell."""
+    """Return a layer's weights (G, K) and bias (G); gates in order input, forget, out, cell."""
     w_ih, w_hh, b_ih, b_hh = (getattr(rnn, f'{name}_l{layer}').detach() for name in
                               ('weight_ih', 'weight_hh', 'bias_ih', 'bias_hh'))
     order = torch.tensor([0, 1, 3, 2])

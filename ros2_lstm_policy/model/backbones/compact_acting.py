@@ -11,16 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from typing import cast
 
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.model.backbones.base import EncodedText
-from ros2_lstm_policy.model.backbones.compact import CompactBackbone
+from ros2_lstm_policy.model.backbones.compact import CompactBackbone, FusionLayer
 from ros2_lstm_policy.model.backbones.efficientnet_acting import ActingEfficientNet, Modulation
 from ros2_lstm_policy.model.backbones.fusion_acting import (
     ActingFinalLayer, ActingLayer, ActingNorm)
 from ros2_lstm_policy.model.packed import RowsLinear
 import torch
-from torch import Tensor
+from torch import nn, Tensor
 
 
 class ActingCompact:
@@ -38,16 +39,22 @@ class ActingCompact:
         self._together = len(set(sizes)) == 1
         shapes = [(len(sizes), 3, *sizes[0])] if self._together else [(1, 3, *s) for s in sizes]
         self._vision = [ActingEfficientNet(backbone.vision, shape) for shape in shapes]
-        self._projections = [RowsLinear(layer.weight, layer.bias) for layer in backbone.map_projections]
+        self._projections = [RowsLinear.of(cast(nn.Linear, layer))
+                             for layer in backbone.map_projections]
         self._positions = [backbone.map_positions[name].detach().clone() for name in self._cameras]
         self._action = backbone.action_tokens.detach().clone()
-        *layers, final = backbone.fusion
+        *layers, final = (cast(FusionLayer, layer) for layer in backbone.fusion)
         self._layers = [ActingLayer(layer) for layer in layers]
         self._final, self._norm = ActingFinalLayer(final), ActingNorm.of(backbone.norm)
         self._said: tuple[EncodedText, Modulation] | None = None
 
     def __call__(self, images: Mapping[str, Tensor], text: EncodedText) -> Tensor:
-        """Map one (1, 3, H, W) image a camera and the words to the feature (1, N, D)."""
+        """
+        Map one image a camera and the words to the feature (1, N, D).
+
+        :param images: camera name to (1, 3, H, W).
+        :param text: of one instruction: all of its tokens are present.
+        """
         maps = self._see([images[name] for name in self._cameras], self._modulation(text))
         seen = [level for camera, levels in enumerate(maps)
                 for level in self._tokens(camera, levels)]

@@ -10,12 +10,13 @@ Shape letters: B image, C channel, H W row and column.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 from ros2_lstm_policy.model.backbones.efficientnet_lite import (
     EfficientNetLite0, InvertedResidual, Pointwise, SameConv2d)
 from ros2_lstm_policy.model.packed import PackedConv2d, RELU6, RowsLinear
 import torch
-from torch import Tensor
+from torch import nn, Tensor
 
 _FEW_PLACES = 600  # up to here a matrix product is faster than oneDNN's 1 x 1 convolution
 
@@ -37,8 +38,8 @@ class ActingEfficientNet:
         self._stages = []
         for stage in network.stages:
             blocks = []
-            for block in stage:
-                acting = _Block(block, shape)
+            for block in cast(nn.Sequential, stage):
+                acting = _Block(cast(InvertedResidual, block), shape)
                 blocks.append(acting)
                 shape = acting.shape
             self._stages.append(blocks)
@@ -82,7 +83,7 @@ class _Product:
     """A 1 x 1 convolution of few places as a matrix product."""
 
     def __init__(self, layer: Pointwise, relu6: bool) -> None:
-        self._linear, self._relu6 = RowsLinear(layer.weight, layer.bias), relu6
+        self._linear, self._relu6 = RowsLinear.of(layer), relu6
 
     def __call__(self, images: Tensor, plus: Tensor | None = None) -> Tensor:
         found = self._linear(images.permute(0, 2, 3, 1))
@@ -97,8 +98,8 @@ def _filter(layer: SameConv2d, shape: Shape) -> tuple[PackedConv2d, Shape]:
     batch, _, height, width = shape
     weight, padding = layer.padded(height, width)
     down, right = layer.stride
-    packed = PackedConv2d(weight, layer.bias, (down, right), padding, layer.groups, shape,
-                          relu6=True)
+    packed = PackedConv2d(weight, cast(Tensor, layer.bias), (down, right), padding,
+                          layer.groups, shape, relu6=True)
     return packed, (batch, len(weight), -(-height // down), -(-width // right))
 
 

@@ -41,7 +41,7 @@ class ActingLayer:
         own = layer.self_attn
         self._heads = own.num_heads
         self._attention = RowsLinear(own.in_proj_weight, own.in_proj_bias)
-        self._out = RowsLinear(own.out_proj.weight, own.out_proj.bias)
+        self._out = RowsLinear.of(own.out_proj)
         self._norm, self._rest = ActingNorm.of(layer.norm1), _FeedForward(layer)
 
     def __call__(self, tokens_ND: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class ActingFinalLayer:
         self._know_MED = know.unflatten(0, (self._heads, -1)).clone()
         self._tell_MDE = tell.unflatten(0, (self._heads, -1)).transpose(1, 2).contiguous()
         self._tell_bias_M1E = tell_bias.view(self._heads, 1, -1).clone()
-        self._out = RowsLinear(own.out_proj.weight, own.out_proj.bias)
+        self._out = RowsLinear.of(own.out_proj)
         self._norm, self._rest = ActingNorm.of(layer.norm1), _FeedForward(layer)
 
     def __call__(self, tokens_ND: Tensor, last: int) -> Tensor:
@@ -91,8 +91,7 @@ class _FeedForward:
 
     def __init__(self, layer: FusionLayer) -> None:
         self._norm = ActingNorm.of(layer.norm2)
-        self._first = RowsLinear(layer.linear1.weight, layer.linear1.bias)
-        self._second = RowsLinear(layer.linear2.weight, layer.linear2.bias)
+        self._first, self._second = RowsLinear.of(layer.linear1), RowsLinear.of(layer.linear2)
 
     def __call__(self, tokens_ND: Tensor) -> Tensor:
         return self._second(F.gelu(self._first(self._norm(tokens_ND)))).add_(tokens_ND)
