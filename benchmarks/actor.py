@@ -11,11 +11,14 @@ printed last.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from pathlib import Path
 import time
 from typing import Any
 
 import numpy as np
 from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
+from ros2_lstm_policy.model import checkpoint
 from ros2_lstm_policy.model.policy import BackboneConfig, DecoderConfig, Policy, PolicyConfig
 from ros2_lstm_policy.runtime.actor import PolicyActor
 from ros2_lstm_policy.types import Observation
@@ -40,6 +43,16 @@ def make_policy(size: int, backbone: dict[str, Any], hidden: int, layers: int) -
                               ArmNormalisation((0.0,) * 6, (0.05,) * 3 + (0.5,) * 3), cameras)
     decoder = DecoderConfig(hidden_size=hidden, num_layers=layers)
     return Policy(PolicyConfig(BackboneConfig('compact', backbone), decoder), manifest).eval()
+
+
+def policies(options: argparse.Namespace) -> Iterator[tuple[str, Policy]]:
+    """Yield what is to be measured, by name."""
+    if options.checkpoint is not None:
+        yield options.checkpoint.name, checkpoint.load(options.checkpoint, options.device)
+        return
+    for name, (size, backbone) in VARIANTS.items():
+        policy = make_policy(size, backbone, options.hidden, options.layers)
+        yield f'{name}, LSTM {options.hidden} x {options.layers}', policy.to(options.device)
 
 
 def observations(count: int) -> list[Observation]:
@@ -91,10 +104,11 @@ def main() -> None:
     parser.add_argument('--hidden', type=int, default=512)
     parser.add_argument('--layers', type=int, default=2)
     parser.add_argument('--decisions', type=int, default=100)
+    parser.add_argument('--checkpoint', type=Path, help='this policy, and no untrained ones')
     options = parser.parse_args()
-    rows, endings = {}, []
-    for name, (size, backbone) in VARIANTS.items():
-        policy = make_policy(size, backbone, options.hidden, options.layers).to(options.device)
+    rows: dict[str, list[dict[str, float]]] = {}
+    endings: list[str] = []
+    for name, policy in policies(options):
         plain = PolicyActor(policy, precision=options.precision, cuda_graph=False, prepare=False)
         acting = PolicyActor(policy, precision=options.precision)
         found = measure({f'{name}, as trained': plain, name: acting}, options.decisions)
@@ -103,8 +117,7 @@ def main() -> None:
                          for table in found.values())
         endings.append(f'{name}: {trained / acts:.2f} times as fast as it was trained, largest '
                        f'difference {largest_difference(plain, acting, 20):.1e}')
-    print(f'{options.device}, {options.precision}, LSTM {options.hidden} x {options.layers}, '
-          f'{options.decisions} decisions, median ms')
+    print(f'{options.device}, {options.precision}, {options.decisions} decisions, median ms')
     print_table(rows)
     print('\n'.join(endings))
 
