@@ -3,18 +3,22 @@ What one decision costs: the compact policy's stages, from two 640 x 480 frames 
 
 Policies are measured one after the other: wall-clock time by stage, the CPU time of the acting
 thread (what it takes without other processes on its core), and the wall-clock time of the whole.
-On a GPU each policy runs eagerly and as one CUDA graph, and the largest difference between the
-two chunks is printed.
+Each decides in turn as it was trained and as it acts: on a CPU laid out for it, on a GPU as one
+CUDA graph. How many times as fast that is, and the largest difference between the two chunks, are
+printed last.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from pathlib import Path
 import time
 from typing import Any
 
 import numpy as np
 from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
+from ros2_lstm_policy.model import checkpoint
 from ros2_lstm_policy.model.policy import BackboneConfig, DecoderConfig, Policy, PolicyConfig
 from ros2_lstm_policy.runtime.actor import PolicyActor
 from ros2_lstm_policy.types import Observation
@@ -41,6 +45,16 @@ def make_policy(size: int, backbone: dict[str, Any], hidden: int, layers: int) -
     return Policy(PolicyConfig(BackboneConfig('compact', backbone), decoder), manifest).eval()
 
 
+def policies(options: argparse.Namespace) -> Iterator[tuple[str, Policy]]:
+    """Yield what is to be measured, by name."""
+    if options.checkpoint is not None:
+        yield options.checkpoint.name, checkpoint.load(options.checkpoint, options.device)
+        return
+    for name, (size, backbone) in VARIANTS.items():
+        policy = make_policy(size, backbone, options.hidden, options.layers)
+        yield f'{name}, LSTM {options.hidden} x {options.layers}', policy.to(options.device)
+
+
 def observations(count: int) -> list[Observation]:
     """Return frames of noise at a camera's size."""
     rng = np.random.default_rng(0)
@@ -51,9 +65,10 @@ def observations(count: int) -> list[Observation]:
 def measure(actors: dict[str, PolicyActor], count: int) -> dict[str, list[dict[str, float]]]:
     """Return seconds by stage of every decision, with its thread's CPU time and its wall time."""
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in actors}
-    for name, actor in actors.items():
+    for actor in actors.values():
         actor.warm_up(INSTRUCTION)
-        for observation in observations(count):
+    for observation in observations(count):
+        for name, actor in actors.items():
             cpu, wall = time.thread_time(), time.perf_counter()
             decision = actor.act(observation, INSTRUCTION)
             rows[name].append({**decision.stage_s, 'thread': time.thread_time() - cpu,
@@ -89,20 +104,22 @@ def main() -> None:
     parser.add_argument('--hidden', type=int, default=512)
     parser.add_argument('--layers', type=int, default=2)
     parser.add_argument('--decisions', type=int, default=100)
+    parser.add_argument('--checkpoint', type=Path, help='this policy, and no untrained ones')
     options = parser.parse_args()
-    actors = {}
-    for name, (size, backbone) in VARIANTS.items():
-        policy = make_policy(size, backbone, options.hidden, options.layers).to(options.device)
-        actors[name] = PolicyActor(policy, precision=options.precision, cuda_graph=False)
-        if policy.decoder.rnn.weight_hh_l0.is_cuda:
-            actors[f'{name}, graph'] = PolicyActor(policy, precision=options.precision)
-    print(f'{options.device}, {options.precision}, LSTM {options.hidden} x {options.layers}, '
-          f'{options.decisions} decisions, median ms')
-    print_table(measure(actors, options.decisions))
-    for name, actor in actors.items():
-        if f'{name}, graph' in actors:
-            print(f'{name}: graph against eager '
-                  f'{largest_difference(actor, actors[f"{name}, graph"], 20):.1e}')
+    rows: dict[str, list[dict[str, float]]] = {}
+    endings: list[str] = []
+    for name, policy in policies(options):
+        plain = PolicyActor(policy, precision=options.precision, cuda_graph=False, prepare=False)
+        acting = PolicyActor(policy, precision=options.precision)
+        found = measure({f'{name}, as trained': plain, name: acting}, options.decisions)
+        rows |= found
+        trained, acts = (float(np.median([row['thread'] for row in table]))
+                         for table in found.values())
+        endings.append(f'{name}: {trained / acts:.2f} times as fast as it was trained, largest '
+                       f'difference {largest_difference(plain, acting, 20):.1e}')
+    print(f'{options.device}, {options.precision}, {options.decisions} decisions, median ms')
+    print_table(rows)
+    print('\n'.join(endings))
 
 
 if __name__ == '__main__':

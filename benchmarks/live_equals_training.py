@@ -96,7 +96,7 @@ def _make_bags(folder: Path, steps: int) -> Path:
 
 
 def _run_node(out: Path, ros: Sequence[str]) -> int:
-    """Be the policy node, and keep the features that its backbone gives."""
+    """Be the policy node, and keep the features that its head gets."""
     from ros2_lstm_policy.model import checkpoint
     from ros2_lstm_policy.ros import policy_node
     features: list[np.ndarray] = []
@@ -104,8 +104,12 @@ def _run_node(out: Path, ros: Sequence[str]) -> int:
 
     def load_and_listen(*arguments: Any, **keywords: Any) -> Any:
         policy: Any = load(*arguments, **keywords)
-        policy.backbone.register_forward_hook(
-            lambda module, inputs, output: features.append(output[0].numpy().copy()))
+        reduce_tokens = policy.decoder.reduce_tokens
+
+        def listen(tokens_BTND: Any) -> Any:
+            features.append(tokens_BTND[0, 0].numpy().copy())
+            return reduce_tokens(tokens_BTND)
+        policy.decoder.reduce_tokens = listen
         return policy
     checkpoint.load = load_and_listen
     status = policy_node.main(list(ros))

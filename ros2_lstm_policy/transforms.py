@@ -63,7 +63,7 @@ def normalise_images(images_u8: Tensor, camera: CameraSpec) -> Tensor:
     :return: (..., 3, H, W) float32, (value / 255 - mean) / std by channel.
     """
     width = images_u8.shape[-2]
-    scale, shift = (c.repeat(width) for c in _constants(camera, images_u8.device))
+    scale, shift = _constants(camera, width, images_u8.device)
     rows = images_u8.flatten(-2) / scale - shift  # whole rows: a last axis of 3 would be slow
     return rows.unflatten(-1, (width, 3)).movedim(-1, -3)
 
@@ -123,12 +123,17 @@ def label_to_arm(label: np.ndarray, manifest: ActionManifest) -> np.ndarray:
 
 
 @cache
-def _constants(camera: CameraSpec, place: device) -> tuple[Tensor, Tensor]:
-    """Return 255 * std and mean / std, made once: a CUDA graph cannot be captured around it."""
+def _constants(camera: CameraSpec, width: int, place: device) -> tuple[Tensor, Tensor]:
+    """
+    Return 255 * std and mean / std for the values of one row (width * 3).
+
+    They are made once: a CUDA graph cannot be captured around it.
+    """
     import torch
     with torch.inference_mode(False):
-        return (torch.tensor([255 * s for s in camera.std], device=place),
-                torch.tensor([m / s for m, s in zip(camera.mean, camera.std)], device=place))
+        scale = torch.tensor([255 * s for s in camera.std], device=place)
+        shift = torch.tensor([m / s for m, s in zip(camera.mean, camera.std)], device=place)
+        return scale.repeat(width), shift.repeat(width)
 
 
 def _map_rotation(arm: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ros2_lstm_policy.model.lstm_decoder import LSTMDecoder
-from ros2_lstm_policy.runtime import history
+from ros2_lstm_policy.runtime import lstm_step
 from ros2_lstm_policy.runtime.history import Carry, SlidingWindow
 import torch
 
@@ -105,6 +105,6 @@ def test_any_width_is_multiplied_right(hidden):
     h, c = torch.randn(3, 5, hidden), torch.randn(3, 5, hidden)
     input_D = torch.randn(20)
     wanted = rnn(input_D.expand(5, 1, 20), (h, c))[1]
-    got = history.lstm_step(rnn, input_D, h, c)
+    got = lstm_step.of_lstm(rnn)(input_D, h, c)
     for ours, theirs in zip(got, wanted):
         assert (ours - theirs).abs().max() <= 1e-6

@@ -38,11 +38,13 @@ class PolicyActor:
     :param precision: of the backbone: 'bf16' for a GPU; the head is always float32.
     :param cuda_graph: on a GPU, run a tick as one CUDA graph.
     :param threads: CPU threads of one operation.
+    :param prepare: on a CPU, act on a copy of the compact backbone that is laid out for it; a
+        later change of the policy's weights does not reach it.
     """
 
     def __init__(self, policy: Policy, execute: str = 'first',
                  precision: engine.Precision = 'fp32', cuda_graph: bool = True,
-                 threads: int = 1) -> None:
+                 threads: int = 1, prepare: bool = True) -> None:
         """
         Prepare the policy.
 
@@ -50,7 +52,7 @@ class PolicyActor:
         """
         self.manifest, self._decoder = policy.manifest, policy.config.decoder
         self._schedule = schedule.parse(execute, self._decoder.fwd_pred_next_n)
-        self._engine = engine.create(policy, precision, cuda_graph, threads)
+        self._engine = engine.create(policy, precision, cuda_graph, threads, prepare)
         self._encode_text = lru_cache(_KEPT_INSTRUCTIONS)(self._engine.encode_text)
         self.reset()
 

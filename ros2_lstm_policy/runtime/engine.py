@@ -2,8 +2,9 @@
 How one tick's mathematics runs on a device.
 
 An engine is a function without an episode: images, encoded words and the history's state in, the
-chunk and the state after it out. On a CPU it runs eagerly in one thread; on a GPU the whole tick
-can be one CUDA graph, because its shapes never change.
+chunk and the state after it out. On a CPU it runs eagerly in one thread, the compact backbone in a
+form whose weights are laid out for it; on a GPU the whole tick can be one CUDA graph, because its
+shapes never change.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import time
 from typing import cast, Literal, NamedTuple, Protocol, TypeAlias
 
 from ros2_lstm_policy.model.backbones.base import EncodedText
+from ros2_lstm_policy.model.backbones.compact import CompactBackbone
+from ros2_lstm_policy.model.backbones.compact_acting import ActingCompact
 from ros2_lstm_policy.model.policy import Policy
 from ros2_lstm_policy.runtime import history
 from ros2_lstm_policy.runtime.history import HistoryState
@@ -58,6 +61,9 @@ class Engine(Protocol):
         """
 
 
+See: TypeAlias = Callable[[Mapping[str, Tensor], EncodedText], Tensor]
+
+
 class EagerEngine:
     """
     Runs the policy as it is written.
@@ -65,11 +71,14 @@ class EagerEngine:
     :param policy: on its device, in eval mode; 'bf16' turns its backbone into bfloat16.
     :param threads: of one operation on the CPU; a process-wide setting. One is best beside other
         processes.
+    :param backbone: runs in place of the policy's own.
     """
 
-    def __init__(self, policy: Policy, precision: Precision = 'fp32', threads: int = 1) -> None:
+    def __init__(self, policy: Policy, precision: Precision = 'fp32', threads: int = 1,
+                 backbone: See | None = None) -> None:
         """Prepare the policy."""
         self._policy, self._precision = policy, precision
+        self._backbone = policy.backbone if backbone is None else backbone
         self._history = history.of_policy(policy)
         self.device = next(policy.parameters()).device
         if self.device.type == 'cpu':
@@ -109,7 +118,7 @@ class EagerEngine:
         normalised = {camera.name: normalise_images(images[camera.name], camera)[None]
                       for camera in self._policy.manifest.cameras}
         with self._autocast():
-            tokens_1ND = self._policy.backbone(normalised, text)
+            tokens_1ND = self._backbone(normalised, text)
         return self._policy.decoder.reduce_tokens(tokens_1ND.float().unsqueeze(1))[0, 0]
 
     def think(self, input_D: Tensor, state: HistoryState) -> tuple[Prediction, HistoryState]:
@@ -208,13 +217,21 @@ class _CapturedTick:
 
 
 def create(policy: Policy, precision: Precision = 'fp32', cuda_graph: bool = True,
-           threads: int = 1) -> Engine:
+           threads: int = 1, prepare: bool = True) -> Engine:
     """
     Return the engine for the device that the policy is on.
 
     :param cuda_graph: replay one CUDA graph a tick; without a GPU, or with a backbone that
         is not `capturable`, it has no effect.
+    :param prepare: on a CPU in float32, run the compact backbone as `ActingCompact`; with
+        another device, precision or backbone it has no effect.
     """
+    device = next(policy.parameters()).device
+    backbone = policy.backbone
+    if (prepare and device.type == 'cpu' and precision == 'fp32'
+            and isinstance(backbone, CompactBackbone)):
+        return EagerEngine(policy, precision, threads,
+                           ActingCompact(backbone, policy.manifest.cameras))
     eager = EagerEngine(policy, precision, threads)
     if cuda_graph and eager.device.type == 'cuda' and policy.backbone.capturable:
         return GraphEngine(eager, partial(capture_cuda_graph, eager.device))

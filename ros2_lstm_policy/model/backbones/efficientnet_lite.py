@@ -55,11 +55,15 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C', ceil(H / stride), ceil(W / stride))."""
-        pad_h, pad_w = (depthwise.same_padding(size, kernel, stride) for size, kernel, stride
-                        in zip(images.shape[-2:], self.kernel_size, self.stride))
-        weight = F.pad(self.weight, (pad_w % 2, 0, pad_h % 2, 0))
-        padding = -(-pad_h // 2), -(-pad_w // 2)
+        weight, padding = self.padded(*images.shape[-2:])
         return F.conv2d(images, weight, self.bias, self.stride, padding, 1, self.groups)
+
+    def padded(self, height: int, width: int) -> tuple[Tensor, tuple[int, int]]:
+        """Return the filter for images of that size, and the zeros on both of their sides."""
+        pad_h, pad_w = (depthwise.same_padding(size, kernel, stride) for size, kernel, stride
+                        in zip((height, width), self.kernel_size, self.stride))
+        weight = F.pad(self.weight, (pad_w % 2, 0, pad_h % 2, 0))
+        return weight, (-(-pad_h // 2), -(-pad_w // 2))
 
 
 class Filter(SameConv2d):
