@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_the_references_way_and_ours_give_the_same_losses(size: str) -> None:
     """Steps of tiny networks on the CPU; beyond a few, AdamW enlarges what rounding leaves."""
     done = subprocess.run(
-        [sys.executable, 'benchmarks/train_step.py', '--smoke', '--sizes', size, '--steps', '1',
+        [sys.executable, '-m', 'benchmarks.train_step', '--smoke', '--sizes', size, '--steps', '1',
          '--warm-up', '1'], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     rows = [[cell.strip() for cell in line.strip('|').split('|')]

@@ -17,6 +17,7 @@ from ros2_lstm_policy.model.backbones.efficientnet_lite import (
 from ros2_lstm_policy.model.packed import PackedConv2d, RELU6, RowsLinear
 import torch
 from torch import nn, Tensor
+import torch.nn.functional as F
 
 _FEW_PLACES = 600  # up to here a matrix product is faster than oneDNN's 1 x 1 convolution
 
@@ -94,9 +95,16 @@ class _Product:
 
 
 def _filter(layer: SameConv2d, shape: Shape) -> tuple[PackedConv2d, Shape]:
-    """Return a convolution with its ReLU6, and the shape after it."""
+    """
+    Return a convolution with its ReLU6, and the shape after it.
+
+    Convolutions pad both sides alike, and padding images costs a copy of them; so where the
+    padding is odd the filter gets a row and column of zeros at its beginning instead.
+    """
     batch, _, height, width = shape
-    weight, padding = layer.padded(height, width)
+    pad_h, pad_w = layer.zeros(height, width)
+    weight = F.pad(layer.weight, (pad_w % 2, 0, pad_h % 2, 0))
+    padding = -(-pad_h // 2), -(-pad_w // 2)
     down, right = layer.stride
     packed = PackedConv2d(weight, cast(Tensor, layer.bias), (down, right), padding,
                           layer.groups, shape, relu6=True)

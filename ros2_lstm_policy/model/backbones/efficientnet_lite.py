@@ -46,24 +46,19 @@ _BATCH_NORM_EPSILON = 1e-3
 
 
 class SameConv2d(nn.Conv2d):
-    """
-    A convolution padded as TensorFlow's SAME: the odd pixel goes to the right and bottom.
-
-    Convolutions pad both sides alike, and padding images costs a copy of them; so where the
-    padding is odd the filter gets a row and column of zeros at its beginning instead.
-    """
+    """A convolution padded as TensorFlow's SAME: the odd pixel goes to the right and bottom."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C', ceil(H / stride), ceil(W / stride))."""
-        weight, padding = self.padded(*images.shape[-2:])
-        return F.conv2d(images, weight, self.bias, self.stride, padding, 1, self.groups)
+        pad_h, pad_w = self.zeros(*images.shape[-2:])
+        padded = F.pad(images, (pad_w // 2, -(-pad_w // 2), pad_h // 2, -(-pad_h // 2)))
+        return F.conv2d(padded, self.weight, self.bias, self.stride, 0, 1, self.groups)
 
-    def padded(self, height: int, width: int) -> tuple[Tensor, tuple[int, int]]:
-        """Return the filter for images of that size, and the zeros on both of their sides."""
+    def zeros(self, height: int, width: int) -> tuple[int, int]:
+        """Return how many rows and columns of zeros an image of that size gets."""
         pad_h, pad_w = (depthwise.same_padding(size, kernel, stride) for size, kernel, stride
                         in zip((height, width), self.kernel_size, self.stride))
-        weight = F.pad(self.weight, (pad_w % 2, 0, pad_h % 2, 0))
-        return weight, (-(-pad_h // 2), -(-pad_w // 2))
+        return pad_h, pad_w
 
 
 class Filter(SameConv2d):
