@@ -97,7 +97,7 @@ class Robot:
         self._orders = self.node.create_publisher(String, 'instruction', QoSProfile(depth=10))
         self._clock = self.node.create_publisher(Clock, '/clock', qos_profile_sensor_data)
         self.arms, self.grippers, self.twists, self.chunks = [], [], [], []
-        self.heard, self.diagnostics = [], {}
+        self._heard, self.diagnostics = [], {}
         for kind, topic, take in (
                 (Float64MultiArray, 'gripper_command', self._take_gripper),
                 (TwistStamped, 'arm_delta', self._take_arm),
@@ -121,7 +121,7 @@ class Robot:
 
     def forget(self):
         """Forget what was heard."""
-        for heard in (self.arms, self.grippers, self.twists, self.chunks, self.heard):
+        for heard in (self.arms, self.grippers, self.twists, self.chunks, self._heard):
             heard.clear()
         self.diagnostics.clear()
 
@@ -243,13 +243,18 @@ class Robot:
             pose.pose.position.x, pose.pose.position.y, pose.pose.position.z = self.pose_m
             self._poses.publish(pose)
 
-    def _take_arm(self, message):
-        self.arms.append(message)
-        self.heard.append('arm')
+    @property
+    def heard(self):
+        """Return 'arm' and 'gripper' in the order in which they were sent."""
+        return [kind for _, kind in sorted(self._heard)]
 
-    def _take_gripper(self, message):
+    def _take_arm(self, message, info):
+        self.arms.append(message)
+        self._heard.append((info['source_timestamp'], 'arm'))
+
+    def _take_gripper(self, message, info):
         self.grippers.append(message)
-        self.heard.append('gripper')
+        self._heard.append((info['source_timestamp'], 'gripper'))
 
     def _take_diagnostics(self, message):
         self.diagnostics.update({s.name.partition(': ')[2]: s for s in message.status})
