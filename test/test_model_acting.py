@@ -84,6 +84,16 @@ def test_a_pytorch_with_onednn_packs_convolutions():
     assert packed.packs_convolutions() == torch.backends.mkldnn.is_available()
 
 
+@pytest.mark.parametrize('gives', [RuntimeError('not on this processor'), 0.0])
+def test_operators_that_fail_or_err_are_not_used(monkeypatch, gives):
+    def convolved(images, *_, **__):
+        if isinstance(gives, Exception):
+            raise gives
+        return torch.full_like(images, gives)
+    monkeypatch.setattr(packed, '_convolved', convolved)
+    assert not packed.packs_convolutions.__wrapped__()
+
+
 def test_weights_that_change_later_do_not_reach_it():
     cameras = make_cameras(SQUARE)
     backbone = make_backbone(cameras)

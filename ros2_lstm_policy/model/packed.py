@@ -10,6 +10,9 @@ Shape letters: B image, C channel, H W row and column, N row of a product.
 
 from __future__ import annotations
 
+from functools import cache
+from typing import TypeAlias
+
 import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
@@ -17,12 +20,44 @@ import torch.nn.functional as F
 RELU6 = (0.0, 6.0)
 _ONE = [1, 1]
 
+# padding, stride, dilation, groups
+Geometry: TypeAlias = tuple[list[int], list[int], list[int], int]
 
+
+@cache
 def packs_convolutions() -> bool:
-    """Return whether this PyTorch can keep a convolution's weights in oneDNN's order."""
-    return (torch.backends.mkldnn.is_available()
-            and hasattr(torch.ops.mkldnn, '_convolution_pointwise')
-            and hasattr(torch.ops.mkldnn, '_reorder_convolution_weight'))
+    """Return whether oneDNN's operators are here and give a convolution's values, by trying."""
+    images = torch.linspace(-3, 3, 8 * 16).view(1, 8, 4, 4).contiguous(
+        memory_format=torch.channels_last)
+    weight, bias = torch.linspace(-2, 2, 8 * 9).view(8, 1, 3, 3), torch.linspace(-1, 7, 8)
+    plain = F.conv2d(images, weight, bias, 1, 1, 1, 8)
+    try:
+        packed = _packed(weight, [1, 1], _ONE, 8, list(images.shape))
+        found = (_convolved(images, packed, bias, ([1, 1], _ONE, _ONE, 8), relu6=True),
+                 _convolved_plus(images, images, packed, bias, ([1, 1], _ONE, _ONE, 8)))
+    except (AttributeError, RuntimeError):  # this PyTorch, or this processor, has none
+        return False
+    return all(torch.allclose(one, other, atol=1e-5)
+               for one, other in zip(found, (plain.clamp(*RELU6), plain + images)))
+
+
+def _packed(weight: Tensor, padding: list[int], stride: list[int], groups: int,
+            shape: list[int]) -> Tensor:
+    return torch.ops.mkldnn._reorder_convolution_weight(weight, padding, stride, _ONE, groups,
+                                                        shape)
+
+
+def _convolved(images: Tensor, packed: Tensor, bias: Tensor, geometry: Geometry,
+               relu6: bool) -> Tensor:
+    then, limits = ('hardtanh', RELU6) if relu6 else ('none', ())
+    return torch.ops.mkldnn._convolution_pointwise.default(
+        images, packed, bias, *geometry, then, limits, '')
+
+
+def _convolved_plus(images: Tensor, plus: Tensor, packed: Tensor, bias: Tensor,
+                    geometry: Geometry) -> Tensor:
+    return torch.ops.mkldnn._convolution_pointwise.binary(
+        images, plus, packed, bias, *geometry, 'add', 1.0, None, [], None)
 
 
 class PackedConv2d:
@@ -44,8 +79,7 @@ class PackedConv2d:
         self._packed = packs_convolutions()
         self._weight = weight.detach().clone()
         if self._packed:
-            self._weight = torch.ops.mkldnn._reorder_convolution_weight(
-                self._weight, self._padding, self._stride, _ONE, groups, list(shape))
+            self._weight = _packed(self._weight, self._padding, self._stride, groups, list(shape))
 
     def __call__(self, images: Tensor, plus: Tensor | None = None) -> Tensor:
         """
@@ -59,11 +93,8 @@ class PackedConv2d:
             return self._plain(images, plus)
         geometry = self._padding, self._stride, _ONE, self._groups
         if plus is not None:
-            return torch.ops.mkldnn._convolution_pointwise.binary(
-                images, plus, self._weight, self._bias, *geometry, 'add', 1.0, None, [], None)
-        then, limits = ('hardtanh', RELU6) if self._relu6 else ('none', ())
-        return torch.ops.mkldnn._convolution_pointwise.default(
-            images, self._weight, self._bias, *geometry, then, limits, '')
+            return _convolved_plus(images, plus, self._weight, self._bias, geometry)
+        return _convolved(images, self._weight, self._bias, geometry, self._relu6)
 
     def _plain(self, images: Tensor, plus: Tensor | None) -> Tensor:
         found = F.conv2d(images, self._weight, self._bias, self._stride, self._padding, 1,
