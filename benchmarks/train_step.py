@@ -210,6 +210,8 @@ def compact_reference(policy: Policy) -> Callable[..., Tensor]:
     words = backbone._words.model.to(device)
     into = nn.Linear(policy.backbone.feature_dim, backbone.word_embeddings().shape[1]).to(device)
     vocabulary = backbone.word_embeddings().to(device)
+    for layer in backbone.fusion:
+        layer._attend = functools.partial(_attend_adding, layer._attend)
 
     def encode(images: Mapping[str, Tensor], told: list[str]) -> Tensor:
         text = backbone.tokenize(told)
@@ -219,23 +221,15 @@ def compact_reference(policy: Policy) -> Callable[..., Tensor]:
         states = backbone.text_projection(states) + backbone.text_position[:states.shape[1]]
         encoded = EncodedText(states, mask)
         maps = [backbone._see(images[name], encoded, 1) for name in backbone.cameras]
-        mixed = additive(backbone)._mix(maps, encoded)
+        mixed = backbone._mix(maps, encoded)
         _ = into(mixed) @ vocabulary.T
         return backbone.norm(mixed[:, -len(backbone.action_tokens):])
     return encode
 
 
-def additive(backbone: Any) -> Any:
-    """Return the backbone; its fusion gets floats to add where it has False for absent tokens."""
-    if not hasattr(backbone, 'is_additive'):
-        backbone.is_additive = True
-        for layer in backbone.fusion:
-            layer._attend = functools.partial(_attend_adding, layer._attend)
-    return backbone
-
-
 def _attend_adding(attend: Callable[..., Tensor], tokens_BND: Tensor, present_BN: Tensor,
                    count: int) -> Tensor:
+    """Attend with floats that are added, where the layer itself says what is present."""
     added = torch.zeros_like(present_BN, dtype=torch.float32)
     return attend(tokens_BND, added.masked_fill(~present_BN, float('-inf')), count)
 

@@ -226,13 +226,12 @@ def create(policy: Policy, precision: Precision = 'fp32', cuda_graph: bool = Tru
     :param prepare: on a CPU in float32, run the compact backbone as `ActingCompact`; with
         another device, precision or backbone it has no effect.
     """
-    device = next(policy.parameters()).device
-    backbone = policy.backbone
+    device, backbone = next(policy.parameters()).device, policy.backbone
+    acting = None
     if (prepare and device.type == 'cpu' and precision == 'fp32'
             and isinstance(backbone, CompactBackbone)):
-        return EagerEngine(policy, precision, threads,
-                           ActingCompact(backbone, policy.manifest.cameras))
-    eager = EagerEngine(policy, precision, threads)
-    if cuda_graph and eager.device.type == 'cuda' and policy.backbone.capturable:
-        return GraphEngine(eager, partial(capture_cuda_graph, eager.device))
+        acting = ActingCompact(backbone, policy.manifest.cameras)
+    eager = EagerEngine(policy, precision, threads, acting)
+    if cuda_graph and device.type == 'cuda' and backbone.capturable:
+        return GraphEngine(eager, partial(capture_cuda_graph, device))
     return eager
