@@ -297,7 +297,7 @@ def compare(name: str, make_policy: Callable[[bool], Policy],
             loss_of, module = reference_way(policy, batch, reference(policy))
         else:
             if way == 'ours, compiled':
-                tuning.compile_layers(policy)
+                tuning.compile_layers(policy, graphs=not options.smoke)
             loss_of, module = our_way(policy, batch)
         found = train(loss_of, module, default_adamw if way == 'reference' else our_adamw,
                       batch_size, device, options.steps, options.warm_up)

@@ -51,7 +51,8 @@ class EngineConfig:
     :param strategy: 'auto' is one process, or 'ddp' where there are several devices; 'fsdp'
         shards the weights; 'deepspeed_stage_2' needs DeepSpeed installed.
     :param precision: 'fp32', or autocast to 'bf16' or 'fp16' over fp32 weights.
-    :param torch_compile: compile the backbone (minutes at first, then faster).
+    :param torch_compile: compile the backbone (minutes at first, then faster); on one GPU and
+        with `optimiser.accumulate: 1` the compact one's kernels are replayed as CUDA graphs.
     :param gradient_checkpointing: recompute the backbone in the backward pass: less memory.
     :param log_every_steps: optimiser steps between two rows of the curves.
     :param save_every_steps: optimiser steps between two saves of the state that resume needs.

@@ -108,12 +108,18 @@ def checkpoint_gradients(policy: Policy) -> None:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
-def compile_layers(policy: Policy) -> None:
-    """Compile the backbone: a large model layer by layer, one compilation for all of them."""
+def compile_layers(policy: Policy, graphs: bool = False) -> None:
+    """
+    Compile the backbone: a large model layer by layer, one compilation for all of them.
+
+    :param graphs: replay a small backbone's kernels as CUDA graphs, since issuing them one by one
+        takes longer than they do. A step's gradients then live in memory that the next forward
+        pass takes, so every backward pass must be followed by a step.
+    """
     backbone: Any = policy.backbone
     model = getattr(backbone, 'model', None)
     if model is None:
-        backbone.compile()
+        backbone.compile(mode='reduce-overhead' if graphs else None)
         return
     for blocks in model.modules():
         if isinstance(blocks, nn.ModuleList) and len(blocks) >= _SAME_LAYERS:
