@@ -133,3 +133,16 @@ def test_frames_go_where_they_fill_half_at_most(
     assert run._placed(chosen, frames).resident == place
     assert run._placed(configured(values(tmp_path / 'run', tmp_path / 'store', 4),
                                   'data.loader.resident=disk'), frames).resident == 'disk'
+
+
+@pytest.mark.parametrize(('device', 'processes', 'override', 'may'), [
+    ('cuda', 1, 'optimiser.accumulate=1', True), ('cuda', 1, 'optimiser.accumulate=2', False),
+    ('cuda', 2, 'optimiser.accumulate=1', False), ('cpu', 1, 'optimiser.accumulate=1', False)])
+def test_kernels_are_replayed_only_where_no_gradient_outlives_a_step(
+        tmp_path: Path, device: str, processes: int, override: str, may: bool) -> None:
+    """A second forward pass takes the memory of the first one's gradients."""
+    config = configured(values(tmp_path / 'run', tmp_path / 'store', 4), override)
+    assert run.can_replay(config, torch.device(device), processes) is may
+    sharded = configured(values(tmp_path / 'run', tmp_path / 'store', 4), override,
+                         'engine.strategy=fsdp')
+    assert not run.can_replay(sharded, torch.device(device), processes)

@@ -100,7 +100,8 @@ def fit(config: TrainConfig, resume: bool = False) -> None:
         bar.batches = module.schedule.max_steps * config.optimiser.accumulate
     pieces.find(module.objective.policy)
     if config.engine.torch_compile:
-        tuning.compile_layers(module.objective.policy, _can_replay(config, trainer))
+        tuning.compile_layers(module.objective.policy, can_replay(
+            config, trainer.strategy.root_device, trainer.world_size))
     if trainer.is_global_zero:
         config.output.mkdir(parents=True, exist_ok=True)
         manifest = replace(config.manifest, arm=module.data.manifest.arm)  # also if data grows
@@ -140,6 +141,16 @@ def resumed(used: TrainConfig, wanted: TrainConfig, where: Path) -> TrainConfig:
     return replace(wanted, output=where)
 
 
+def can_replay(config: TrainConfig, device: torch.device, processes: int) -> bool:
+    """
+    Say whether a compiled backbone's kernels may be CUDA graphs.
+
+    Weights must stay where they are, and gradients are gone at the next forward pass.
+    """
+    return (device.type == 'cuda' and processes == 1 and config.optimiser.accumulate == 1
+            and config.engine.strategy in ('auto', 'ddp'))
+
+
 def what_is_left(config: TrainConfig) -> str:
     """Say what of a run is on disk."""
     kept = [str(config.output / name) for name in (BEST, LAST) if (config.output / name).exists()]
@@ -162,12 +173,6 @@ def _flat(prefix: str, value: Any) -> dict[str, Any]:
         return {prefix: value}
     return {key: item for name, part in value.items()
             for key, item in _flat(f'{prefix}.{name}' if prefix else str(name), part).items()}
-
-
-def _can_replay(config: TrainConfig, trainer: pl.Trainer) -> bool:
-    """Return whether CUDA graphs fit: weights and gradients stay where they are for a step."""
-    return (trainer.strategy.root_device.type == 'cuda' and trainer.world_size == 1
-            and config.engine.strategy in ('auto', 'ddp') and config.optimiser.accumulate == 1)
 
 
 def _too_large(module: TrainingModule) -> RuntimeError:
