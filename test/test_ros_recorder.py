@@ -292,7 +292,7 @@ def test_a_label_needs_an_episode(cell):
 def test_a_parameter_with_another_word_is_refused(cell):
     """Choices are named."""
     refusal, = cell.give(actor='robot')
-    assert refusal == "actor: expected one of operator, policy, expert, found 'robot'"
+    assert refusal == "actor is 'robot'; expected one of 'operator', 'policy', 'expert'"
 
 
 def test_a_killed_recorder_loses_its_episode_alone_and_says_so(tmp_path):

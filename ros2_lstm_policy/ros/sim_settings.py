@@ -3,52 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, Field, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from rcl_interfaces.msg import (FloatingPointRange, IntegerRange, ParameterDescriptor,
-                                SetParametersResult)
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from ros2_lstm_policy.ros import declared
+from ros2_lstm_policy.ros.declared import parameter
 from ros2_lstm_policy.sim import tasks
 from ros2_lstm_policy.sim.tasks import SimEpisode
 
 OWN_PLACES = (-1,)  # an empty list would have no type
 
 
-def _parameter(default: Any, text: str, low: float | None = None, high: float | None = None,
-               read_only: bool = False) -> Any:
-    return field(default=default, metadata={
-        'text': text, 'low': low, 'high': high, 'read_only': read_only})
-
-
 @dataclass(frozen=True)
 class SimSettings:
     """The values of all parameters; the table of them, too."""
 
-    task: str = _parameter('living_room_scene2/butter', 'what ~/reset begins: a short name or '
-                           'suite/index of a LIBERO task')
-    seed: int = _parameter(0, 'of the next reset', 0, 2**31 - 1)
-    official_state: int = _parameter(-1, "begin from this one of the task's official initial "
-                                     'states; -1: from the seed', -1, 1000)
-    target: str = _parameter('', "object that has to get into the task's container, such as "
-                             "milk_1, with words to suit; empty: the task's own")
-    slots: tuple[int, ...] = _parameter(
+    task: str = parameter('living_room_scene2/butter', 'what ~/reset begins: a short name or '
+                          'suite/index of a LIBERO task')
+    seed: int = parameter(0, 'of the next reset', '', 0, 2**31 - 1)
+    official_state: int = parameter(-1, "begin from this one of the task's official initial "
+                                    'states; -1: from the seed', '', -1, 1000)
+    target: str = parameter('', "object that has to get into the task's container, such as "
+                            "milk_1, with words to suit; empty: the task's own")
+    slots: tuple[int, ...] = parameter(
         OWN_PLACES, 'from a seed: movable object k of the scene begins in the place of object '
         'slots[k]; [-1]: each in its own')
-    instruction: str = _parameter('', 'words published instead of those of task and target, '
-                                  'which still say what success is')
-    max_steps: int = _parameter(150, 'control periods after which an episode has failed; 0: it '
-                                'goes on until a reset, after a success too', 0, 1_000_000)
-    autostart: bool = _parameter(True, 'begin the first episode without ~/reset', read_only=True)
-    lock_step: bool = _parameter(True, 'wait for the answer to each observation and publish '
-                                 '/clock; false: real time, 10 Hz', read_only=True)
-    expert: bool = _parameter(False, 'the scripted expert acts, as a second node of this process',
-                              read_only=True)
-    image_height: int = _parameter(256, 'pixels of both cameras', 16, 1080, read_only=True)
-    image_width: int = _parameter(256, 'pixels of both cameras', 16, 1920, read_only=True)
-    command_timeout_s: float = _parameter(0.3, 'real time: the greatest age of the observation '
-                                          'that a command answers [s]', 0.01, 60.0)
+    instruction: str = parameter('', 'words published instead of those of task and target, '
+                                 'which still say what success is')
+    max_steps: int = parameter(150, 'control periods after which an episode has failed; 0: it '
+                               'goes on until a reset, after a success too', '', 0, 1_000_000)
+    autostart: bool = parameter(True, 'begin the first episode without ~/reset', read_only=True)
+    lock_step: bool = parameter(True, 'wait for the answer to each observation and publish '
+                                '/clock; false: real time, 10 Hz', read_only=True)
+    expert: bool = parameter(False, 'the scripted expert acts, as a second node of this process',
+                             read_only=True)
+    image_height: int = parameter(256, 'of both cameras', 'pixels', 16, 1080, read_only=True)
+    image_width: int = parameter(256, 'of both cameras', 'pixels', 16, 1920, read_only=True)
+    command_timeout_s: float = parameter(0.3, 'real time: the greatest age of the observation '
+                                         'that a command answers', 's', 0.01, 60.0)
 
 
 class SimParameters:
@@ -62,9 +57,8 @@ class SimParameters:
             episode can be made of.
         """
         self._node = node
-        for parameter in fields(SimSettings):
-            node.declare_parameter(parameter.name, _plain(parameter.default),
-                                   _descriptor(parameter))
+        for row in fields(SimSettings):
+            declared.declare(node, row)
         values = self.read()
         _check_slots(values.slots)
         episode(values)
@@ -72,8 +66,7 @@ class SimParameters:
 
     def read(self) -> SimSettings:
         """Return all values."""
-        values = {f.name: self._node.get_parameter(f.name).value for f in fields(SimSettings)}
-        return SimSettings(**values | {'slots': tuple(values['slots'])})
+        return declared.read(self._node, SimSettings)
 
 
 def episode(settings: SimSettings) -> SimEpisode:
@@ -116,9 +109,9 @@ def parameters_of(chosen: SimEpisode) -> dict[str, Any]:
 
 def _check_new_values(parameters: list[Parameter]) -> SetParametersResult:
     checks: dict[str, Callable[[Any], object]] = {'task': tasks.find, 'slots': _check_slots}
-    for parameter in parameters:
+    for found in parameters:
         try:
-            checks.get(parameter.name, lambda value: None)(parameter.value)
+            checks.get(found.name, lambda value: None)(found.value)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
     return SetParametersResult(successful=True)
@@ -128,19 +121,3 @@ def _check_slots(slots: Sequence[int]) -> None:
     if tuple(slots) != OWN_PLACES and sorted(slots) != list(range(len(slots))):
         raise ValueError(f'slots: expected {list(OWN_PLACES)} or a permutation of 0 to n - 1 for '
                          f'n movable objects, found {list(slots)}')
-
-
-def _plain(default: Any) -> Any:
-    return list(default) if isinstance(default, tuple) else default
-
-
-def _descriptor(parameter: Field[Any]) -> ParameterDescriptor:
-    data = parameter.metadata
-    descriptor = ParameterDescriptor(description=data['text'], read_only=data['read_only'])
-    if isinstance(parameter.default, float):
-        descriptor.floating_point_range = [
-            FloatingPointRange(from_value=data['low'], to_value=data['high'])]
-    elif data['low'] is not None:
-        descriptor.integer_range = [
-            IntegerRange(from_value=data['low'], to_value=data['high'], step=1)]
-    return descriptor

@@ -19,6 +19,7 @@ from ros2_lstm_policy import config
 from ros2_lstm_policy.data.rosbag.writer import set_aside, set_aside_unfinished
 from ros2_lstm_policy.sim import benchmarks, fleet
 from ros2_lstm_policy.sim.demonstration import Outcome
+from ros2_lstm_policy.sim.robot import SimRobot, SimState
 from ros2_lstm_policy.sim.tasks import SimEpisode
 from tqdm import tqdm
 
@@ -60,6 +61,17 @@ class EpisodeCounts:
 def bag_name(episode: SimEpisode) -> str:
     """Return the name of an episode's bag: its own, as one folder name."""
     return episode.name.replace('/', '-').replace(' ', '_')
+
+
+def in_its_place(keeper: fleet.RobotKeeper, episode: SimEpisode,
+                 record: Callable[[SimRobot, SimState], Outcome]) -> Outcome:
+    """Record an episode from its beginning; one that cannot begin is an outcome, too."""
+    try:
+        robot, state = keeper.reset(episode)
+    except ValueError as error:  # the objects do not fit into their drawn places
+        return Outcome(bag_name(episode), episode.name, episode.instruction, False, False, 0,
+                       str(error))
+    return record(robot, state)
 
 
 def record_all(output: Path, episodes: Sequence[SimEpisode], settings: Mapping[str, Any],

@@ -14,10 +14,12 @@ import sys
 
 import numpy as np
 from ros2_lstm_policy.sim import command
-from ros2_lstm_policy.sim.campaign import account, bag_name, EpisodeCounts, record_all
+from ros2_lstm_policy.sim.campaign import (
+    account, bag_name, EpisodeCounts, in_its_place, record_all)
 from ros2_lstm_policy.sim.demonstration import demonstrate, Outcome
 from ros2_lstm_policy.sim.fleet import RobotKeeper
 from ros2_lstm_policy.sim.perturbation import Perturbation, PerturbationConfig
+from ros2_lstm_policy.sim.robot import SimRobot, SimState
 from ros2_lstm_policy.sim.tasks import SimEpisode
 
 _DISTURBED = 1  # separates this module's random numbers from others of an episode's seed
@@ -57,11 +59,9 @@ class Collector:
 
     def __call__(self, episode: SimEpisode) -> Outcome:
         """Record one episode; a failed one leaves no bag."""
-        try:
-            robot, state = self._keeper.reset(episode)
-        except ValueError as error:  # the objects do not fit into their drawn places
-            return Outcome(bag_name(episode), episode.name, episode.instruction, False, False, 0,
-                           str(error))
+        return in_its_place(self._keeper, episode, functools.partial(self._record, episode))
+
+    def _record(self, episode: SimEpisode, robot: SimRobot, state: SimState) -> Outcome:
         rng = np.random.default_rng([episode.seed, _DISTURBED])
         disturbed = Perturbation(self._settings.perturbation, rng)
         source = f'LIBERO {episode.name}, executed with noise {disturbed.noise:.2f}'

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from ros2_lstm_policy.sim import command
-from ros2_lstm_policy.sim.campaign import account, bag_name, EpisodeCounts, record_all
+from ros2_lstm_policy.sim.campaign import (
+    account, bag_name, EpisodeCounts, in_its_place, record_all)
 from ros2_lstm_policy.sim.demonstration import demonstrate, Outcome
 from ros2_lstm_policy.sim.fleet import RobotKeeper
+from ros2_lstm_policy.sim.robot import SimRobot, SimState
 from ros2_lstm_policy.sim.tasks import SimEpisode
 from ros2_lstm_policy.types import Action, Observation
 
@@ -106,11 +108,9 @@ class Labeller:
 
     def __call__(self, episode: SimEpisode) -> Outcome:
         """Record one episode."""
-        try:
-            robot, state = self._keeper.reset(episode)
-        except ValueError as error:  # the objects do not fit into their drawn places
-            return Outcome(bag_name(episode), episode.name, episode.instruction, False, False, 0,
-                           str(error))
+        return in_its_place(self._keeper, episode, functools.partial(self._record, episode))
+
+    def _record(self, episode: SimEpisode, robot: SimRobot, state: SimState) -> Outcome:
         rng = np.random.default_rng([episode.seed, _MIXED])
         mixture = Mixture(self._settings, self._actor, episode.instruction, rng)
         return demonstrate(

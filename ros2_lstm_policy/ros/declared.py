@@ -1,0 +1,77 @@
+"""
+Parameters of a node as the fields of a frozen dataclass: its defaults, and what is known of each.
+
+One table declares, checks, reads and documents them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import Field, field, fields
+from typing import Any, TypeVar
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.node import Node
+
+T = TypeVar('T')
+
+
+def parameter(default: Any, text: str, unit: str = '', low: float | None = None,
+              high: float | None = None, *, choices: Sequence[str] = (), live: bool = False,
+              read_only: bool = False) -> Any:
+    """
+    Describe one parameter.
+
+    :param live: takes effect at once, in a node whose others are read when it is configured.
+    :param read_only: can be given at the start only.
+    """
+    return field(default=default, metadata={
+        'text': text, 'unit': unit, 'low': low, 'high': high, 'choices': tuple(choices),
+        'live': live, 'read_only': read_only})
+
+
+def declare(node: Node, row: Field[Any], ignore_override: bool = False) -> Any:
+    """
+    Declare one parameter with its description and range; return its value.
+
+    :raises InvalidParameterTypeException: for a given value of another type.
+    :raises InvalidParameterValueException: for one out of range.
+    """
+    return node.declare_parameter(row.name, plain(row.default), _descriptor(row),
+                                  ignore_override=ignore_override).value
+
+
+def read(node: Node, table: type[T]) -> T:
+    """Return the values of all parameters of a table."""
+    rows = fields(table)  # type: ignore[arg-type]
+    values = {row.name: node.get_parameter(row.name).value for row in rows}
+    return table(**{row.name: tuple(values[row.name]) if isinstance(row.default, tuple)
+                    else values[row.name] for row in rows})
+
+
+def problem(row: Field[Any], value: Any) -> str:
+    """Return what is wrong with a value beyond type and range, or nothing."""
+    choices = row.metadata['choices']
+    if choices and value not in choices:
+        return f'{row.name} is {value!r}; expected one of {", ".join(map(repr, choices))}'
+    return ''
+
+
+def plain(default: Any) -> Any:
+    """Return a default as ROS takes it."""
+    return list(default) if isinstance(default, tuple) else default
+
+
+def _descriptor(row: Field[Any]) -> ParameterDescriptor:
+    data = row.metadata
+    unit = f' [{data["unit"]}]' if data['unit'] else ''
+    descriptor = ParameterDescriptor(description=data['text'] + unit, read_only=data['read_only'])
+    if data['choices']:
+        descriptor.additional_constraints = 'one of ' + ', '.join(map(repr, data['choices']))
+    if isinstance(row.default, float) and data['low'] is not None:
+        descriptor.floating_point_range = [
+            FloatingPointRange(from_value=data['low'], to_value=data['high'])]
+    elif data['low'] is not None:
+        descriptor.integer_range = [
+            IntegerRange(from_value=data['low'], to_value=data['high'], step=1)]
+    return descriptor
