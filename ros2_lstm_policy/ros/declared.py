@@ -44,9 +44,7 @@ def declare(node: Node, row: Field[Any], ignore_override: bool = False) -> Any:
 def read(node: Node, table: type[T]) -> T:
     """Return the values of all parameters of a table."""
     rows = fields(table)  # type: ignore[arg-type]
-    values = {row.name: node.get_parameter(row.name).value for row in rows}
-    return table(**{row.name: tuple(values[row.name]) if isinstance(row.default, tuple)
-                    else values[row.name] for row in rows})
+    return table(**{row.name: _value(node, row) for row in rows})
 
 
 def problem(row: Field[Any], value: Any) -> str:
@@ -60,6 +58,11 @@ def problem(row: Field[Any], value: Any) -> str:
 def plain(default: Any) -> Any:
     """Return a default as ROS takes it."""
     return list(default) if isinstance(default, tuple) else default
+
+
+def _value(node: Node, row: Field[Any]) -> Any:
+    value = node.get_parameter(row.name).value
+    return tuple(value) if isinstance(row.default, tuple) else value
 
 
 def _descriptor(row: Field[Any]) -> ParameterDescriptor:

@@ -54,10 +54,11 @@ class RecorderParameters:
         for row in fields(RecorderSettings):
             declared.declare(node, row)
         node.add_on_set_parameters_callback(_check)
-        refused = _check([Parameter(row.name, value=getattr(self.read(), row.name))
-                          for row in fields(RecorderSettings)])
-        if not refused.successful:
-            raise ValueError(refused.reason)
+        values = self.read()
+        for row in fields(RecorderSettings):
+            problem = declared.problem(row, getattr(values, row.name))
+            if problem:
+                raise ValueError(problem)
 
     def read(self) -> RecorderSettings:
         """Return all values."""

@@ -63,8 +63,8 @@ def bag_name(episode: SimEpisode) -> str:
     return episode.name.replace('/', '-').replace(' ', '_')
 
 
-def in_its_place(keeper: fleet.RobotKeeper, episode: SimEpisode,
-                 record: Callable[[SimRobot, SimState], Outcome]) -> Outcome:
+def record_one(keeper: fleet.RobotKeeper, episode: SimEpisode,
+               record: Callable[[SimRobot, SimState], Outcome]) -> Outcome:
     """Record an episode from its beginning; one that cannot begin is an outcome, too."""
     try:
         robot, state = keeper.reset(episode)

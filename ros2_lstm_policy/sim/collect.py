@@ -15,7 +15,7 @@ import sys
 import numpy as np
 from ros2_lstm_policy.sim import command
 from ros2_lstm_policy.sim.campaign import (
-    account, bag_name, EpisodeCounts, in_its_place, record_all)
+    account, bag_name, EpisodeCounts, record_all, record_one)
 from ros2_lstm_policy.sim.demonstration import demonstrate, Outcome
 from ros2_lstm_policy.sim.fleet import RobotKeeper
 from ros2_lstm_policy.sim.perturbation import Perturbation, PerturbationConfig
@@ -59,7 +59,7 @@ class Collector:
 
     def __call__(self, episode: SimEpisode) -> Outcome:
         """Record one episode; a failed one leaves no bag."""
-        return in_its_place(self._keeper, episode, functools.partial(self._record, episode))
+        return record_one(self._keeper, episode, functools.partial(self._record, episode))
 
     def _record(self, episode: SimEpisode, robot: SimRobot, state: SimState) -> Outcome:
         rng = np.random.default_rng([episode.seed, _DISTURBED])

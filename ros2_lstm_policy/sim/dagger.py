@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ros2_lstm_policy.sim import command
 from ros2_lstm_policy.sim.campaign import (
-    account, bag_name, EpisodeCounts, in_its_place, record_all)
+    account, bag_name, EpisodeCounts, record_all, record_one)
 from ros2_lstm_policy.sim.demonstration import demonstrate, Outcome
 from ros2_lstm_policy.sim.fleet import RobotKeeper
 from ros2_lstm_policy.sim.robot import SimRobot, SimState
@@ -108,7 +108,7 @@ class Labeller:
 
     def __call__(self, episode: SimEpisode) -> Outcome:
         """Record one episode."""
-        return in_its_place(self._keeper, episode, functools.partial(self._record, episode))
+        return record_one(self._keeper, episode, functools.partial(self._record, episode))
 
     def _record(self, episode: SimEpisode, robot: SimRobot, state: SimState) -> Outcome:
         rng = np.random.default_rng([episode.seed, _MIXED])
