@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-import threading
 from typing import Any
 
 from geometry_msgs.msg import PoseStamped, TwistStamped
 import numpy as np
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+import rclpy
 from rclpy.duration import Duration
 from rclpy.event_handler import PublisherEventCallbacks, QoSPublisherMatchedInfo
 from rclpy.node import Node
@@ -36,7 +35,8 @@ class SimFace:
     Publishes what the robot sees and feels, hears what it is told.
 
     :param inbox: where commands go.
-    :param on_reset: called by `~/reset` on an executor's thread; returns success and a message.
+    :param on_reset: called by `~/reset` on the executor's thread, which hears nothing else
+        meanwhile; returns success and a message.
     :param with_clock: whether /clock is published.
     """
 
@@ -61,9 +61,13 @@ class SimFace:
         self._gripper = node.create_subscription(Float64MultiArray, 'gripper_command',
                                                  self._take_gripper, 10)
         self._arm = node.create_subscription(TwistStamped, 'arm_delta', self._take_arm, 10)
-        slow = MutuallyExclusiveCallbackGroup()
-        node.create_service(Trigger, '~/reset', self._reset, callback_group=slow)
-        self._actor = node.create_client(Trigger, 'reset_episode')
+        node.create_service(Trigger, '~/reset', self._reset)
+        # a node of its own: its answer is waited for while `~/reset` has the other's executor
+        self._asking = Node(
+            f'_{node.get_name()}_asking', context=node.context, namespace=node.get_namespace(),
+            use_global_arguments=False, start_parameter_services=False, enable_rosout=False)
+        self._actor = self._asking.create_client(
+            Trigger, node.resolve_service_name('reset_episode'))
 
     @property
     def listens_to(self) -> str:
@@ -100,13 +104,16 @@ class SimFace:
         if not self._actor.service_is_ready():
             self._node.get_logger().info(f'nobody offers {name}: no acting node to reset')
             return
-        answered = threading.Event()
         future = self._actor.call_async(Trigger.Request())
-        future.add_done_callback(lambda _: answered.set())
-        if not answered.wait(ACTOR_TIMEOUT_S):
+        rclpy.spin_until_future_complete(self._asking, future, timeout_sec=ACTOR_TIMEOUT_S)
+        if not future.done():
             self._node.get_logger().warning(f'{name} did not answer in {ACTOR_TIMEOUT_S:.0f} s')
         elif not future.result().success:
             self._node.get_logger().warning(f'{name}: {future.result().message}')
+
+    def close(self) -> None:
+        """Destroy what is not the node's own."""
+        self._asking.destroy_node()
 
     def _take_instruction(self, message: String) -> None:
         self._words = message.data  # whoever said it

@@ -61,6 +61,7 @@ class SimLoop:
                 self._advance_in_lock_step()
             else:
                 self._advance_in_real_time()
+        self._face.close()
         if self._robot is not None:
             self._robot.close()
 

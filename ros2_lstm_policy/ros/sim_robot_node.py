@@ -8,7 +8,7 @@ import sys
 import threading
 
 import rclpy
-from rclpy.executors import MultiThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from ros2_lstm_policy.ros.expert_node import ExpertNode
@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: loop.stop())
-    executor = MultiThreadedExecutor(num_threads=2)
+    # rclpy's MultiThreadedExecutor keeps the interpreter from the simulator (ros2/rclpy#1452)
+    executor = SingleThreadedExecutor()
     for each in nodes:
         executor.add_node(each)
     listener = threading.Thread(target=executor.spin, name='executor', daemon=True)

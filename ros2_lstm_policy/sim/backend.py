@@ -34,8 +34,8 @@ def prepare() -> None:
     Import the simulator without its prompts, log files and warnings.
 
     `MUJOCO_GL` is respected and is 'osmesa' (software, no display needed) where it is not set.
-    Software renders on the caller's thread unless `LP_NUM_THREADS` says otherwise: between the
-    threads of several processes on few cores a small image is waited for longer than it is drawn.
+    Software renders on the caller's thread unless `LP_NUM_THREADS` says otherwise: helpers draw a
+    small image no faster, and simulators in parallel want one core each.
     Triton, which PyTorch loads with a policy, goes first where it is there: loaded after Mesa has
     rendered, its LLVM crashes the process.
 
