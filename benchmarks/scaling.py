@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument('--steps', type=int, default=200)
     parser.add_argument('--smoke', action='store_true', help='a few small steps')
     parser.add_argument('overrides', nargs='*', metavar='key=value', help='for `train`')
-    options = parser.parse_args()
+    options = config.parse_arguments(parser, None, 'overrides')
     if options.smoke:
         options.batch_size, options.steps = 2, 10
     settings = config.load(TrainConfig, CONFIG)
@@ -85,7 +85,7 @@ def main() -> None:
         store = Path(directory) / 'store'
         write_store(store, settings)
         first = 0.0
-        for devices in (1, options.devices):
+        for devices in sorted({1, options.devices}):
             rows = train(Path(directory) / f'run_{devices}', store, devices, options)
             windows = devices * options.batch_size
             found = rate(rows, windows)

@@ -51,8 +51,26 @@ def from_command_line(cls: type[T], argv: Sequence[str] | None, description: str
     parser.add_argument('--config', type=Path, required=True, help='YAML file, see config/')
     parser.add_argument('overrides', nargs='*', metavar='key=value',
                         help=f'changes to it, such as {example}')
-    arguments = parser.parse_args(argv)
+    arguments = parse_arguments(parser, argv, 'overrides')
     return load(cls, arguments.config, arguments.overrides)
+
+
+def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None,
+                    changes: str) -> argparse.Namespace:
+    """
+    Parse a command line whose `key=value` arguments may stand anywhere between the options.
+
+    argparse itself takes only the first such row of them, and refuses the others
+    (python/cpython#87139).
+
+    :param argv: None for what the process was started with.
+    :param changes: name of the positional arguments, a list, that hold them.
+    """
+    options, rest = parser.parse_known_args(argv)
+    if unknown := [text for text in rest if text.startswith('-')]:
+        parser.error(f'unrecognized arguments: {" ".join(unknown)}')
+    setattr(options, changes, [*getattr(options, changes), *rest])
+    return options
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Strict configuration: what is read is what was written, and errors name file and key."""
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -37,6 +38,31 @@ def test_overrides_replace_single_keys(tmp_path: Path) -> None:
     """An override reaches into a section and leaves the rest as the file has it."""
     found = read(tmp_path, 'optimiser: {lr: 1e-4}\nsteps: 3\n', 'optimiser.name=sgd', 'resume=a/b')
     assert found == Training(Optimiser(1e-4, 'sgd'), 3, Path('a/b'))
+
+
+def parsed(*words: str) -> argparse.Namespace:
+    """Parse a command line as `train` and `dataset` do."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('path')
+    parser.add_argument('--dry-run', action='store_true')
+    parser.add_argument('changes', nargs='*')
+    return config.parse_arguments(parser, words, 'changes')
+
+
+@pytest.mark.parametrize('words', [
+    'run a=1 b=2 --dry-run', 'run --dry-run a=1 b=2', 'run a=1 --dry-run b=2',
+    '--dry-run run a=1 b=2'])
+def test_changes_stand_anywhere_between_options(words: str) -> None:
+    """Wherever an option stands, every change is taken, in its order."""
+    found = parsed(*words.split())
+    assert (found.path, found.dry_run, found.changes) == ('run', True, ['a=1', 'b=2'])
+
+
+def test_an_unknown_option_among_changes_is_refused(capsys: pytest.CaptureFixture) -> None:
+    """A mistyped option is no change."""
+    with pytest.raises(SystemExit):
+        parsed('run', 'a=1', '--dry-runs', 'b=2')
+    assert 'unrecognized arguments: --dry-runs' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(('text', 'message'), [

@@ -35,7 +35,8 @@ def episodes_of(path):
 
 def test_inspect_shows_episodes_rates_actions_and_instructions(bags, tmp_path, capsys):
     """The table counts what is good, names what is broken, and is drawn."""
-    assert main(['inspect', str(bags), '--all', '--png', str(tmp_path / 'look.png')]) == 1
+    look = tmp_path / 'look.png'
+    assert main(['inspect', str(bags), '--all', '--png', str(look), 'kind=bag']) == 1
     said = capsys.readouterr().out
     assert '2 episodes, 34 steps, 0.1 min; 1 broken' in said
     assert 'control rate: 10.0 Hz; hand camera: 10.0 Hz; static camera: 10.0 Hz' in said

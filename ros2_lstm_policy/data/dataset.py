@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 import sys
 
+from ros2_lstm_policy.config import ConfigError, parse_arguments
+
 OK, PROBLEMS, NO_DATASET, INTERRUPTED = 0, 1, 2, 130
 _READING = """\
 key=value says how to read the path where its files do not, for example
@@ -18,8 +20,7 @@ Every key: docs/recordings.md."""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return 0 well, 1 broken episodes, 2 no dataset or no room, 130 Ctrl-C."""
-    options = _parser().parse_args(arguments)
-    from ros2_lstm_policy.config import ConfigError
+    options = parse_arguments(_parser(), arguments, 'reading')
     from ros2_lstm_policy.data import commands
     from ros2_lstm_policy.data.crew import MemberLost
     from ros2_lstm_policy.data.problems import RecordingError

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 import sys
 
+from ros2_lstm_policy import config
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status."""
@@ -15,11 +17,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--out', type=Path, required=True, help='checkpoint directory to make')
     parser.add_argument('--seed', type=int, default=0, help='of the random weights')
     parser.add_argument('overrides', nargs='*', help='key.subkey=value')
-    return _run(parser.parse_args(arguments))
+    return _run(config.parse_arguments(parser, arguments, 'overrides'))
 
 
 def _run(options: argparse.Namespace) -> int:
-    from ros2_lstm_policy import config
     from ros2_lstm_policy.model import checkpoint, untrained
     try:
         chosen = config.load(untrained.InitConfig, options.config, options.overrides)

@@ -8,6 +8,8 @@ from pathlib import Path
 import sys
 from typing import TYPE_CHECKING
 
+from ros2_lstm_policy import config
+
 if TYPE_CHECKING:
     from ros2_lstm_policy.training.config import TrainConfig
 
@@ -23,8 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--dry-run', action='store_true',
                         help='show sizes, memory and the first batch; train nothing')
     parser.add_argument('overrides', nargs='*', metavar='key.subkey=value')
-    options = parser.parse_args(arguments)
-    return _train(options)
+    return _train(config.parse_arguments(parser, arguments, 'overrides'))
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -36,29 +37,28 @@ def _train(options: argparse.Namespace) -> int:
     from ros2_lstm_policy.training.keeping import Interrupted, NotSaved
     from ros2_lstm_policy.training.module import LossIsNotFinite
     try:
-        config = _configuration(options)
+        chosen = _configuration(options)
         if options.dry_run:
-            run.preview(config)
+            run.preview(chosen)
         else:
-            run.fit(config, resume=options.resume is not None)
+            run.fit(chosen, resume=options.resume is not None)
     except (ValueError, WeightsError) as error:
         return _fail(str(error), BAD_INPUT)
     except Interrupted as stop:
-        return _fail(f'{stop}; go on with: train --resume {config.output}', INTERRUPTED)
+        return _fail(f'{stop}; go on with: train --resume {chosen.output}', INTERRUPTED)
     except KeyboardInterrupt:
         return _fail('interrupted while preparing; nothing was trained', INTERRUPTED)
     except (LossIsNotFinite, NotSaved) as error:
-        return _fail(f'{error}\n{run.what_is_left(config)}', FAILED)
+        return _fail(f'{error}\n{run.what_is_left(chosen)}', FAILED)
     except (torch.OutOfMemoryError, RuntimeError) as error:
         why = explain(error)
         if why is None:
             raise
-        return _fail(f'{why}\n{run.what_is_left(config)}', FAILED)
+        return _fail(f'{why}\n{run.what_is_left(chosen)}', FAILED)
     return DONE
 
 
 def _configuration(options: argparse.Namespace) -> TrainConfig:
-    from ros2_lstm_policy import config
     from ros2_lstm_policy.training import run
     from ros2_lstm_policy.training.config import TrainConfig
     if options.resume is None:
