@@ -23,7 +23,7 @@ help:  ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo '  demo options: TASK= INSTRUCTION= CHECKPOINT= ACTOR= EPISODES= SEED= REAL_TIME=1'
-	@echo '  set-up options: PYTHON=python3.12 PIP_ARGS="..." (docs/install.md)'
+	@echo '  set-up options: PYTHON=python3.12 VENV=/path/to/venv PIP_ARGS="..." (docs/install.md)'
 
 setup: $(READY)  ## Create .venv with every pinned dependency
 

