@@ -296,6 +296,23 @@ def test_a_clock_that_jumps_back_begins_afresh(robot):
     assert nanoseconds(robot.commands()[-1]) < T0
 
 
+def test_a_clock_that_stands_still_does_not_hide_what_the_policy_takes(robot):
+    """In lock-step no time passes between a frame's stamp and its command."""
+    robot.rate_hz = 0
+    robot.bring_to('active', use_sim_time=True, trigger='frames',
+                   instruction='pick up the milk')
+    for number in range(1, 6):
+        robot.tell_time(T0 + number * 10**8)
+        robot.listen(0.05)  # for the node to hear the time first
+        robot.show(robot.sim_time_ns)
+        robot.until(lambda wanted=number: len(robot.commands()) >= wanted)
+    robot.forget()
+    robot.until(lambda: len(robot.diagnostics) == 4)
+    policy_ms, total_ms = (float(robot.value('latency', f'{stage} p50 [ms]'))
+                           for stage in ('policy', 'total'))
+    assert 0 < policy_ms <= total_ms
+
+
 def test_shadow_computes_and_shows_but_commands_nothing(robot):
     """It can be switched while the node acts."""
     assert robot.give(shadow=True) == []

@@ -161,13 +161,15 @@ class Commander:
 
     def _submit(self, observation: Observation, due_ns: int) -> None:
         self._forget_after_a_gap(observation.stamp_ns)
-        spent_ns = time.monotonic_ns() - due_ns
+        submitted_ns = time.monotonic_ns()
+        spent_ns, age_ns = submitted_ns - due_ns, self._now_ns() - observation.stamp_ns
         arrival = self._inputs.arrival(observation)
         if arrival is not None:
             self._note({'camera': arrival.transport_ns, 'decode': arrival.decode_ns,
                         'wait': due_ns - arrival.received_ns, 'tick': spent_ns})
             spent_ns += arrival.decode_ns
-        replaced = self.worker.submit(observation, self._instruction, spent_ns)
+            age_ns = arrival.transport_ns + submitted_ns - arrival.received_ns
+        replaced = self.worker.submit(observation, self._instruction, spent_ns, age_ns)
         if replaced is not None:
             self._hold([Reason('superseded', 'the policy is slower than its control period: a '
                                'newer observation came before this one was looked at')],
@@ -240,12 +242,12 @@ class Commander:
         return Reason('policy_failed', f'the policy failed: {type(error).__name__}: {error}')
 
     def _note_latencies(self, outcome: Outcome, decision: Decision) -> None:
-        job = outcome.job
+        job, now_ns = outcome.job, time.monotonic_ns()
         queue_ns = outcome.started_ns - job.submitted_ns
-        publish_ns = time.monotonic_ns() - outcome.finished_ns
+        publish_ns = now_ns - outcome.finished_ns
         self._note({'queue': queue_ns, 'policy': outcome.finished_ns - outcome.started_ns,
                     'publish': publish_ns, 'overhead': job.spent_ns + queue_ns + publish_ns,
-                    'total': self._now_ns() - job.observation.stamp_ns})
+                    'total': job.age_ns + now_ns - job.submitted_ns})
         for stage, duration_s in decision.stage_s.items():
             self.latencies.add(f'policy {stage}', duration_s)
 

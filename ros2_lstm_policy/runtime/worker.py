@@ -24,6 +24,7 @@ class Job:
 
     :param submitted_ns: monotonic time.
     :param spent_ns: what had been spent on it before, for the one who measures.
+    :param age_ns: how old it was when it was submitted, likewise.
     """
 
     episode: int
@@ -31,6 +32,7 @@ class Job:
     instruction: str
     submitted_ns: int
     spent_ns: int
+    age_ns: int
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class PolicyWorker:
         self._thread.start()
 
     def submit(self, observation: Observation, instruction: str, spent_ns: int = 0,
-               ) -> Job | None:
+               age_ns: int = 0) -> Job | None:
         """
         Put an observation into the mailbox.
 
@@ -94,7 +96,7 @@ class PolicyWorker:
         with self._wake:
             replaced = self._waiting
             self._waiting = Job(self._episode, observation, instruction, time.monotonic_ns(),
-                                spent_ns)
+                                spent_ns, age_ns)
             self._wake.notify()
         return replaced
 
