@@ -120,9 +120,9 @@ def test_cameras_of_different_sizes_equal_cameras_seen_one_by_one():
     backbone = make_backbone(same, film=True)
     torch.nn.init.normal_(backbone.film.layers['4'].weight, std=0.1)
     images, text = make_images(same), encode(backbone, [SHORT, LONG])
-    together = backbone.see(images, text)
+    together = backbone.encode_images(images, text)
     for camera, maps in zip(images, together):
-        assert torch.allclose(maps[0], backbone._see(images[camera], text, 1)[0], atol=1e-4)
+        assert torch.allclose(maps[0], backbone._encode_frames(images[camera], text, 1)[0], atol=1e-4)
 
 
 @pytest.mark.parametrize(('strides', 'tokens'), [([32], 4), ([16], 16), ([16, 32], 20)])

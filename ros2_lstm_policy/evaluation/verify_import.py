@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.model.backbones.base import EncodedText, TextTokens
-from ros2_lstm_policy.model.backbones.hugging_face import HuggingFaceBackbone
 from ros2_lstm_policy.model.losses import action_loss
 from ros2_lstm_policy.model.policy import Policy
 from ros2_lstm_policy.runtime import engine
@@ -90,8 +89,7 @@ class Recording:
     def text(self, policy: Policy, prefix: str) -> EncodedText:
         """Return the encoded words, from the recorded token ids."""
         ids, mask = self.get(prefix + 'text'), self.get(prefix + 'text_mask').bool()
-        assert isinstance(policy.backbone, HuggingFaceBackbone)
-        vocabulary = policy.backbone.model.get_input_embeddings().weight.shape[0]
+        vocabulary = len(policy.backbone.parts().embeddings[0])
         if ids.max() >= vocabulary:
             raise VerificationError(f'{self._path}: {prefix}text holds token {ids.max()}, the '
                                     f'backbone knows {vocabulary}')
@@ -141,8 +139,8 @@ def _streaming(policy: Policy, inputs: Recording, outputs: Recording,
     for step in range(len(wanted[0])):
         pixels = {camera.name: _pixels(images[camera.name][0, step], camera)
                   for camera in policy.manifest.cameras}
-        input_D = ticks.see(pixels, text)
-        (arm_KA, gripper_open_K), state = ticks.think(input_D, state)
+        input_D = ticks.encode(pixels, text)
+        (arm_KA, gripper_open_K), state = ticks.decode(input_D, state)
         yield input_D, policy.decoder.reduce_tokens(wanted[0][None, step:step + 1])
         yield arm_KA * conventions.arm_sign_A, wanted[1][step]
         yield gripper_open_K, (conventions.gripper_sign * wanted[2][step]).sigmoid()

@@ -9,43 +9,14 @@ Letters beside those of `types`: L text token, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from einops import rearrange
-from ros2_lstm_policy.model.backbones.base import EncodedText, TextTokens
+from ros2_lstm_policy.model.backbones.base import ContextEncoder, EncodedText, TextTokens
 import torch
 from torch import nn, Tensor
 from torch.nn import functional
-
-
-@runtime_checkable
-class LanguageModel(Protocol):
-    """A backbone that can also say words."""
-
-    def next_token_logits(self, images: Mapping[str, Tensor], text: TextTokens) -> Tensor:
-        """
-        Predict each text token from the images and the tokens before it.
-
-        :param images: camera name to (B, 3, H, W), normalised; co-training gives one camera.
-        :param text: B texts of L tokens, right-padded.
-        :return: (B, L - 1, V) logits; row i is for token i + 1 and has seen tokens 0 ... i.
-        """
-
-
-@runtime_checkable
-class SeesAndReads(Protocol):
-    """A backbone without a language model of its own, for which :class:`WordDecoder` speaks."""
-
-    feature_dim: int
-    cameras: Sequence[str]
-
-    def context(self, images: Mapping[str, Tensor], text: EncodedText) -> Tensor:
-        """Return all fused tokens (B, N, D) of one frame, not only those of the policy head."""
-
-    def word_embeddings(self) -> Tensor:
-        """Return the frozen embeddings (V, E) of the vocabulary that `tokenize` uses."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +44,7 @@ class WordDecoder(nn.Module):
 
     words_VE: Tensor
 
-    def __init__(self, backbone: SeesAndReads, config: LanguageConfig) -> None:
+    def __init__(self, backbone: ContextEncoder, config: LanguageConfig) -> None:
         """Create a decoder for that backbone's tokens."""
         super().__init__()
         width = backbone.feature_dim
@@ -105,7 +76,7 @@ class WordDecoder(nn.Module):
         return self.out(self.norm(hidden)) @ self.words_VE.to(hidden.dtype).T
 
 
-def decoded_logits(decoder: WordDecoder, backbone: SeesAndReads, no_words: EncodedText,
+def decoded_logits(decoder: WordDecoder, backbone: ContextEncoder, no_words: EncodedText,
                    images: Mapping[str, Tensor], text: TextTokens) -> Tensor:
     """
     Let a word decoder speak for a backbone.

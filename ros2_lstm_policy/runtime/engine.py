@@ -15,9 +15,7 @@ from functools import partial
 import time
 from typing import cast, Literal, NamedTuple, Protocol, TypeAlias
 
-from ros2_lstm_policy.model.backbones.base import EncodedText
-from ros2_lstm_policy.model.backbones.compact import CompactBackbone
-from ros2_lstm_policy.model.backbones.compact_acting import ActingCompact
+from ros2_lstm_policy.model.backbones.base import Encode, EncodedText
 from ros2_lstm_policy.model.policy import Policy
 from ros2_lstm_policy.runtime import history
 from ros2_lstm_policy.runtime.history import HistoryState
@@ -61,9 +59,6 @@ class Engine(Protocol):
         """
 
 
-See: TypeAlias = Callable[[Mapping[str, Tensor], EncodedText], Tensor]
-
-
 class EagerEngine:
     """
     Runs the policy as it is written.
@@ -75,7 +70,7 @@ class EagerEngine:
     """
 
     def __init__(self, policy: Policy, precision: Precision = 'fp32', threads: int = 1,
-                 backbone: See | None = None) -> None:
+                 backbone: Encode | None = None) -> None:
         """Prepare the policy."""
         self._policy, self._precision = policy, precision
         self._backbone = policy.backbone if backbone is None else backbone
@@ -104,16 +99,16 @@ class EagerEngine:
         """Do one tick, stage by stage."""
         begin = time.perf_counter()
         on_device = {camera: image.to(self.device) for camera, image in images.items()}
-        input_D = self.see(on_device, text)
+        input_D = self.encode(on_device, text)
         self._wait()
         stage_s['backbone'] = time.perf_counter() - begin
         begin = time.perf_counter()
-        prediction, state = self.think(input_D, state)
+        prediction, state = self.decode(input_D, state)
         prediction = Prediction(*(part.cpu() for part in prediction))
         stage_s['head'] = time.perf_counter() - begin
         return prediction, state
 
-    def see(self, images: Mapping[str, Tensor], text: EncodedText) -> Tensor:
+    def encode(self, images: Mapping[str, Tensor], text: EncodedText) -> Tensor:
         """Turn (H, W, 3) uint8 images on the device into the LSTM's input (D)."""
         normalised = {camera.name: normalise_images(images[camera.name], camera)[None]
                       for camera in self._policy.manifest.cameras}
@@ -121,7 +116,7 @@ class EagerEngine:
             tokens_1ND = self._backbone(normalised, text)
         return self._policy.decoder.reduce_tokens(tokens_1ND.float().unsqueeze(1))[0, 0]
 
-    def think(self, input_D: Tensor, state: HistoryState) -> tuple[Prediction, HistoryState]:
+    def decode(self, input_D: Tensor, state: HistoryState) -> tuple[Prediction, HistoryState]:
         """Turn the LSTM's input into a chunk, in float32."""
         output_H, state = self._history.advance(input_D, state)
         arm, logit = self._policy.decoder.heads(output_H[None, None])
@@ -198,7 +193,7 @@ class _CapturedTick:
         self._state = HistoryState(*(part.clone() for part in state))
         self._said: EncodedText | None = None
         self._launch, self._prediction, self._after = capture(
-            lambda: eager.think(eager.see(self._images, self._text), self._state))
+            lambda: eager.decode(eager.encode(self._images, self._text), self._state))
 
     def replay(self, images: Mapping[str, Tensor], text: EncodedText,
                state: HistoryState) -> tuple[Prediction, HistoryState]:
@@ -223,14 +218,13 @@ def create(policy: Policy, precision: Precision = 'fp32', cuda_graph: bool = Tru
 
     :param cuda_graph: replay one CUDA graph a tick; without a GPU, or with a backbone that
         is not `capturable`, it has no effect.
-    :param prepare: on a CPU in float32, run the compact backbone as `ActingCompact`; with
+    :param prepare: on a CPU in float32, run the backbone's form for a CPU where it has one; with
         another device, precision or backbone it has no effect.
     """
     device, backbone = next(policy.parameters()).device, policy.backbone
-    acting = None
-    if (prepare and device.type == 'cpu' and precision == 'fp32'
-            and isinstance(backbone, CompactBackbone)):
-        acting = ActingCompact(backbone, policy.manifest.cameras)
+    for_cpu = backbone.parts().for_cpu
+    usable = prepare and device.type == 'cpu' and precision == 'fp32' and for_cpu is not None
+    acting = for_cpu(policy.manifest.cameras) if usable and for_cpu is not None else None
     eager = EagerEngine(policy, precision, threads, acting)
     if cuda_graph and device.type == 'cuda' and backbone.capturable:
         return GraphEngine(eager, partial(capture_cuda_graph, device))

@@ -55,9 +55,9 @@ class _CpuStep:
         for (weight_GK, bias_G), h_WH, c_WH in zip(self._layers, h_LWH, c_LWH):
             seen_KW = torch.cat([below_DW, h_WH.t()])
             gates = _product_plus(weight_GK, seen_KW, bias_G).unflatten(0, (4, -1))
-            take, keep, show = gates[:3].sigmoid()
-            c_HW = torch.addcmul(keep * c_WH.t(), take, gates[3].tanh())
-            below_DW = show * c_HW.tanh()
+            input_gate, forget_gate, output_gate = gates[:3].sigmoid()
+            c_HW = torch.addcmul(forget_gate * c_WH.t(), input_gate, gates[3].tanh())
+            below_DW = output_gate * c_HW.tanh()
             h_new.append(below_DW)
             c_new.append(c_HW)
         return torch.stack(h_new).transpose(1, 2), torch.stack(c_new).transpose(1, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -137,8 +138,7 @@ def _table(module: TrainingModule) -> Iterator[str]:
 
 def _parts(module: TrainingModule) -> Iterator[tuple[str, nn.Module]]:
     policy = module.objective.policy
-    assert isinstance(policy.backbone, nn.Module)
-    for name, part in policy.backbone.named_children():
+    for name, part in cast(nn.Module, policy.backbone).named_children():
         yield f'backbone.{name}', part
     yield 'decoder', policy.decoder
     for name, part in module.objective.named_children():

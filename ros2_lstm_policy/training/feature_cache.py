@@ -9,7 +9,6 @@ all its steps are augmented alike. Copy 0 is not augmented and serves validation
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from ros2_lstm_policy.data.store import FrameStore
@@ -30,11 +29,11 @@ def check_cacheable(policy: Policy) -> None:
 
     :raises ValueError: where they depend on the words, or are trained.
     """
-    backbone: Any = policy.backbone
-    if not hasattr(backbone, 'see') or backbone.film is not None:
+    parts = policy.backbone.parts()
+    if parts.split is None:
         raise ValueError('data.loader.cached_features: the image features of this backbone '
                          'depend on the words; turn FiLM off, or set cached_features to 0')
-    if any(p.requires_grad for p in backbone.vision.parameters()):
+    if any(p.requires_grad for p in parts.vision):
         raise ValueError('data.loader.cached_features: the image network is trained, so its '
                          'features change; set tune_vision: false, or cached_features to 0')
 
@@ -63,7 +62,7 @@ class FeatureCache:
         groups = list(_groups(store.lengths))
         for copy, chosen in enumerate(tqdm(configs, desc='seeing every frame', unit='copy')):
             for numbers_ET in groups:
-                seen = _see(policy, store, numbers_ET, chosen, device, dtype)
+                seen = _encode(policy, store, numbers_ET, chosen, device, dtype)
                 self._keep(copy, len(configs), sum(store.lengths), numbers_ET, seen)
 
     def windows(self, numbers: Mapping[str, Tensor], augmented: bool) -> Maps:
@@ -103,13 +102,14 @@ def _groups(lengths: Sequence[int]) -> Iterator[np.ndarray]:
 
 
 @torch.no_grad()
-def _see(policy: Policy, store: FrameStore, numbers_ET: np.ndarray, config: AugmentationConfig,
-         device: torch.device, dtype: torch.dtype) -> list[list[Tensor]]:
-    backbone: Any = policy.backbone
+def _encode(policy: Policy, store: FrameStore, numbers_ET: np.ndarray, config: AugmentationConfig,
+            device: torch.device, dtype: torch.dtype) -> list[list[Tensor]]:
+    split = policy.backbone.parts().split
+    assert split is not None  # `check_cacheable` was asked
     images = {camera.name: _frames(store, camera, numbers_ET, config, device)
               for camera in policy.manifest.cameras}
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        maps = backbone.see(images, None)
+        maps = split.encode_images(images)
     return [[level.to(dtype) for level in levels] for levels in maps]
 
 

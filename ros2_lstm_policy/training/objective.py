@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ros2_lstm_policy.data.image_text import CotrainConfig
 from ros2_lstm_policy.model.backbones.base import EncodedText, TextTokens
 from ros2_lstm_policy.model.forward_head import (
     forward_loss, ForwardConfig, ForwardHead, target_patches)
 from ros2_lstm_policy.model.language import (
-    decoded_logits, language_loss, LanguageConfig, LanguageModel, SeesAndReads, WordDecoder)
+    decoded_logits, language_loss, LanguageConfig, WordDecoder)
 from ros2_lstm_policy.model.latent import ActionLatent, kl_loss, LatentConfig
 from ros2_lstm_policy.model.losses import action_loss
 from ros2_lstm_policy.model.policy import Policy
@@ -135,7 +135,7 @@ class Objective(nn.Module):
         :raises ValueError: for a head that this policy cannot have.
         """
         super().__init__()
-        self.policy, self.config = policy, config
+        self.policy, self.config, self._parts = policy, config, policy.backbone.parts()
         width, chunk = policy.backbone.feature_dim, policy.decoder.chunk_size
         cameras = {camera.name for camera in policy.manifest.cameras}
         for camera in config.future_cameras:
@@ -181,10 +181,10 @@ class Objective(nn.Module):
     def _features(self, images: Mapping[str, Tensor] | Maps, text: EncodedText) -> Tensor:
         if not isinstance(images, Maps):
             return self.policy.encode(images, text)
-        backbone: Any = self.policy.backbone
+        assert self._parts.split is not None  # `check_cacheable` was asked
         steps = images.levels[0][0].shape[1]
         maps = [[level.flatten(0, 1) for level in levels] for levels in images.levels]
-        return backbone.fuse(maps, text.repeat(steps)).unflatten(0, (-1, steps))
+        return self._parts.split.fuse(maps, text.repeat(steps)).unflatten(0, (-1, steps))
 
     def _add_forward(self, terms: dict[str, Term], features_BTND: Tensor, batch: Batch) -> None:
         frames = self.config.forward.frames
@@ -220,22 +220,19 @@ class Objective(nn.Module):
                                 words.text.mask_BN[:, 1:].sum())
 
     def _word_decoder(self) -> WordDecoder | None:
-        backbone = self.policy.backbone
-        if isinstance(backbone, LanguageModel):
+        if self._parts.speaker is not None:
             return None
-        if isinstance(backbone, SeesAndReads):
-            return WordDecoder(backbone, self.config.language)
+        if self._parts.context is not None:
+            return WordDecoder(self._parts.context, self.config.language)
         raise ValueError(f'losses.caption and losses.cotrain need a language model; the backbone '
                          f'{self.policy.config.backbone.family!r} has none')
 
     def _logits(self, images: Mapping[str, Tensor], text: TextTokens) -> Tensor:
-        backbone = self.policy.backbone
-        if self.word_decoder is None:
-            assert isinstance(backbone, LanguageModel)
-            return backbone.next_token_logits(images, text)
-        assert isinstance(backbone, SeesAndReads)
+        if self._parts.speaker is not None:
+            return self._parts.speaker.next_token_logits(images, text)
+        assert self.word_decoder is not None and self._parts.context is not None
         no_words = self.policy.encode_instructions([''])
-        return decoded_logits(self.word_decoder, backbone, no_words, images, text)
+        return decoded_logits(self.word_decoder, self._parts.context, no_words, images, text)
 
 
 def total(terms: Mapping[str, Term]) -> Tensor:

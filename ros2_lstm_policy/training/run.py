@@ -22,7 +22,7 @@ from ros2_lstm_policy.data.image_text import PairSet
 from ros2_lstm_policy.data.order import Share
 from ros2_lstm_policy.data.store import FrameStore
 from ros2_lstm_policy.data.windows import WindowIndex
-from ros2_lstm_policy.model import checkpoint
+from ros2_lstm_policy.model import backbones, checkpoint
 from ros2_lstm_policy.model.policy import complete, Policy
 from ros2_lstm_policy.training import dry_run, tuning
 from ros2_lstm_policy.training.config import TrainConfig
@@ -280,7 +280,7 @@ def _strategy(config: TrainConfig, pieces: tuning.Pieces) -> Any:
 def _uses_all(config: TrainConfig) -> bool:
     """Return whether every step trains every parameter: DDP need not look for others then."""
     words = config.losses.caption or config.losses.cotrain is not None
-    return config.policy.backbone.family == 'compact' and not words
+    return backbones.trains_every_parameter(config.policy.backbone.family) and not words
 
 
 def used_config(run: Path) -> Path:

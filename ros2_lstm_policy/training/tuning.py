@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import partial
-from typing import Any
+from typing import cast
 
+from ros2_lstm_policy.model.backbones.base import Parts
 from ros2_lstm_policy.model.policy import Policy
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
-_SAME_LAYERS = 4  # as many as a tower has at least
 _PIECE = 1_000_000  # parameters of a layer that is worth a gathering of its own
 
 
@@ -75,11 +73,11 @@ def apply(policy: Policy, config: TuneConfig) -> None:
 
     :raises ValueError: for a part that this policy does not have.
     """
-    parts = _Parts(policy)
+    parts = policy.backbone.parts()
     if config.lora is not None:
         _inject(policy, parts, config.lora)
     if config.freeze_vision:
-        _freeze(parts.vision)
+        _freeze(_some(parts.vision, 'freeze_vision', policy))
     if config.freeze_language:
         _freeze(_some(parts.language, 'freeze_language', policy))
     if config.freeze_embeddings:
@@ -88,9 +86,8 @@ def apply(policy: Policy, config: TuneConfig) -> None:
         if config.last_n_layers > len(parts.layers):
             raise ValueError(f'tune.last_n_layers: there are {len(parts.layers)} layers, '
                              f'{config.last_n_layers} were asked for')
-        kept = {id(p) for layer in parts.layers[-config.last_n_layers:]
-                for p in layer.parameters()}
-        _freeze([p for p in [*parts.language, *parts.embeddings, *parts.layers.parameters()]
+        kept = {id(p) for p in _parameters(parts.layers[-config.last_n_layers:])}
+        _freeze([p for p in [*parts.language, *parts.embeddings, *_parameters(parts.layers)]
                  if id(p) not in kept])
     for pattern in config.freeze:
         _freeze(_some([p for name, p in policy.named_parameters() if fnmatchcase(name, pattern)],
@@ -98,14 +95,17 @@ def apply(policy: Policy, config: TuneConfig) -> None:
 
 
 def checkpoint_gradients(policy: Policy) -> None:
-    """Recompute the backbone's layers in the backward pass instead of keeping what they gave."""
-    model = getattr(policy.backbone, 'model', None)
-    if model is not None:
-        model.gradient_checkpointing_enable({'use_reentrant': False})
-        return
-    backbone: Any = policy.backbone
-    for block in (*backbone.vision.stages, *backbone.fusion):
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    """
+    Recompute the backbone's layers in the backward pass instead of keeping what they gave.
+
+    :raises ValueError: for a backbone that cannot.
+    """
+    recompute = policy.backbone.parts().recompute
+    if recompute is None:
+        raise ValueError('engine.gradient_checkpointing: the backbone '
+                         f'{policy.config.backbone.family!r} has no layers that can be '
+                         'recomputed; set it to false')
+    recompute()
 
 
 def compile_layers(policy: Policy, graphs: bool = False) -> None:
@@ -116,15 +116,11 @@ def compile_layers(policy: Policy, graphs: bool = False) -> None:
         takes longer than they do. A step's gradients then live in memory that the next forward
         pass takes, so every backward pass must be followed by a step.
     """
-    backbone: Any = policy.backbone
-    model = getattr(backbone, 'model', None)
-    if model is None:
-        backbone.compile(mode='reduce-overhead' if graphs else None)
-        return
-    for blocks in model.modules():
-        if isinstance(blocks, nn.ModuleList) and len(blocks) >= _SAME_LAYERS:
-            for block in blocks:
-                block.compile()
+    blocks = policy.backbone.parts().compiled
+    for block in blocks:
+        block.compile()
+    if not blocks:
+        cast(nn.Module, policy.backbone).compile(mode='reduce-overhead' if graphs else None)
 
 
 class Pieces:
@@ -149,54 +145,33 @@ class Pieces:
         return recurse or module in self._layers
 
 
-class _Parts:
-    """The parts of a policy's backbone, whatever its family."""
-
-    def __init__(self, policy: Policy) -> None:
-        backbone: Any = policy.backbone
-        model = getattr(backbone, 'model', None)
-        if model is None:  # compact: its word encoder is never trained, and not a module
-            self.vision = list(backbone.vision.parameters())
-            self.language: list[nn.Parameter] = []
-            self.embeddings: list[nn.Parameter] = []
-            self.layers: nn.ModuleList = backbone.fusion
-            return
-        towers = backbone.vision_modules()
-        self.vision = [p for tower in towers for p in tower.parameters()]
-        seen = {id(p) for p in self.vision}
-        self.embeddings = list(model.get_input_embeddings().parameters())
-        words = {id(p) for p in self.embeddings}
-        self.language = [p for p in model.parameters() if id(p) not in seen | words]
-        inside = {id(module) for tower in towers for module in tower.modules()}
-        self.layers = max((module for module in model.modules() if id(module) not in inside
-                           and isinstance(module, nn.ModuleList)), key=len)
+def _parameters(modules: Sequence[nn.Module]) -> list[nn.Parameter]:
+    return [p for module in modules for p in module.parameters()]
 
 
-def _freeze(parameters: list[nn.Parameter]) -> None:
+def _freeze(parameters: Sequence[nn.Parameter]) -> None:
     for parameter in parameters:
         parameter.requires_grad_(False)
 
 
-def _some(parameters: list[nn.Parameter], what: str, policy: Policy) -> list[nn.Parameter]:
+def _some(parameters: Sequence[nn.Parameter], what: str,
+          policy: Policy) -> Sequence[nn.Parameter]:
     if not parameters:
         raise ValueError(f'tune: {what} matches nothing in the backbone '
                          f'{policy.config.backbone.family!r}')
     return parameters
 
 
-def _inject(policy: Policy, parts: _Parts, config: LoraConfig) -> None:
-    model = getattr(policy.backbone, 'model', None)
-    if model is None:
+def _inject(policy: Policy, parts: Parts, config: LoraConfig) -> None:
+    if not parts.adaptable:
         raise ValueError('tune.lora needs a language model; the backbone '
                          f'{policy.config.backbone.family!r} has none')
     import peft
-    language = {id(p) for p in parts.language}
-    head = model.get_output_embeddings()
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)
-              and id(module.weight) in language and module is not head]
+    backbone, wanted = cast(nn.Module, policy.backbone), {id(layer) for layer in parts.adaptable}
+    names = [name for name, module in backbone.named_modules() if id(module) in wanted]
     peft.inject_adapter_in_model(
         peft.LoraConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout,
-                        target_modules=linear), model)
+                        target_modules=names), backbone)
 
 
 @contextmanager

@@ -14,15 +14,17 @@ from ros2_lstm_policy.manifest import CameraSpec
 if TYPE_CHECKING:
     from ros2_lstm_policy.model.backbones.base import Backbone
 
-# A family's module has a frozen dataclass `Options` and `create(options, cameras, checkpoint)`.
+# A family's module, relative to this package or absolute. It has `create(options, cameras,
+# checkpoint)` and a frozen dataclass `Options`, whose class constant `TRAINS_EVERY_PARAMETER` says
+# whether every step of training gives every parameter a gradient.
 FAMILIES = {
-    'compact': 'compact',
-    'florence2': 'florence2',
-    'kosmos2': 'kosmos2',
-    'llava': 'llava',
-    'paligemma': 'paligemma',
-    'qwen_vl': 'qwen_vl',
-    'smolvlm': 'smolvlm',
+    'compact': '.compact',
+    'florence2': '.florence2',
+    'kosmos2': '.kosmos2',
+    'llava': '.llava',
+    'paligemma': '.paligemma',
+    'qwen_vl': '.qwen_vl',
+    'smolvlm': '.smolvlm',
 }
 
 
@@ -48,11 +50,16 @@ def complete_options(family: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return config.plain(config.parse(_module(family).Options, options, _where(family)))
 
 
+def trains_every_parameter(family: str) -> bool:
+    """Return whether each training step uses all of the family's parameters, as DDP wants it."""
+    return _module(family).Options.TRAINS_EVERY_PARAMETER
+
+
 def _module(family: str) -> ModuleType:
     if family not in FAMILIES:
         raise config.ConfigError(f'backbone: unknown family {family!r}; known: '
                                  f'{", ".join(FAMILIES)}')
-    return importlib.import_module(f'{__name__}.{FAMILIES[family]}')
+    return importlib.import_module(FAMILIES[family], __name__)
 
 
 def _where(family: str) -> str:

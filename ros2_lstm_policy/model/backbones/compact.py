@@ -13,16 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from pathlib import Path
+from typing import ClassVar
 
 from einops import rearrange, repeat
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.model.backbones import efficientnet_lite, minilm
-from ros2_lstm_policy.model.backbones.base import EncodedText, InstructionTooLong, TextTokens
+from ros2_lstm_policy.model.backbones.base import (
+    Encode, EncodedText, InstructionTooLong, Parts, SplitEncoder, TextTokens)
 from ros2_lstm_policy.model.backbones.packaged import PackagedFiles
 import torch
 from torch import nn, Tensor
+from torch.utils.checkpoint import checkpoint as recomputed
 
 _FILM_FROM_STAGE = 3  # the first map of stride 8; earlier ones see edges, not things
 
@@ -46,6 +50,8 @@ class Options:
     :param vision_weights: what the image network starts from.
     :param text_weights: the word encoder; it is always frozen and not copied into checkpoints.
     """
+
+    TRAINS_EVERY_PARAMETER: ClassVar[bool] = True
 
     vision_strides: tuple[int, ...] = (16,)
     film: bool = False
@@ -128,20 +134,21 @@ class CompactBackbone(nn.Module):
 
     def forward(self, images: Mapping[str, Tensor], text: EncodedText) -> Tensor:
         """Map one (B, 3, H, W) image a camera and the words to the feature (B, N, D)."""
-        return self.fuse(self.see(images, text), text)
+        return self.fuse(self.encode_images(images, text), text)
 
-    def see(self, images: Mapping[str, Tensor], text: EncodedText) -> list[list[Tensor]]:
+    def encode_images(self, images: Mapping[str, Tensor],
+                      text: EncodedText | None = None) -> list[list[Tensor]]:
         """
         Run the image network.
 
-        :return: by camera, by stride: a map (B, C, H, W). Without FiLM it depends on the images
-            alone, so a frozen network's maps may be kept.
+        :param text: needed where FiLM lets the words modulate it.
+        :return: by camera, by stride: a map (B, C, H, W).
         """
         frames = [images[camera] for camera in self.cameras]
         if len({frame.shape for frame in frames}) == 1:
-            together = self._see(torch.cat(frames), text, len(frames))
+            together = self._encode_frames(torch.cat(frames), text, len(frames))
             return [list(maps) for maps in zip(*(m.chunk(len(frames)) for m in together))]
-        return [self._see(frame, text, 1) for frame in frames]
+        return [self._encode_frames(frame, text, 1) for frame in frames]
 
     def fuse(self, maps: Sequence[Sequence[Tensor]], text: EncodedText) -> Tensor:
         """Run the fusion transformer; return what comes out at the action tokens."""
@@ -149,7 +156,7 @@ class CompactBackbone(nn.Module):
 
     def context(self, images: Mapping[str, Tensor], text: EncodedText) -> Tensor:
         """Return all fused tokens (B, N, D), for the language losses."""
-        return self._mix(self.see(images, text), text)
+        return self._mix(self.encode_images(images, text), text)
 
     def word_embeddings(self) -> Tensor:
         """Return MiniLM's frozen word embeddings (V, 384)."""
@@ -168,10 +175,25 @@ class CompactBackbone(nn.Module):
             tokens = layer(tokens, src_key_padding_mask=absent)
         return final(tokens, src_key_padding_mask=absent, last=last)
 
+    def parts(self) -> Parts:
+        """Return what it offers; the word encoder is never trained, and none of its modules."""
+        split = SplitEncoder(self.encode_images, self.fuse) if self.film is None else None
+        return Parts(vision=tuple(self.vision.parameters()), layers=tuple(self.fusion),
+                     recompute=self._recompute, split=split, context=self, for_cpu=self._for_cpu)
+
+    def _recompute(self) -> None:
+        for block in (*self.vision.stages, *self.fusion):
+            block.forward = partial(recomputed, block.forward, use_reentrant=False)
+
+    def _for_cpu(self, cameras: Sequence[CameraSpec]) -> Encode:
+        from ros2_lstm_policy.model.backbones.compact_acting import ActingCompact  # it needs us
+        return ActingCompact(self, cameras)
+
     def save_assets(self, directory: Path) -> None:
         """Write nothing: what is no weight comes from a package that the options name."""
 
-    def _see(self, frames: Tensor, text: EncodedText, cameras: int) -> list[Tensor]:
+    def _encode_frames(self, frames: Tensor, text: EncodedText | None,
+                       cameras: int) -> list[Tensor]:
         modulation = {} if self.film is None else self.film(text, cameras)
         return self.vision(frames, modulation)
 
@@ -207,13 +229,13 @@ class FusionLayer(nn.TransformerEncoderLayer):
 
     def _attend(self, tokens_BND: Tensor, present_BN: Tensor, count: int) -> Tensor:
         own = self.self_attn
-        asked, known, told = rearrange(
+        query, key, value = rearrange(
             nn.functional.linear(tokens_BND, own.in_proj_weight, own.in_proj_bias),
             'b n (part h d) -> part b h n d', part=3, h=own.num_heads)
-        heard = nn.functional.scaled_dot_product_attention(
-            asked[:, :, -count:], known, told, present_BN[:, None, None],
+        output = nn.functional.scaled_dot_product_attention(
+            query[:, :, -count:], key, value, present_BN[:, None, None],
             own.dropout if self.training else 0.0)
-        return own.out_proj(rearrange(heard, 'b h n d -> b n (h d)'))
+        return own.out_proj(rearrange(output, 'b h n d -> b n (h d)'))
 
 
 class Film(nn.Module):

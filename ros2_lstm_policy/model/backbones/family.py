@@ -8,7 +8,7 @@ Letters beside those of `types`: P action tokens, M text tokens.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from ros2_lstm_policy.config import ConfigError
 from ros2_lstm_policy.manifest import CameraSpec
@@ -35,6 +35,8 @@ class Options:
     :param max_text_tokens: a longer prompt is refused, never cut.
     :param allow_download: fetch a model that is not on this machine.
     """
+
+    TRAINS_EVERY_PARAMETER: ClassVar[bool] = False  # the vocabulary projection never acts
 
     directory: str
     prompt: str = ''

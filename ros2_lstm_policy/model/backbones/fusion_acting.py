@@ -47,9 +47,9 @@ class ActingLayer:
     def __call__(self, tokens_ND: Tensor) -> Tensor:
         """Map (N, D) to (N, D)."""
         parts = self._attention(self._norm(tokens_ND)).view(len(tokens_ND), 3, self._heads, -1)
-        asked, known, told = parts.permute(1, 2, 0, 3).unsqueeze(1)
-        heard = F.scaled_dot_product_attention(asked, known, told)[0].transpose(0, 1).flatten(1)
-        return self._rest(self._out(heard).add_(tokens_ND))
+        query, key, value = parts.permute(1, 2, 0, 3).unsqueeze(1)
+        output = F.scaled_dot_product_attention(query, key, value)[0].transpose(0, 1).flatten(1)
+        return self._rest(self._out(output).add_(tokens_ND))
 
 
 class ActingFinalLayer:
@@ -65,25 +65,26 @@ class ActingFinalLayer:
         """Copy and lay out the weights."""
         own = layer.self_attn
         width, self._heads = own.embed_dim, own.num_heads
-        ask, know, tell = own.in_proj_weight.detach().chunk(3)
-        ask_bias, _, tell_bias = own.in_proj_bias.detach().chunk(3)
+        query, key, value = own.in_proj_weight.detach().chunk(3)
+        query_bias, _, value_bias = own.in_proj_bias.detach().chunk(3)
         scale = 1 / sqrt(width // self._heads)
-        self._ask = RowsLinear(ask * scale, ask_bias * scale)
-        self._know_MED = know.unflatten(0, (self._heads, -1)).clone()
-        self._tell_MDE = tell.unflatten(0, (self._heads, -1)).transpose(1, 2).contiguous()
-        self._tell_bias_M1E = tell_bias.view(self._heads, 1, -1).clone()
+        self._query = RowsLinear(query * scale, query_bias * scale)
+        self._key_MED = key.unflatten(0, (self._heads, -1)).clone()
+        self._value_MDE = value.unflatten(0, (self._heads, -1)).transpose(1, 2).contiguous()
+        self._value_bias_M1E = value_bias.view(self._heads, 1, -1).clone()
         self._out = RowsLinear.of(own.out_proj)
         self._norm, self._rest = ActingNorm.of(layer.norm1), _FeedForward(layer)
 
     def __call__(self, tokens_ND: Tensor, last: int) -> Tensor:
         """Map (N, D) to what comes out at the last ones (L, D)."""
         normed_ND = self._norm(tokens_ND)
-        asked_MLE = self._ask(normed_ND[-last:]).view(last, self._heads, -1).transpose(0, 1)
-        wanted_MLD = torch.bmm(asked_MLE, self._know_MED)
-        weights_MLN = (wanted_MLD @ normed_ND.t()).softmax(-1)
-        heard_MLE = torch.baddbmm(self._tell_bias_M1E, weights_MLN @ normed_ND, self._tell_MDE)
-        heard_LD = heard_MLE.transpose(0, 1).flatten(1)
-        return self._rest(self._out(heard_LD).add_(tokens_ND[-last:]))
+        query_MLE = self._query(normed_ND[-last:]).view(last, self._heads, -1).transpose(0, 1)
+        key_query_MLD = torch.bmm(query_MLE, self._key_MED)
+        weights_MLN = (key_query_MLD @ normed_ND.t()).softmax(-1)
+        output_MLE = torch.baddbmm(self._value_bias_M1E, weights_MLN @ normed_ND,
+                                   self._value_MDE)
+        output_LD = output_MLE.transpose(0, 1).flatten(1)
+        return self._rest(self._out(output_LD).add_(tokens_ND[-last:]))
 
 
 class _FeedForward:

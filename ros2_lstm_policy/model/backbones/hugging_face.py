@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.model.backbones import pretrained
-from ros2_lstm_policy.model.backbones.base import EncodedText, TextTokens
+from ros2_lstm_policy.model.backbones.base import EncodedText, Parts, TextTokens
 from ros2_lstm_policy.model.backbones.family import Family, Frame, ImageTokens, Options, Span
 from ros2_lstm_policy.model.backbones.prompt import Prompt
 import torch
@@ -27,6 +27,7 @@ from torch import nn, Tensor
 from torch.nn import functional
 
 ASSETS = 'backbone'  # where config.json and the tokenizer files lie in a checkpoint
+_SAME_LAYERS = 4  # a tower has at least as many blocks of one shape
 
 
 class HuggingFaceBackbone(nn.Module):
@@ -100,6 +101,31 @@ class HuggingFaceBackbone(nn.Module):
     def vision_modules(self) -> list[nn.Module]:
         """Return what stands between the pixels and the language model."""
         return [self.model.get_submodule(name) for name in self.family.traits.vision_parts]
+
+    def parts(self) -> Parts:
+        """Return what it offers; the language model is what is neither vision nor embeddings."""
+        towers = self.vision_modules()
+        vision = tuple(p for tower in towers for p in tower.parameters())
+        embeddings = tuple(self.model.get_input_embeddings().parameters())
+        others = {id(p) for p in (*vision, *embeddings)}
+        language = tuple(p for p in self.model.parameters() if id(p) not in others)
+        inside = {id(module) for tower in towers for module in tower.modules()}
+        stacks = [module for module in self.model.modules() if isinstance(module, nn.ModuleList)]
+        return Parts(
+            vision, language, embeddings,
+            layers=max((tuple(s) for s in stacks if id(s) not in inside), key=len),
+            adaptable=self._linear_layers({id(p) for p in language}), recompute=self._recompute,
+            compiled=tuple(block for s in stacks if len(s) >= _SAME_LAYERS for block in s),
+            speaker=self)
+
+    def _linear_layers(self, language: set[int]) -> tuple[nn.Linear, ...]:
+        """Return the language model's, without the vocabulary projection."""
+        head = self.model.get_output_embeddings()
+        return tuple(module for module in self.model.modules() if isinstance(module, nn.Linear)
+                     and id(module.weight) in language and module is not head)
+
+    def _recompute(self) -> None:
+        self.model.gradient_checkpointing_enable({'use_reentrant': False})
 
     def save_assets(self, directory: Path) -> None:
         """Write config.json and the tokenizer files into a checkpoint."""
