@@ -220,7 +220,7 @@ def compact_reference(policy: Policy) -> Callable[..., Tensor]:
             states = words(text.ids_BN.to(device), mask.long()).last_hidden_state
         states = backbone.text_projection(states) + backbone.text_position[:states.shape[1]]
         encoded = EncodedText(states, mask)
-        maps = [backbone._see(images[name], encoded, 1) for name in backbone.cameras]
+        maps = [backbone._encode_frames(images[name], encoded, 1) for name in backbone.cameras]
         mixed = backbone._mix(maps, encoded)
         _ = into(mixed) @ vocabulary.T
         return backbone.norm(mixed[:, -len(backbone.action_tokens):])
