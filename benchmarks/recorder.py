@@ -114,8 +114,12 @@ def _record(recorder: subprocess.Popen[bytes],
     assert publisher.stdin is not None and publisher.stdout is not None
     try:
         publisher.stdout.readline()  # the recorder hears it
+        end_s = time.monotonic() + 30
         time.sleep(1.0)  # and has seen what it offers
-        _call(node, 'start')
+        while not (begun := _call(node, 'start')).success:  # it waits for the publishers
+            time.sleep(0.2)
+            if time.monotonic() > end_s:
+                raise RuntimeError(f'start: {begun.message}')
         publisher.stdin.write('\n')
         publisher.stdin.flush()
         os.set_blocking(publisher.stdout.fileno(), False)
@@ -127,7 +131,7 @@ def _record(recorder: subprocess.Popen[bytes],
             # Shared memory is Fast DDS's segment, not the recorder's.
             memory_mb.append((int(pages[1]) - int(pages[2])) * _PAGE_MB)
             time.sleep(0.5)
-        return memory_mb, _call(node, 'stop'), float(said)
+        return memory_mb, _call(node, 'stop').message, float(said)
     finally:
         node.destroy_node()
         rclpy.shutdown()
@@ -139,22 +143,18 @@ def _cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
 
-def _call(node: Any, name: str) -> str:
-    """Call a service of the recorder until it agrees; it waits for the publishers."""
+def _call(node: Any, name: str) -> Any:
+    """Call a service of the recorder."""
     import rclpy
     from std_srvs.srv import Trigger
     client = node.create_client(Trigger, f'recorder/{name}')
-    end_s = time.monotonic() + 30
-    message = 'the recorder offers no services'
-    while time.monotonic() < end_s:
-        if client.wait_for_service(timeout_sec=1.0):
-            future = client.call_async(Trigger.Request())
-            rclpy.spin_until_future_complete(node, future, timeout_sec=30.0)
-            if future.result() is not None and future.result().success:
-                return future.result().message
-            message = str(future.result())
-        time.sleep(0.2)
-    raise RuntimeError(f'{name}: {message}')
+    if not client.wait_for_service(timeout_sec=30.0):
+        raise RuntimeError('the recorder offers no services')
+    future = client.call_async(Trigger.Request())
+    rclpy.spin_until_future_complete(node, future, timeout_sec=60.0)
+    if future.result() is None:
+        raise RuntimeError(f'{name}: the recorder does not answer')
+    return future.result()
 
 
 def _report(options: argparse.Namespace, folder: Path, answer: str, memory_mb: Sequence[float],

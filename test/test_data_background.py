@@ -102,3 +102,50 @@ def test_a_discarded_bag_leaves_nothing(begin, tmp_path):
     fill(bag, 10)
     bag.discard()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_label_is_written_however_full_the_queue_is(begin, monkeypatch):
+    """The last word about an episode is not the one to be dropped where the disk ran short."""
+    bag = begin(queue_bytes=2**20)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda _: shutil._ntuple_diskusage(1, 1, 0))
+    bag._min_free_bytes = 1
+    bag._look_at_disk()
+    assert 'the bag ends here' in bag.problem
+    bag.put(Message(TOPIC, START_NS, bag.serialise(STRING, data='never')))
+    bag.put(Message(TOPIC, START_NS, bag.serialise(STRING, data='label')), always=True)
+    assert count_messages(bag.close()) == 1
+    assert bag.dropped[TOPIC] == 1
+
+
+def test_whatever_a_bags_library_raises_is_a_problem_and_ends_the_bag(begin, monkeypatch):
+    """The writing thread once died without a word, and messages waited for it."""
+    bag = begin()
+
+    def fail(*_):
+        raise RuntimeError('a surprise')
+    monkeypatch.setattr(bag._file, 'write', fail)
+    fill(bag, 3, size=10)
+    with pytest.raises(OSError, match='cannot be written: a surprise'):
+        bag.close()
+
+
+def test_a_topic_that_the_disk_refuses_is_a_problem_and_no_exception(begin, monkeypatch):
+    """The label's topic is declared last, on a disk that may be gone by then."""
+    bag = begin()
+
+    def fail(*_):
+        raise OSError('Input/output error')
+    monkeypatch.setattr(bag._file, 'add_topic', fail)
+    bag.add_topic('/label', STRING)
+    assert 'Input/output error' in bag.problem
+    with pytest.raises(OSError, match='Input/output error'):
+        bag.close()
+
+
+def test_a_folder_that_is_gone_when_the_bag_is_to_be_completed_is_one_error(begin, tmp_path):
+    """A disk was pulled out; whoever asked for the end is told."""
+    bag = begin()
+    fill(bag, 3, size=10)
+    shutil.rmtree(tmp_path / 'partial')
+    with pytest.raises(OSError, match='cannot be completed'):
+        bag.close()

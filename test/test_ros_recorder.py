@@ -9,7 +9,7 @@ import sys
 import time
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from geometry_msgs.msg import TwistStamped
+from geometry_msgs.msg import PoseStamped, TwistStamped
 from node_robot import image_message, stamp
 import numpy as np
 import pytest
@@ -19,15 +19,18 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from ros2_lstm_policy.data.rosbag import BagLayout, BagRecording, find_bags
+from ros2_lstm_policy.data.rosbag.index import index_bag
 from ros2_lstm_policy.ros import nodes
 from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Bool, Float64MultiArray, String
+from std_msgs.msg import Bool, Float32, Float64MultiArray, String
 from std_srvs.srv import SetBool, Trigger
 
 WAIT_S = 20.0
 SHARED = int(os.environ['ROS_DOMAIN_ID'])
 ALONE = SHARED + 50  # for tests with a recorder of their own, beside the shared one
 WORDS = 'put the milk in the basket'
+PERIOD_S = 0.05
+PATIENT = {'max_camera_gap_s': 60.0, 'max_action_gap_s': 60.0}  # a busy machine is no fault
 
 
 @contextmanager
@@ -36,7 +39,8 @@ def recorder(log: Path, stop=signal.SIGINT, domain=ALONE, **parameters):
     environment = {**os.environ, **nodes.environment(), 'ROS_DOMAIN_ID': str(domain)}
     with log.open('w') as output:
         process = subprocess.Popen(
-            nodes.command(nodes.RECORDER.having(min_free_mb=1.0, **parameters)),
+            nodes.command(nodes.RECORDER.having(
+                **{'min_free_mb': 1.0, 'control_period_s': PERIOD_S, **PATIENT, **parameters})),
             env=environment, stdout=output, stderr=subprocess.STDOUT)
     try:
         yield process
@@ -117,14 +121,18 @@ class Cell:
         self.arm.publish(message)
 
     def episode(self, count=12):
-        """Publish steps at 20 Hz and return their stamps."""
-        stamps = []
-        for number in range(count):
-            stamps.append(time.time_ns())
-            self.step(number, stamps[-1])
-            until_s = time.monotonic() + 0.05
-            self.until(lambda s=until_s: time.monotonic() >= s)
+        """Publish steps at about 20 Hz, stamped at exactly that, and return their stamps."""
+        begin_ns = time.time_ns()
+        stamps = [begin_ns + number * round(PERIOD_S * 1e9) for number in range(count)]
+        for number, stamp_ns in enumerate(stamps):
+            self.step(number, stamp_ns)
+            self.wait(PERIOD_S)
         return stamps
+
+    def wait(self, duration_s):
+        """Go on for a time."""
+        end_s = time.monotonic() + duration_s
+        self.until(lambda: time.monotonic() >= end_s)
 
     def _listen(self, message):
         for status in message.status:
@@ -155,7 +163,8 @@ def cell(running):
     cell, _ = running
     if not cell.call('discard').success:
         cell.said = ''
-    assert cell.give(automatic=False, actor='expert', instruction='', arm='displacement') == []
+    assert cell.give(automatic=False, actor='expert', instruction='', arm='displacement',
+                     **PATIENT) == []
     return cell
 
 
@@ -247,15 +256,91 @@ def test_the_topics_begin_label_and_end_episodes(cell, bags):
         assert episode.stamps_ns.tolist() == stamps
 
 
+def publish(cell, number, streams):
+    """Publish one step of these streams alone, stamped now."""
+    stamp_ns = time.time_ns()
+    for camera in set(streams) & set(cell.images):
+        cell.images[camera].publish(image_message(picture(number, camera), stamp_ns))
+    if 'gripper' in streams:
+        cell.gripper.publish(Float64MultiArray(data=[1.0]))
+    if 'arm' in streams:
+        message = TwistStamped()
+        message.header.stamp = stamp(stamp_ns)
+        cell.arm.publish(message)
+
+
+EVERYTHING = ('static', 'hand', 'gripper', 'arm')
+
+
+@pytest.mark.parametrize(('silent', 'words'), [
+    ('hand', '/hand_rgb ended after'), ('arm', '/arm_delta ended after')])
+def test_a_stream_that_dies_is_said_while_recording_and_when_it_is_stopped(cell, bags, silent,
+                                                                           words):
+    """
+    A cable came loose, the actor crashed: once the recorder said success.
+
+    The bag is kept, with what is wrong in it, which training tells again.
+    """
+    order(cell)
+    assert cell.give(max_camera_gap_s=1.0, max_action_gap_s=1.0) == []
+    name = cell.call('start').message
+    for number in range(4):
+        publish(cell, number, EVERYTHING)
+        cell.wait(PERIOD_S)
+
+    def is_said():
+        publish(cell, 5, set(EVERYTHING) - {silent})
+        cell.wait(PERIOD_S)
+        return cell.said.startswith('recording') and words in cell.said
+    cell.until(is_said)
+    stopped = cell.call('stop')
+    assert not stopped.success
+    assert words in stopped.message and f'kept and marked: {bags / name}' in stopped.message
+    cell.until(lambda: cell.said.startswith('idle; the last episode') and words in cell.said)
+    assert words in str(index_bag(bags / name, BagLayout(), ('static', 'hand')).problems)
+    again = cell.call('stop').message
+    assert again.startswith('no episode is being recorded; the last one ended') and words in again
+
+
+@pytest.mark.parametrize(('missing', 'topic'), [
+    ('hand', '/hand_rgb'), ('gripper', '/gripper_command'), ('arm', '/arm_delta')])
+def test_a_stream_that_never_came_is_no_success(cell, bags, missing, topic):
+    """A publisher that says nothing was enough for the recorder, never for training."""
+    order(cell)
+    name = cell.call('start').message
+    for number in range(3):
+        publish(cell, number, set(EVERYTHING) - {missing})
+    stopped = cell.call('stop')
+    assert not stopped.success
+    assert f'no message came on {topic}' in stopped.message
+    assert (bags / name).is_dir()
+
+
+def test_what_training_would_note_of_a_marked_bag_is_what_the_recorder_said(cell, bags):
+    """A hole in a camera: the steps in it are left out, and everybody hears why."""
+    order(cell)
+    assert cell.give(max_camera_gap_s=0.2) == []
+    name = cell.call('start').message
+    begin_ns = time.time_ns()
+    for number in range(60):
+        cameras = ('static',) if 20 <= number < 26 else ('static', 'hand')
+        cell.step(number, begin_ns + number * round(PERIOD_S * 1e9), cameras)
+        cell.wait(0.02)
+    stopped = cell.call('stop')
+    assert '/hand_rgb was silent for 0.3 s, 0.9 s after its first message' in stopped.message
+    assert not stopped.success
+    remarks = [remark for remark in read(bags / name).remarks if remark.rule == 'recorder']
+    assert 'its recorder said: /hand_rgb was silent' in remarks[0].message
+
+
 def test_a_repeated_observation_is_recorded_once(cell, bags):
     """A lock-step simulator asks again where the answer is late."""
     order(cell)
     name = cell.call('start').message
     for number in range(6):
         for _ in range(2):
-            cell.step(number, 10**9 + number * 10**8)
-        until_s = time.monotonic() + 0.02
-        cell.until(lambda s=until_s: time.monotonic() >= s)
+            cell.step(number, 10**9 + number * 5 * 10**7)
+        cell.wait(0.02)
     assert cell.call('stop').success
     assert len(read(bags / name).episode) == 6
 
@@ -293,6 +378,47 @@ def test_a_parameter_with_another_word_is_refused(cell):
     """Choices are named."""
     refusal, = cell.give(actor='robot')
     assert refusal == "actor is 'robot'; expected one of 'operator', 'policy', 'expert'"
+
+
+def test_an_episode_begins_only_where_all_that_it_needs_can_be_heard(tmp_path):
+    """
+    A day of teleoperation was recorded without one action.
+
+    The topic was there, as the recorder asked; its messages were absolute poses.
+    """
+    cell = Cell()
+    create, destroy = cell.node.create_publisher, cell.node.destroy_publisher
+    other = rclpy.create_node('joystick', context=cell.context)
+
+    def refused(words):
+        cell.until(lambda: words in cell.call('start').message)
+
+    with recorder(tmp_path / 'log.txt', directory=str(tmp_path / 'bags'), instruction=WORDS,
+                  actor='expert'):
+        cell.ready()
+        for publisher, kind, topic, wanted in (
+                (cell.arm, PoseStamped, 'arm_delta', TwistStamped),
+                (cell.gripper, Float32, 'gripper_command', Float64MultiArray),
+                (cell.images['hand'], CompressedImage, 'hand_rgb', Image)):
+            destroy(publisher)
+            refused(f'{topic}: nobody publishes /{topic}')
+            wrong = create(kind, topic, 10)
+            refused(f'{topic}: /{topic} is published as {type_name(kind)}, and '
+                    f'{type_name(wanted)} is wanted')
+            destroy(wrong)
+            right = create(wanted, topic, 10)
+            cell.until(right.get_subscription_count)
+        second = other.create_publisher(TwistStamped, 'arm_delta', 10)
+        refused('/arm_delta is published by /cell, /joystick, whose messages would be mixed')
+        other.destroy_publisher(second)
+        cell.until(lambda: cell.call('start').success)
+    other.destroy_node()
+    cell.close()
+
+
+def type_name(kind):
+    """Return the name of a message type as ROS says it."""
+    return f'{kind.__module__.partition(".")[0]}/msg/{kind.__name__}'
 
 
 def test_a_killed_recorder_loses_its_episode_alone_and_says_so(tmp_path):
@@ -354,11 +480,10 @@ def test_compressed_images_are_recorded_as_they_are(tmp_path):
         for number in range(4):
             for publisher in cell.images.values():
                 message = CompressedImage(format='jpeg', data=jpeg)
-                message.header.stamp = stamp(10**9 + number * 10**8)
+                message.header.stamp = stamp(10**9 + number * 5 * 10**7)
                 publisher.publish(message)
-            cell.step(number, 10**9 + number * 10**8, cameras=())
-            until_s = time.monotonic() + 0.05
-            cell.until(lambda s=until_s: time.monotonic() >= s)
+            cell.step(number, 10**9 + number * 5 * 10**7, cameras=())
+            cell.wait(PERIOD_S)
         assert cell.call('stop').success
     episode = read(find_bags(bags)[0]).episode
     assert len(episode) == 4

@@ -8,7 +8,8 @@ that nothing is asked for that they do not offer and nothing is lost that they d
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+import struct
 import time
 from typing import Any, NamedTuple
 
@@ -19,11 +20,19 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from ros2_lstm_policy.data.rosbag import format as bag
 from ros2_lstm_policy.data.rosbag.background import Message
+from ros2_lstm_policy.ros.publishers import wiring_problem
+from ros2_lstm_policy.ros.recorder_checks import Came, Role, Tally
 from ros2_lstm_policy.ros.recorder_settings import RecorderSettings
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Bool, Float64MultiArray, String
 
 _DEPTH = 100
+_FRESH_NS = 2_000_000_000  # what was heard before says nothing about an episode that begins now
+_ADVICE = {
+    'camera': '(parameter compressed)',
+    'arm': 'here: let a node publish deltas in m and rad, or velocities (parameter arm)',
+    'gripper': 'here: let a node publish the command as one number',
+    'state': ''}
 
 
 class Stream(NamedTuple):
@@ -32,6 +41,7 @@ class Stream(NamedTuple):
 
     :param name: as the node knows it, before remapping.
     :param in_bag: as the bag has it.
+    :param role: what it is to training, which needs all but the robot's state.
     :param is_stamped: whether its messages begin with a header.
     """
 
@@ -39,6 +49,7 @@ class Stream(NamedTuple):
     in_bag: str
     kind: type
     msgtype: str
+    role: Role
     is_stamped: bool = True
 
 
@@ -48,13 +59,15 @@ def streams(settings: RecorderSettings) -> list[Stream]:
     kind, msgtype = ((CompressedImage, bag.COMPRESSED_IMAGE) if settings.compressed
                      else (Image, bag.IMAGE))
     suffix = '/compressed' if settings.compressed else ''
-    images = [Stream(names.camera(camera), f'/{names.camera(camera)}{suffix}', kind, msgtype)
-              for camera in settings.cameras]
+    images = [Stream(names.camera(camera), f'/{names.camera(camera)}{suffix}', kind, msgtype,
+                     'camera') for camera in settings.cameras]
     return [Stream(names.gripper_command, f'/{names.gripper_command}', Float64MultiArray,
-                   bag.GRIPPER, is_stamped=False),
-            Stream(names.arm_delta, f'/{names.arm_delta}', TwistStamped, bag.TWIST), *images,
-            Stream(names.ee_pose, f'/{names.ee_pose}', PoseStamped, bag.POSE),
-            Stream(names.joint_states, f'/{names.joint_states}', JointState, bag.JOINTS)]
+                   bag.GRIPPER, 'gripper', is_stamped=False),
+            Stream(names.arm_delta, f'/{names.arm_delta}', TwistStamped, bag.TWIST, 'arm'),
+            *images,
+            Stream(names.ee_pose, f'/{names.ee_pose}', PoseStamped, bag.POSE, 'state'),
+            Stream(names.joint_states, f'/{names.joint_states}', JointState, bag.JOINTS,
+                   'state')]
 
 
 class RecorderInputs:
@@ -77,17 +90,21 @@ class RecorderInputs:
         self._streams = streams(settings)
         self._last_instruction_ns = -1
         self._last_stamps: dict[str, bytes] = {}
+        self._tallies: dict[str, Tally] = {}
         # A latched instruction reaches only those who ask for it, others only those who do not.
+        self._words: list[Subscription] = []
         for durability in (DurabilityPolicy.TRANSIENT_LOCAL, DurabilityPolicy.VOLATILE):
             take: Any = self._take_instruction  # rclpy's own annotation lacks the message's info
-            node.create_subscription(String, bag.TopicNames().instruction, take,
-                                     QoSProfile(depth=10, durability=durability))
+            self._words.append(node.create_subscription(
+                String, bag.TopicNames().instruction, take,
+                QoSProfile(depth=10, durability=durability)))
         self._subscriptions: dict[str, Subscription] = {
             stream.name: self._subscribe(stream, ReliabilityPolicy.BEST_EFFORT)
             for stream in self._streams}
-        node.create_subscription(Bool, bag.TopicNames().success,
-                                 lambda message: on_success(message.data),  # type: ignore
-                                 10)
+        self._outcome = node.create_subscription(
+            Bool, bag.TopicNames().success,
+            lambda message: on_success(message.data), 10)  # type: ignore
+        self.begin()
 
     @property
     def streams(self) -> list[Stream]:
@@ -108,18 +125,59 @@ class RecorderInputs:
                 self._subscriptions[stream.name] = self._subscribe(stream, wanted)
                 self._node.destroy_subscription(old)
 
-    def silent(self) -> Mapping[str, str]:
-        """Return the needed topics that nobody publishes, as they are wired here."""
-        optional = {bag.TopicNames().ee_pose, bag.TopicNames().joint_states}
-        return {stream.name: self._subscriptions[stream.name].topic_name
-                for stream in self._streams if stream.name not in optional
-                and not self._node.count_publishers(self._subscriptions[stream.name].topic_name)}
+    def wiring_problems(self) -> list[str]:
+        """Return what of the topics that training needs will not be heard, and why."""
+        return [self._wiring(stream) for stream in self._streams
+                if stream.role != 'state' and self._wiring(stream)]
+
+    def state_problems(self) -> list[str]:
+        """Return what of the robot's state is published, and will not be heard."""
+        return [self._wiring(stream) for stream in self._streams
+                if stream.role == 'state' and self._wiring(stream)
+                and self._node.count_publishers(self._subscriptions[stream.name].topic_name)]
+
+    def wiring_of_words(self) -> str:
+        """Return why no instruction will be heard, or nothing."""
+        return wiring_problem(self._node, self._words[1], bag.STRING)
+
+    def wiring_of_outcome(self) -> str:
+        """Return why no outcome will be heard, or nothing."""
+        return wiring_problem(self._node, self._outcome, bag.BOOL)
+
+    def came(self, dropped: Counter[str]) -> dict[str, Came]:
+        """
+        Return what has come of each topic that training needs.
+
+        :param dropped: by topic in the bag, what the queue had no place for.
+        """
+        return {stream.name: Came(self._label(stream), stream.role, self._tallies[stream.name],
+                                  self.lost[stream.in_bag] + dropped[stream.in_bag])
+                for stream in self._streams if stream.role != 'state'}
+
+    def came_lately(self) -> dict[str, Came]:
+        """Return the newest messages of the needed topics that are heard now."""
+        oldest_ns = time.time_ns() - _FRESH_NS
+        return {name: one._replace(tally=one.tally.of_newest())
+                for name, one in self.came(Counter()).items() if one.tally.newest[1] > oldest_ns}
 
     def begin(self) -> None:
         """Forget what was counted; what was stamped before may come again."""
         self.lost.clear()
         self.repeated.clear()
         self._last_stamps.clear()
+        self._tallies = {stream.name: Tally() for stream in self._streams}
+
+    def _label(self, stream: Stream) -> str:
+        topic = self._subscriptions[stream.name].topic_name
+        return topic if topic == f'/{stream.name}' else f'{stream.name} (wired to {topic})'
+
+    def _wiring(self, stream: Stream) -> str:
+        subscription = self._subscriptions[stream.name]
+        problem = wiring_problem(self._node, subscription, stream.msgtype,
+                                 is_single=stream.role != 'state')
+        advice = _ADVICE[stream.role] if problem.endswith('wanted') else ''
+        named = f'{stream.name}: {problem}' if problem else ''
+        return f'{named} {advice}'.strip()
 
     def _subscribe(self, stream: Stream, reliability: ReliabilityPolicy) -> Subscription:
         def count_lost(event: Any) -> None:
@@ -135,13 +193,17 @@ class RecorderInputs:
         return take
 
     def _take(self, stream: Stream, cdr: bytes, info: dict[str, Any]) -> None:
-        if stream.is_stamped:
-            stamp = cdr[4:12]  # seconds and nanoseconds, after the four bytes of encapsulation
+        stamp_ns = _stamp_ns(cdr) if stream.is_stamped else None
+        if stamp_ns is not None:
+            stamp = cdr[4:12]
             if self._last_stamps.get(stream.name) == stamp and any(stamp):
                 self.repeated[stream.in_bag] += 1
                 return
             self._last_stamps[stream.name] = stamp
-        self._on_message(Message(stream.in_bag, _sent_ns(info), cdr))
+        sent_ns = _sent_ns(info)
+        self._tallies[stream.name].add(sent_ns, info['received_timestamp'] or time.time_ns(),
+                                       stamp_ns, info['publication_sequence_number'] or 0)
+        self._on_message(Message(stream.in_bag, sent_ns, cdr))
 
     def _take_instruction(self, message: String, info: dict[str, Any]) -> None:
         sent_ns = _sent_ns(info)
@@ -153,3 +215,9 @@ class RecorderInputs:
 
 def _sent_ns(info: dict[str, Any]) -> int:
     return info['source_timestamp'] or time.time_ns()
+
+
+def _stamp_ns(cdr: bytes) -> int:
+    """Return the stamp of a serialised message's header, after 4 bytes that say their order."""
+    seconds, nanoseconds = struct.unpack_from('<iI' if cdr[1] & 1 else '>iI', cdr, 4)
+    return int(seconds * 1_000_000_000 + nanoseconds)

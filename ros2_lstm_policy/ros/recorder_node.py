@@ -8,6 +8,7 @@ Services: ~/start, ~/stop, ~/discard (Trigger) and ~/label (SetBool: true for su
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+import contextlib
 import datetime
 import os
 from pathlib import Path
@@ -23,6 +24,8 @@ from ros2_lstm_policy.data.rosbag import set_aside_unfinished
 from ros2_lstm_policy.data.rosbag.background import BackgroundBag, Message
 from ros2_lstm_policy.ros import diagnostics, nodes
 from ros2_lstm_policy.ros.lifecycle import run
+from ros2_lstm_policy.ros.recorder_answers import answering, Ended, RecordingRefused
+from ros2_lstm_policy.ros.recorder_checks import clock_problems, Expected, problems
 from ros2_lstm_policy.ros.recorder_inputs import RecorderInputs
 from ros2_lstm_policy.ros.recorder_settings import RecorderParameters, RecorderSettings
 from std_srvs.srv import SetBool, Trigger
@@ -31,10 +34,6 @@ FINGERPRINT = 'checkpoint sha256'
 _CHECK_PERIOD_S = 0.5
 _DRAIN_S = 0.3
 _MB = 1_000_000
-
-
-class RecordingRefused(ValueError):
-    """Why an episode cannot begin, or be ended, now."""
 
 
 class RecorderNode(Node):
@@ -51,7 +50,8 @@ class RecorderNode(Node):
         self._instruction, self._model = '', ''
         self._success: bool | None = None
         self._ends_at_s: float | None = None
-        for moved in set_aside_unfinished(self._root):
+        self._last: Ended | None = None
+        for moved in self._left_over():
             self.get_logger().error(
                 f'an earlier recorder was killed while it wrote {moved.name}: that episode is '
                 f'lost; what is left of it is in {moved}')
@@ -60,7 +60,7 @@ class RecorderNode(Node):
         self.create_subscription(DiagnosticArray, '/diagnostics', self._take_diagnostics, 10)
         self._status = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         for name, work in (('start', self.start), ('stop', self.stop), ('discard', self.discard)):
-            self.create_service(Trigger, f'~/{name}', _answering(self, work))
+            self.create_service(Trigger, f'~/{name}', answering(self, work))
         self.create_service(SetBool, '~/label', self._serve_label)
         self.create_timer(_CHECK_PERIOD_S, self._check)
         self.get_logger().info(f'recording into {self._root.absolute()}')
@@ -71,39 +71,46 @@ class RecorderNode(Node):
             raise RecordingRefused(f'{self._bag.path.name} is being recorded; stop it first')
         settings = self._table.read()
         instruction = settings.instruction or self._instruction
-        if not instruction.strip():
-            raise RecordingRefused('there is no instruction; publish one, or set the parameter '
-                                   'instruction')
-        silent = self._inputs.silent()
-        if silent:
-            raise RecordingRefused('nobody publishes ' + ', '.join(
-                f'{name} (wired to {topic})' for name, topic in silent.items()))
+        found = self._missing(settings, instruction)
+        if found:
+            raise RecordingRefused('; '.join(found))
         info = self._info(settings)
         self._begin(info, instruction, sent_ns or time.time_ns(), settings)
         self.get_logger().info(f'recording {info.name}: {instruction!r}')
         return info.name
 
-    def stop(self) -> str:
+    def stop(self) -> Ended:
         """Complete the episode's bag; :raises RecordingRefused: where there is none."""
         recorded, self._bag, self._ends_at_s = self._current(), None, None
+        found = self._problems(recorded, is_over=True)
+        names = bag.TopicNames()
         if self._success is not None:
-            recorded.add_topic('/' + bag.TopicNames().success, bag.BOOL, latched=True)
-            recorded.put(Message('/' + bag.TopicNames().success, time.time_ns(),
-                                 recorded.serialise(bag.BOOL, data=self._success)))
+            self._say(recorded, names.success, bag.BOOL, self._success)
+        if found:
+            self._say(recorded, names.problems, bag.STRING, '\n'.join(found))
         try:
             path = recorded.close()
         except OSError as error:
-            moved = set_aside_unfinished(self._root)
-            raise RecordingRefused(f'{error}; what is left is in '
-                                   f'{", ".join(map(str, moved))}') from error
-        text = f'{path}: {self._summary(recorded)}'
-        self.get_logger().info(text)
-        return text
+            self._last = Ended(recorded.path.name, (str(error),))
+            raise RecordingRefused('; '.join([str(error), *found, self._what_is_left()])
+                                   ) from error
+        notes = [f'not recorded: {note}' for note in self._inputs.state_problems()]
+        ended = Ended('; '.join([f'{path}: {self._summary(recorded)}', *notes]), tuple(found))
+        self._last = ended
+        if found:  # two lines: rclpy binds a line of code to one severity
+            self.get_logger().error(str(ended))
+        else:
+            self.get_logger().info(str(ended))
+        return ended
 
     def discard(self) -> str:
         """Delete the episode's bag; :raises RecordingRefused: where there is none."""
         recorded, self._bag, self._ends_at_s = self._current(), None, None
-        recorded.discard()
+        try:
+            recorded.discard()
+        except OSError as error:
+            raise RecordingRefused(f'{recorded.path.name} cannot be deleted: {error}') from error
+        self._last = None
         self.get_logger().info(f'discarded {recorded.path.name}')
         return recorded.path.name
 
@@ -111,6 +118,49 @@ class RecorderNode(Node):
         """Complete the episode that is being recorded, without a label if nobody said one."""
         if self._bag is not None:
             self._try(self.stop)
+
+    def _missing(self, settings: RecorderSettings, instruction: str) -> list[str]:
+        """Return what keeps an episode from beginning."""
+        found = []
+        if not instruction.strip():
+            wiring = self._inputs.wiring_of_words()
+            found.append('there is no instruction; publish one, or set the parameter instruction'
+                         + (f' ({wiring})' if wiring else ''))
+        self._inputs.follow_publishers()
+        found += self._inputs.wiring_problems()
+        found += clock_problems(self._inputs.came_lately())
+        if settings.automatic and 'is published as' in self._inputs.wiring_of_outcome():
+            found.append(f'no outcome would end it: {self._inputs.wiring_of_outcome()}')
+        return found
+
+    def _problems(self, recorded: BackgroundBag, is_over: bool) -> list[str]:
+        """Return what the episode promised and has not, so far or at its end."""
+        settings = self._table.read()
+        expected = Expected(
+            settings.max_camera_gap_s, settings.max_action_gap_s,
+            settings.control_period_s if settings.arm == 'displacement' else None)
+        found = problems(self._inputs.came(recorded.dropped), expected, self._began_ns,
+                         time.time_ns(), is_over)
+        return [*found, *([recorded.problem] if recorded.problem else [])]
+
+    def _say(self, recorded: BackgroundBag, topic: str, msgtype: str, data: object) -> None:
+        """Append one latched message, whatever the state of the disk."""
+        recorded.add_topic('/' + topic, msgtype, latched=True)
+        recorded.put(Message('/' + topic, time.time_ns(),
+                             recorded.serialise(msgtype, data=data)), always=True)
+
+    def _left_over(self) -> list[Path]:
+        try:
+            return set_aside_unfinished(self._root)
+        except OSError as error:
+            self.get_logger().error(f'{self._root}: what an earlier recorder left cannot be set '
+                                    f'aside: {error}')
+            return []
+
+    def _what_is_left(self) -> str:
+        moved = self._left_over()
+        return ('what is left is in ' + ', '.join(map(str, moved)) if moved
+                else 'nothing of it can be found')
 
     def _info(self, settings: RecorderSettings) -> bag.EpisodeInfo:
         stamps = settings.stamps
@@ -141,13 +191,18 @@ class RecorderNode(Node):
         for topic, text in ((names.info, dump(info)), (names.instruction, instruction)):
             opened.add_topic('/' + topic, bag.STRING, latched=True)
             opened.put(Message('/' + topic, begin_ns, opened.serialise(bag.STRING, data=text)))
+        if opened.problem is not None:
+            with contextlib.suppress(OSError):
+                opened.discard()
+            raise RecordingRefused(opened.problem)
         self._inputs.begin()
         self._success, self._began_ns = None, begin_ns
         self._bag = opened
 
     def _current(self) -> BackgroundBag:
         if self._bag is None:
-            raise RecordingRefused('no episode is being recorded')
+            last = f'; the last one ended: {self._last}' if self._last is not None else ''
+            raise RecordingRefused(f'no episode is being recorded{last}')
         return self._bag
 
     def _take(self, message: Message) -> None:
@@ -193,25 +248,29 @@ class RecorderNode(Node):
 
     def _check(self) -> None:
         """End what has to end, follow the publishers, and report."""
-        if self._bag is None:
+        found = [] if self._bag is None else self._problems(self._bag, is_over=False)
+        if self._bag is None or found:  # a driver that was started again may offer another QoS
             self._inputs.follow_publishers()
-        elif self._bag.problem is not None:
+        if self._bag is not None and self._bag.problem is not None:
             self.get_logger().error(self._bag.problem)
             self._try(self.stop)
         elif self._ends_at_s is not None and time.monotonic() >= self._ends_at_s:
             self._try(self.stop)
-        self._report()
+        self._report(found)
 
-    def _report(self) -> None:
+    def _report(self, found: Sequence[str]) -> None:
         name = f'{self.get_name()}: state'
         now_ns = self.get_clock().now().nanoseconds
         if self._bag is None:
-            status = diagnostics.status(name, diagnostics.OK, 'idle', {})
+            bad = self._last is not None and self._last.problems
+            status = diagnostics.status(
+                name, diagnostics.WARN if bad else diagnostics.OK,
+                f'idle; the last episode: {self._last}' if bad else 'idle', {})
         else:
             dropped = sum(self._bag.dropped.values()) + sum(self._inputs.lost.values())
             status = diagnostics.status(
-                name, diagnostics.ERROR if dropped else diagnostics.OK,
-                f'recording {self._bag.path.name}',
+                name, diagnostics.ERROR if dropped or found else diagnostics.OK,
+                '; '.join([f'recording {self._bag.path.name}', *found]),
                 {'waiting for the disk [MB]': f'{self._bag.waiting_bytes / _MB:.1f}',
                  'lost': dropped, **self._bag.written})
         self._status.publish(diagnostics.array(now_ns, [status]))
@@ -228,18 +287,6 @@ class RecorderNode(Node):
             work()
         except RecordingRefused as error:
             self.get_logger().error(str(error))
-
-
-def _answering(node: RecorderNode, work: Callable[[], str]) -> Callable[..., Trigger.Response]:
-    """Return a service callback that answers with the text of the work, or of its refusal."""
-    def serve(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        try:
-            response.success, response.message = True, work()
-        except RecordingRefused as error:
-            node.get_logger().error(str(error))
-            response.success, response.message = False, str(error)
-        return response
-    return serve
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -39,6 +39,12 @@ class RecorderSettings:
     gripper_closed: float = parameter(0.0, 'what gripper_command says for closed')
     gripper_open: float = parameter(1.0, 'what gripper_command says for open')
     source: str = parameter('', 'what the robot is, in words, for the bag')
+    max_camera_gap_s: float = parameter(
+        0.5, 'longest time without a frame of a camera; an episode with a longer one is marked',
+        's', 0.01, 3600.0)
+    max_action_gap_s: float = parameter(
+        3.0, 'longest time without an action; an episode with a longer one is marked', 's',
+        0.01, 3600.0)
     queue_mb: float = parameter(256.0, 'memory for messages that wait for the disk', 'MB',
                                 1.0, 1e5)
     min_free_mb: float = parameter(500.0, 'an episode ends when the disk has less than this',

@@ -69,19 +69,27 @@ class BackgroundBag:
         return self._waiting_bytes
 
     def add_topic(self, topic: str, msgtype: str, latched: bool = False) -> None:
-        """Declare a topic."""
-        with self._file_lock:
-            self._file.add_topic(topic, msgtype, latched)
+        """Declare a topic; a disk that refuses it is a problem, as for messages."""
+        try:
+            with self._file_lock:
+                self._file.add_topic(topic, msgtype, latched)
+        except OSError as error:
+            self._fail(error)
 
     def serialise(self, msgtype: str, **fields: object) -> bytes:
         """Serialise one message given by its fields."""
         return bytes(self._file.serialise(msgtype, **fields))
 
-    def put(self, message: Message) -> None:
-        """Append a message of a declared topic; count it as dropped where it finds no place."""
+    def put(self, message: Message, always: bool = False) -> None:
+        """
+        Append a message of a declared topic; count it as dropped where it finds no place.
+
+        :param always: for the last words of a bag, such as its label: never dropped.
+        """
         with self._changed:
             size = len(message.cdr)
-            if self.problem or self._waiting_bytes + size > self._queue_bytes:
+            is_full = self.problem or self._waiting_bytes + size > self._queue_bytes
+            if is_full and not always:
                 self.dropped[message.topic] += 1
                 return
             self._queue.append(message)
@@ -96,9 +104,9 @@ class BackgroundBag:
             raise OSError(self.problem)
         try:
             return self._file.close()
-        except OSError:
+        except Exception as error:  # what the bag's library raises is its own
             self._file.abort()
-            raise
+            raise OSError(f'{self.path}: the bag cannot be completed: {error}') from error
 
     def discard(self) -> None:
         """Delete the bag."""
@@ -131,9 +139,8 @@ class BackgroundBag:
         try:
             with self._file_lock:
                 self._file.write(*message)
-        except OSError as error:
-            self._has_failed = True
-            self.problem = f'{self.path}: the bag cannot be written: {error}'
+        except Exception as error:  # the thread's edge: else nobody would hear of it
+            self._fail(error)
             return
         self.written[message.topic] += 1
         self._since_look += len(message.cdr)
@@ -141,8 +148,16 @@ class BackgroundBag:
             self._since_look = 0
             self._look_at_disk()
 
+    def _fail(self, error: Exception) -> None:
+        self._has_failed = True
+        self.problem = f'{self.path}: the bag cannot be written: {error}'
+
     def _look_at_disk(self) -> None:
-        free = _free_bytes(self.path.parent)
+        try:
+            free = _free_bytes(self.path.parent)
+        except OSError as error:
+            self.problem = f'{self.path.parent}: the disk is gone: {error}'
+            return
         if free < self._min_free_bytes + self._waiting_bytes:
             self.problem = (f'{self.path.parent}: only {free / 1e6:.0f} MB are free; the bag ends '
                             'here so that it stays whole')

@@ -40,6 +40,7 @@ class TopicNames:
     :param hand: camera at the wrist; likewise.
     :param arm_delta: TwistStamped, see :class:`BagLayout`.
     :param gripper_command: Float64MultiArray of one value.
+    :param problems: what the recorder promised and did not get, one line each.
     """
 
     static: str = 'rgb'
@@ -51,6 +52,7 @@ class TopicNames:
     joint_states: str = 'joint_states'
     success: str = 'episode/success'
     info: str = 'episode/info'
+    problems: str = 'episode/problems'
 
     def camera(self, name: str) -> str:
         """Return the image topic of that camera, 'static' or 'hand'."""

@@ -69,6 +69,7 @@ class BagIndex:
 
     :param instructions: (log time, words), in order.
     :param success: the label; None where nobody said.
+    :param problems: what its recorder missed, as it said itself.
     """
 
     path: Path
@@ -77,6 +78,7 @@ class BagIndex:
     instructions: tuple[tuple[int, str], ...]
     success: bool | None
     info: bag.EpisodeInfo | None
+    problems: tuple[str, ...] = ()
 
 
 def index_bag(path: Path, layout: bag.BagLayout, cameras: Sequence[str]) -> BagIndex:
@@ -153,6 +155,7 @@ class _Collector:
         self._instructions: list[tuple[int, str]] = []
         self._success: bool | None = None
         self._info: bag.EpisodeInfo | None = None
+        self._problems: tuple[str, ...] = ()
         names = layout.topics
         self.takers: dict[str, Callable[[str, int, Any], None]] = {
             topic.name: self._take_image for topic in self._images.values()}
@@ -163,7 +166,8 @@ class _Collector:
                                 otherwise=', or say the words with bag.instruction')
             self.takers[words.name] = self._take_instruction
         for name, msgtype, take in ((names.success, bag.BOOL, self._take_success),
-                                    (names.info, bag.STRING, self._take_info)):
+                                    (names.info, bag.STRING, self._take_info),
+                                    (names.problems, bag.STRING, self._take_problems)):
             found = topics.find(name, msgtype)
             if found is not None:
                 self.takers[found.name] = take
@@ -172,7 +176,7 @@ class _Collector:
         cameras = {camera: ImageTopic(topic.name, tuple(self._frames[camera]))
                    for camera, topic in self._images.items()}
         return BagIndex(self._path, cameras, tuple(self._arm), tuple(self._instructions),
-                        self._success, self._info)
+                        self._success, self._info, self._problems)
 
     def _take_image(self, topic: str, log_ns: int, message: Any) -> None:
         camera = self._camera_of[topic]
@@ -195,6 +199,9 @@ class _Collector:
 
     def _take_success(self, topic: str, log_ns: int, message: Any) -> None:
         self._success = bool(message.data)
+
+    def _take_problems(self, topic: str, log_ns: int, message: Any) -> None:
+        self._problems += tuple(message.data.splitlines())
 
     def _take_info(self, topic: str, log_ns: int, message: Any) -> None:
         try:

@@ -110,7 +110,9 @@ def _read_segment(index: BagIndex, segment: Segment, layout: BagLayout,
         to_rotation_vectors(found.arm, layout.rotation),
         found.gripper_open, index.success)
     remarks = [*missing_remarks(found, index.path, segment.name),
-               *_rate_remarks(index, segment.name)]
+               *_rate_remarks(index, segment.name),
+               *(Problem('recorder', index.path, segment.name, f'its recorder said: {text}',
+                         fatal=False) for text in index.problems)]
     return Reading(episode, tuple(remarks), _facts(index))
 
 
