@@ -282,3 +282,8 @@ def values(twist):
     """Return the six numbers of a twist."""
     t = twist.twist
     return (t.linear.x, t.linear.y, t.linear.z, t.angular.x, t.angular.y, t.angular.z)
+
+
+def still(twist):
+    """Return whether a twist moves nothing."""
+    return not any(values(twist))

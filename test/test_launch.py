@@ -1,6 +1,6 @@
 """The nodes start and stop as they are described once, as processes and by the real launch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 import os
 from pathlib import Path
@@ -67,14 +67,28 @@ def quiet(spec: NodeSpec) -> NodeSpec:
     return spec.having(autostart=False) if spec is nodes.SIM_ROBOT else spec
 
 
-@pytest.mark.parametrize('stop', [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+def tell_once(child: subprocess.Popen[bytes]) -> None:
+    """Send one signal, as launch does."""
+    child.send_signal(signal.SIGTERM)
+
+
+def tell_many_times(child: subprocess.Popen[bytes]) -> None:
+    """Send both signals until it has ended, as an impatient person does."""
+    deadline = time.monotonic() + STOP_S
+    while child.poll() is None and time.monotonic() < deadline:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            child.send_signal(number)
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize('stop', [tell_once, tell_many_times], ids=lambda s: s.__name__)
 @pytest.mark.parametrize('spec', nodes.NODES, ids=lambda spec: spec.name)
 def test_every_described_node_starts_and_stops_cleanly(
-        observer: Node, spec: NodeSpec, stop: signal.Signals) -> None:
-    """The command line of each description runs, under its name; both signals end it with 0."""
+        observer: Node, spec: NodeSpec, stop: Callable[[subprocess.Popen[bytes]], None]) -> None:
+    """The command line of each description runs, under its name; signals end it with 0."""
     with process(quiet(spec).having(use_sim_time=True)) as child:
         assert parameters_of(observer, spec.name, ['use_sim_time'], child) == [True]
-        child.send_signal(stop)
+        stop(child)
         assert child.wait(STOP_S) == 0
 
 

@@ -1,6 +1,5 @@
 """Tests of the policy node over real DDS, with a real policy: one node process for all of them."""
 
-import signal
 import time
 
 from node_robot import (ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, nanoseconds, node_process,
@@ -463,17 +462,3 @@ def test_parameters_out_of_range_or_out_of_time_are_refused(robot):
     assert 'deactivate and clean up first' in robot.give(checkpoint='/elsewhere')[0]
     assert 'read only' in robot.give(autostart=True)[0].replace('-', ' ')
     assert robot.give(deadline_s=0.5) == []
-
-
-def test_a_node_that_is_told_to_end_holds_before_it_leaves(robot, checkpoint, tmp_path):
-    """The last message of the arm is a hold, and the exit status is zero."""
-    assert robot.change(DEACTIVATE)
-    with node_process(tmp_path / 'node.log', checkpoint=checkpoint, autostart=True,
-                      instruction='pick up the milk') as process:
-        robot.forget()
-        robot.until(robot.acts)
-        process.send_signal(signal.SIGTERM)
-        robot.until(lambda: process.poll() is not None)
-        robot.listen(0.2)
-        assert values(robot.arms[-1]) == (0,) * 6
-        assert process.returncode == 0

@@ -150,6 +150,18 @@ def test_a_failure_is_delivered_and_the_worker_lives_with_an_empty_memory(harnes
     assert harness.outcomes[2].result.action.gripper_open == 1
 
 
+def test_not_even_an_exit_in_the_actor_ends_the_worker(harness):
+    """A library that calls sys.exit would otherwise leave nobody to answer, and nobody told."""
+    harness.actor.error = SystemExit(3)
+    harness.submit(0)
+    harness.wait_for(1)
+    assert isinstance(harness.outcomes[0].result, SystemExit)
+    harness.actor.error = None
+    harness.submit(1)
+    harness.wait_for(2)
+    assert harness.worker.is_alive
+
+
 def test_what_was_given_up_is_never_delivered(harness):
     """The robot holds already; a late answer would be a second one."""
     harness.actor.close_gate()

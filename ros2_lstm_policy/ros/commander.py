@@ -16,6 +16,7 @@ from ros2_lstm_policy.manifest import ActionManifest
 from ros2_lstm_policy.resample import Missing
 from ros2_lstm_policy.ros.diagnostics import Holds, Latencies, Rate
 from ros2_lstm_policy.ros.inputs import Inputs
+from ros2_lstm_policy.ros.lifecycle import guarded
 from ros2_lstm_policy.ros.outputs import Outputs
 from ros2_lstm_policy.ros.parameters import Settings
 from ros2_lstm_policy.runtime.cadence import Cadence
@@ -26,6 +27,8 @@ from ros2_lstm_policy.types import Actor, Decision, Observation, Reason
 MAX_INSTRUCTION_CHARACTERS = 1000
 _STOP_TIMEOUT_S = 5.0
 _NS = 1_000_000_000
+_WORKER_DIED = Reason('worker_died', "the policy's thread has ended: deactivate and activate the "
+                      'node; the log says why')
 
 
 class Commander:
@@ -73,8 +76,11 @@ class Commander:
 
         :raises RuntimeError: where the policy hangs; it must not be used again.
         """
-        self.reset_episode('deactivated', 'the node is being deactivated')
-        if not self.worker.stop(_STOP_TIMEOUT_S):
+        try:
+            self.reset_episode('deactivated', 'the node is being deactivated')
+        finally:
+            has_left = self.worker.stop(_STOP_TIMEOUT_S)
+        if not has_left:
             raise RuntimeError(f'the policy did not return within {_STOP_TIMEOUT_S} s; '
                                'configure again to load another')
 
@@ -99,6 +105,9 @@ class Commander:
         sampled = self._inputs.sampler.sample(now_ns)
         with self.worker.lock:
             self._give_up_what_is_overdue(now_ns)
+            if not self.worker.is_alive:
+                self._hold([_WORKER_DIED], now_ns)
+                return
             if isinstance(sampled, Missing):
                 last_ns = self._cadence.last_ns
                 stamp_ns = now_ns if last_ns is None else last_ns
@@ -142,22 +151,39 @@ class Commander:
         self._inputs.sampler.flush()
         self.reset_episode('clock', 'the clock jumped back; everything begins afresh')
 
+    def obey(self, limits: Limits, is_shadow: bool) -> None:
+        """Take what was changed while acting; the robot holds when it enters shadow."""
+        with self.worker.lock:
+            self.limits = limits
+            if is_shadow == self._outputs.is_shadow:
+                return
+            self._outputs.hold(self._now_ns())
+            self._outputs.set_shadow(is_shadow)
+            self._begun_ns = self._now_ns()
+
+    def hold_after(self, error: Exception) -> None:
+        """Hold because a callback failed: what it should have done was not done."""
+        with self.worker.lock:
+            self._hold([Reason('node_failed', f'the node failed: {type(error).__name__}: {error}; '
+                               'the log says where')], self._now_ns())
+
     def repeat_for_servo(self) -> None:
         """Publish the velocity that the last command means now."""
         with self.worker.lock:
-            self._outputs.servo(self._now_ns())
+            self._outputs.servo()
 
     def look_around(self) -> None:
-        """Note why there are no ticks, where there are none; called once a second."""
+        """Hold, and say why, where there are no ticks; called once a second, under the lock."""
         if self.ticks.count != self._seen_ticks:
             self._seen_ticks = self.ticks.count
             return
-        missing = self._inputs.missing()
-        if missing:
-            self._holds.begin(missing)
-        elif self._settings.trigger == 'timer':
-            self._holds.begin([Reason('no_tick', 'the clock stands still: use_sim_time is set and '
-                                      f'/clock says {self._now_ns() / _NS:.3f} s')])
+        reasons = self._inputs.missing()
+        if not reasons and self._settings.trigger == 'timer':
+            reasons = (Reason('no_tick', 'the clock stands still: use_sim_time is set and '
+                              f'/clock says {self._now_ns() / _NS:.3f} s'),)
+            self.worker.give_up()  # by this clock its answer would never be too old
+        if reasons:
+            self._hold(reasons, self._now_ns())
 
     def _submit(self, observation: Observation, due_ns: int) -> None:
         self._forget_after_a_gap(observation.stamp_ns)
@@ -204,12 +230,13 @@ class Commander:
     def _deliver(self, outcome: Outcome) -> None:
         """Answer one observation; on the worker's thread, under its lock."""
         try:
-            if isinstance(outcome.result, Exception):
+            if isinstance(outcome.result, BaseException):
                 self._hold([self._failure(outcome.result)], outcome.job.observation.stamp_ns)
             else:
                 self._act(outcome, outcome.result)
-        except Exception:  # the thread's edge: the node lives, the robot gets nothing
+        except Exception as error:  # the thread's edge: the node lives, the robot holds
             self._node.get_logger().error(traceback.format_exc(), throttle_duration_sec=1.0)
+            guarded(self._node, self.hold_after)(error)
 
     def _act(self, outcome: Outcome, decision: Decision) -> None:
         observation, now_ns = outcome.job.observation, self._now_ns()
@@ -234,7 +261,7 @@ class Commander:
         self._outputs.hold(stamp_ns)
         self._holds.begin(reasons)
 
-    def _failure(self, error: Exception) -> Reason:
+    def _failure(self, error: BaseException) -> Reason:
         """Say what failed; what this package did not raise itself is logged with its traceback."""
         if not type(error).__module__.startswith(__package__.partition('.')[0]):
             self._node.get_logger().error(''.join(traceback.format_exception(error)),

@@ -8,7 +8,8 @@ context down before the node could send its last command.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 import signal
 import threading
 import traceback
@@ -121,15 +122,39 @@ class GuardedLifecycleNode(LifecycleNode):
             return FAILURE
 
 
-def guarded(node: LifecycleNode, callback: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a callback whose exceptions are logged instead of ending the executor."""
+def guarded(node: LifecycleNode, callback: Callable[..., Any],
+            on_error: Callable[[Exception], None] | None = None) -> Callable[..., Any]:
+    """
+    Return a callback whose exceptions are logged instead of ending the executor.
+
+    :param on_error: what is to be done after one.
+    """
     def call(*arguments: Any) -> Any:
         try:
             return callback(*arguments)
-        except Exception:  # a callback's edge: the node lives
+        except Exception as error:  # a callback's edge: the node lives
             node.get_logger().error(traceback.format_exc(), throttle_duration_sec=1.0)
+            if on_error is not None:
+                guarded(node, on_error)(error)
             return None
     return call
+
+
+@contextmanager
+def until_told_to_end(end: Callable[[], object]) -> Iterator[None]:
+    """
+    Have SIGINT and SIGTERM call `end`, and nothing else, for the rest of the process.
+
+    Neither may break the clean-up, however many come. Afterwards they are ignored: as the
+    interpreter ends, it gives a handler of Python's back to the system, whose way is to kill.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: end())
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def run(make_node: Callable[[], GuardedLifecycleNode], arguments: Sequence[str] | None = None,
@@ -137,27 +162,26 @@ def run(make_node: Callable[[], GuardedLifecycleNode], arguments: Sequence[str] 
     """
     Make a node and spin it until SIGINT or SIGTERM; the node leaves while it can still publish.
 
-    Signals only set a flag, so that a second one cannot break the clean-up. The executor wakes
-    often enough to see it, also where every timer waits for a /clock that nobody publishes.
+    Signals only set a flag. The executor wakes often enough to see it, also where every timer
+    waits for a /clock that nobody publishes.
 
     :return: the exit status.
     """
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    rclpy.init(args=None if arguments is None else list(arguments),
-               signal_handler_options=SignalHandlerOptions.NO)
-    node = make_node()
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        if autostart(node) and node.trigger_configure() == SUCCESS and not stop.is_set():
-            node.trigger_activate()
-        while not stop.is_set():
-            executor.spin_once(timeout_sec=0.2)
-    finally:
-        node.leave()
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.try_shutdown()
+    with until_told_to_end(stop.set):
+        rclpy.init(args=None if arguments is None else list(arguments),
+                   signal_handler_options=SignalHandlerOptions.NO)
+        node = make_node()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        try:
+            if autostart(node) and node.trigger_configure() == SUCCESS and not stop.is_set():
+                node.trigger_activate()
+            while not stop.is_set():
+                executor.spin_once(timeout_sec=0.2)
+        finally:
+            node.leave()
+            executor.shutdown()
+            node.destroy_node()
+            rclpy.try_shutdown()
     return 0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import time
 from typing import Any
 
 from geometry_msgs.msg import TwistStamped
 from nav_msgs.msg import Path
 import numpy as np
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
 from rclpy.lifecycle.publisher import LifecyclePublisher
 from rclpy.qos import QoSProfile
@@ -24,6 +24,7 @@ from std_msgs.msg import Float64MultiArray
 # Servo's velocity is meant for one period; half a period of grace lets a late tick pass unnoticed.
 SERVO_FULL_PERIODS, SERVO_ZERO_PERIODS = 1.5, 2.5
 _STILL = np.zeros(ARM_DIM)
+_ACKNOWLEDGED_S = 0.3  # for each topic: a subscriber that hangs keeps nobody from leaving
 _NS = 1_000_000_000
 
 
@@ -31,14 +32,14 @@ class Outputs:
     """
     The node's publishers; whoever calls holds the worker's lock.
 
-    :param is_shadow: asked before each command; commands are not published where it says so.
+    Whatever ends motion goes through :meth:`hold`, which sends a zero on every topic of motion.
     """
 
-    def __init__(self, node: LifecycleNode, settings: Settings, manifest: ActionManifest,
-                 is_shadow: Callable[[], bool]) -> None:
+    def __init__(self, node: LifecycleNode, settings: Settings,
+                 manifest: ActionManifest) -> None:
         """Create the publishers."""
         self._node, self._settings, self._manifest = node, settings, manifest
-        self._is_shadow = is_shadow
+        self.is_shadow = settings.shadow
         in_tool = manifest.frame == 'tool'
         self._frame_id = settings.tool_frame_id if in_tool else settings.base_frame_id
         self._arm = self._publisher(TwistStamped, '~/arm_delta')
@@ -52,7 +53,9 @@ class Outputs:
         self._velocity, self._commanded_ns = _STILL, 0
 
     def close(self) -> None:
-        """Destroy the publishers."""
+        """Destroy the publishers, once their last messages have come to those who listen."""
+        for publisher in filter(None, (self._gripper, self._arm, self._servo)):
+            publisher.wait_for_all_acked(Duration(seconds=_ACKNOWLEDGED_S))
         for publisher in filter(None, (self._arm, self._gripper, self._chunk, self._servo)):
             self._node.destroy_lifecycle_publisher(publisher)
         if self._action is not None:
@@ -65,23 +68,45 @@ class Outputs:
         :param stamp_ns: of the observation that this answers.
         :param arm: (6,) m and a rotation vector in rad.
         """
+        if self.is_shadow:
+            return
         is_edge = gripper_open != self._gripper_open
         self._gripper_open = gripper_open
         self._velocity = arm / self._manifest.control_period_s
         self._commanded_ns = time.monotonic_ns()
         self._publish(stamp_ns, arm)
-        if is_edge and self._action is not None and not self._is_shadow():
+        if is_edge and self._action is not None:
             self._action.send(self._position())
 
     def hold(self, stamp_ns: int) -> None:
-        """Command no motion, and the gripper to stay as it is."""
+        """
+        Command no motion, on every topic at once, and the gripper to stay as it is.
+
+        The velocity does not wait for its next repetition: after a last hold there is none.
+
+        :param stamp_ns: of the observation that this answers; now where there is none.
+        """
+        if self.is_shadow:
+            return
         self._velocity = _STILL
         self._publish(stamp_ns, _STILL)
+        self.servo()
 
-    def servo(self, now_ns: int) -> None:
+    def set_shadow(self, is_shadow: bool) -> None:
+        """
+        Stop publishing commands, or begin to.
+
+        Whoever moves the robot meanwhile moves the gripper, too: what it is, is unknown then.
+        """
+        if is_shadow and not self.is_shadow:
+            self._gripper_open = None
+        self.is_shadow = is_shadow
+
+    def servo(self) -> None:
         """Repeat the last command as a velocity, stamped now, less of it the older it is."""
-        if self._servo is None or self._is_shadow():
+        if self._servo is None or self.is_shadow:
             return
+        now_ns = self._node.get_clock().now().nanoseconds
         age_s = (time.monotonic_ns() - self._commanded_ns) / _NS
         period_s = self._manifest.control_period_s
         left = ramp_down(age_s, SERVO_FULL_PERIODS * period_s, SERVO_ZERO_PERIODS * period_s)
@@ -97,8 +122,6 @@ class Outputs:
             start))
 
     def _publish(self, stamp_ns: int, arm: np.ndarray) -> None:
-        if self._is_shadow():
-            return
         arm_message = conversions.twist(stamp_ns, self._frame_id, arm)
         if self._gripper_open is not None:
             self._gripper.publish(conversions.gripper(self._position()))

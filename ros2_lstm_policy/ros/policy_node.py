@@ -63,7 +63,7 @@ class PolicyNode(GuardedLifecycleNode):
         self._jumps = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1),
                           on_clock_change=False),
-            post_callback=guarded(self, self._clock_jumped))
+            post_callback=self._holding(self._clock_jumped))
         self.add_post_set_parameters_callback(guarded(self, self._take_live_parameters))
 
     def configure(self) -> None:
@@ -76,9 +76,10 @@ class PolicyNode(GuardedLifecycleNode):
         _check(manifest, settings)
         self._manifest = manifest
         self._instruction = settings.instruction
-        self._outputs = Outputs(self, settings, manifest, lambda: self._settings.shadow)
+        self._outputs = Outputs(self, settings, manifest)
         self._inputs = Inputs(self, settings, [camera.name for camera in manifest.cameras],
-                              self._frame_arrived, guarded(self, self._take_instruction))
+                              self._holding(self._frame_arrived),
+                              self._holding(self._take_instruction))
         self._actor.warm_up()
         self.parameters.lock(True)
         self.get_logger().info(f'{settings.checkpoint} {self._fingerprint[:12]}: '
@@ -127,9 +128,16 @@ class PolicyNode(GuardedLifecycleNode):
         gc.unfreeze()
 
     def _start_timer(self, period_s: float, callback: Callable[[], None], clock: Clock) -> Timer:
-        timer = self.create_timer(period_s, guarded(self, callback), clock=clock)
+        timer = self.create_timer(period_s, self._holding(callback), clock=clock)
         self._timers_of_activity.append(timer)
         return timer
+
+    def _holding(self, callback: Callable[..., None]) -> Callable[..., None]:
+        """Return a callback after whose failure the robot holds."""
+        def hold(error: Exception) -> None:
+            if self._commander is not None:
+                self._commander.hold_after(error)
+        return guarded(self, callback, hold)
 
     def _tick(self) -> None:
         assert self._commander is not None
@@ -175,7 +183,9 @@ class PolicyNode(GuardedLifecycleNode):
         self._settings = replace(self._settings, **{
             p.name: p.value for p in parameters if p.name in live})
         if self._commander is not None and self._manifest is not None:
-            self._commander.limits = _limits(self._settings, self._manifest)
+            self._commander.obey(_limits(self._settings, self._manifest), self._settings.shadow)
+        elif self._outputs is not None:
+            self._outputs.set_shadow(self._settings.shadow)
 
     def _publish_diagnostics(self) -> None:
         name, found = self.get_fully_qualified_name(), []

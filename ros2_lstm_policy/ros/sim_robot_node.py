@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-import signal
+from collections.abc import Callable, Sequence
 import sys
 import threading
 
@@ -12,6 +11,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from ros2_lstm_policy.ros.expert_node import ExpertNode
+from ros2_lstm_policy.ros.lifecycle import until_told_to_end
 from ros2_lstm_policy.ros.sim_loop import SimLoop
 from ros2_lstm_policy.ros.sim_settings import SimParameters
 from ros2_lstm_policy.sim.backend import SimulatorMissingError
@@ -21,7 +21,24 @@ END_TIMEOUT_S = 2.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; return the exit status."""
-    # signals only stop the loop, so that a second one cannot break the clean-up
+    told = threading.Event()
+    loops: list[SimLoop] = []  # none yet where it is told early
+
+    def end() -> None:
+        told.set()
+        for loop in loops:
+            loop.stop()
+
+    def begun(loop: SimLoop) -> None:
+        loops.append(loop)
+        if told.is_set():
+            loop.stop()
+
+    with until_told_to_end(end):
+        return _run(arguments, begun)
+
+
+def _run(arguments: Sequence[str] | None, begun: Callable[[SimLoop], None]) -> int:
     rclpy.init(args=None if arguments is None else list(arguments),
                signal_handler_options=SignalHandlerOptions.NO)
     node = Node('sim_robot')
@@ -34,8 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, SimulatorMissingError) as error:
         node.get_logger().fatal(str(error))
         return 1
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: loop.stop())
+    begun(loop)
     # rclpy's MultiThreadedExecutor keeps the interpreter from the simulator (ros2/rclpy#1452)
     executor = SingleThreadedExecutor()
     for each in nodes:

@@ -44,7 +44,7 @@ class Outcome:
     """
 
     job: Job
-    result: Decision | Exception
+    result: Decision | BaseException
     started_ns: int
     finished_ns: int
 
@@ -81,6 +81,11 @@ class PolicyWorker:
     def current(self) -> Job | None:
         """Return the job that is being worked on and still awaits its answer."""
         return self._current
+
+    @property
+    def is_alive(self) -> bool:
+        """Return whether somebody works on what is submitted."""
+        return self._thread.is_alive()
 
     def start(self) -> None:
         """Start the thread."""
@@ -165,12 +170,12 @@ class PolicyWorker:
 
     def _work(self, job: Job, actor_is_stale: bool) -> Outcome:
         started_ns = time.monotonic_ns()
-        result: Decision | Exception
+        result: Decision | BaseException
         try:
             if actor_is_stale:
                 self._actor.reset()
             result = self._actor.act(job.observation, job.instruction)
-        except Exception as error:  # the thread's edge: the node holds and lives
+        except BaseException as error:  # the thread's edge: the node holds and lives
             self.forget()
             result = error
         return Outcome(job, result, started_ns, time.monotonic_ns())
