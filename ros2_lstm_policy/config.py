@@ -10,17 +10,18 @@ import argparse
 from collections.abc import Mapping, Sequence
 import dataclasses
 import difflib
+import math
 from pathlib import Path
 import types
 from typing import Any, get_args, get_origin, get_type_hints, Literal, TypeVar, Union
 
+from ros2_lstm_policy.config_files import ConfigError, parse_yaml, read_json, read_yaml
 import yaml
 
+__all__ = ['ConfigError', 'dump', 'from_command_line', 'load', 'override', 'parse',
+           'parse_arguments', 'plain', 'read_json', 'read_yaml', 'require_finite']
+
 T = TypeVar('T')
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used, with the file and the key in its message."""
 
 
 def load(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
@@ -73,21 +74,6 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None,
     return options
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping; an empty file is an empty mapping."""
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-    except OSError as error:
-        raise ConfigError(f'{path}: cannot be read: {error.strerror}') from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f'{path}: is not valid YAML: {error}') from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(f'{path}: expected keys and values, found {type(values).__name__}')
-    return values
-
-
 def parse(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """
     Build a frozen dataclass from plain values.
@@ -132,6 +118,19 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def require_finite(value: Any) -> None:
+    """
+    Refuse NaN and infinity in a dataclass, for its `__post_init__`: no comparison there sees NaN.
+
+    :raises ValueError: which names the key.
+    """
+    for f in dataclasses.fields(value):
+        number = getattr(value, f.name)
+        for part in number if isinstance(number, tuple) else (number,):
+            if isinstance(part, float) and not math.isfinite(part):
+                raise ValueError(f'{f.name}: expected finite numbers, found {plain(number)}')
+
+
 def override(values: dict[str, Any], assignment: str) -> None:
     """Set one value in place, from `key.subkey=value` with the value in YAML."""
     key, separator, text = assignment.partition('=')
@@ -143,8 +142,8 @@ def override(values: dict[str, Any], assignment: str) -> None:
         if not isinstance(values, dict):
             raise ConfigError(f'{assignment!r}: {parent!r} is no section')
     try:
-        values[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        values[last] = parse_yaml(text)
+    except ValueError as error:
         raise ConfigError(f'{assignment!r}: the value is not valid YAML') from error
 
 
@@ -155,7 +154,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         return _convert_union(arguments, value, where)
     if origin is Literal:
-        if value in arguments:
+        if any(type(value) is type(known) and value == known for known in arguments):
             return value
         raise ConfigError(f'{where}: expected one of {", ".join(map(repr, arguments))}, '
                           f'found {value!r}')
@@ -166,10 +165,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin in (dict, Mapping) and isinstance(value, Mapping):
         return {_convert(arguments[0], key, where): _convert(arguments[1], item, f'{where}.{key}')
                 for key, item in value.items()}
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if hint is float and isinstance(value, str):
-        return _float_from_text(value, where)
+    if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        return _finite(value, where)
     if hint is Path and isinstance(value, str):
         return Path(value)
     if isinstance(hint, type) and type(value) is hint:
@@ -195,12 +192,20 @@ def _convert_tuple(arguments: tuple[Any, ...], value: Sequence[Any], where: str)
                  for i, (hint, item) in enumerate(zip(arguments, value)))
 
 
-def _float_from_text(value: str, where: str) -> float:
-    """YAML 1.1 reads 1e-4 (without a point) as text; people write it, so it is a number here."""
+def _finite(value: int | float | str, where: str) -> float:
+    """
+    Return a number that comparisons can decide on: neither NaN nor infinite.
+
+    YAML 1.1 reads 1e-4 (without a point) as text; people write it, so it is a number here.
+    """
     try:
-        return float(value)
-    except ValueError:
-        raise ConfigError(f'{where}: expected float, found str {value!r}') from None
+        number = float(value)
+    except (ValueError, OverflowError):
+        raise ConfigError(f'{where}: expected float, found {type(value).__name__} '
+                          f'{value!r:.40}') from None
+    if not math.isfinite(number):
+        raise ConfigError(f'{where}: expected a finite number, found {number}')
+    return number
 
 
 def _name(hint: Any) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ros2_lstm_policy.config import require_finite
 from ros2_lstm_policy.types import ARM_DIM, CAMERAS
 
 
@@ -38,6 +39,10 @@ class CameraSpec:
         """Refuse a camera that no observation can have."""
         if self.name not in CAMERAS:
             raise ValueError(f'camera {self.name!r} is unknown; known: {", ".join(CAMERAS)}')
+        require_finite(self)
+        if min(self.std) <= 0:
+            raise ValueError(f'camera {self.name!r}: std must be positive, found '
+                             f'{list(self.std)}')
         if self.height < 1 or self.width < 1:
             raise ValueError(f'camera {self.name!r}: size {self.height}x{self.width} is empty')
         if self.crop is not None:
@@ -67,8 +72,11 @@ class ArmNormalisation:
         if len(self.offset) != ARM_DIM or len(self.scale) != ARM_DIM:
             raise ValueError(f'offset and scale need {ARM_DIM} values each, found '
                              f'{len(self.offset)} and {len(self.scale)}')
+        require_finite(self)
         if min(self.scale) <= 0:
             raise ValueError(f'every scale must be positive, found {list(self.scale)}')
+        if self.mu is not None and self.mu <= 0:
+            raise ValueError(f'mu must be positive, found {self.mu}')
 
 
 @dataclass(frozen=True)
@@ -95,11 +103,23 @@ class ActionManifest:
 
     def __post_init__(self) -> None:
         """Refuse a manifest that cannot be acted on."""
-        if not self.control_period_s > 0:
+        require_finite(self)
+        if self.control_period_s <= 0:
             raise ValueError(f'control_period_s must be positive, found {self.control_period_s}')
+        if not 0 <= self.gripper_threshold <= 1:
+            raise ValueError('gripper_threshold is a probability, found '
+                             f'{self.gripper_threshold}')
+        self._check_limit()
         names = [camera.name for camera in self.cameras]
         if not names or len(set(names)) != len(names):
             raise ValueError(f'cameras must be named once each, found {names}')
+
+    def _check_limit(self) -> None:
+        if self.max_arm_delta is None:
+            return
+        if len(self.max_arm_delta) != ARM_DIM or min(self.max_arm_delta) < 0:
+            raise ValueError(f'max_arm_delta needs {ARM_DIM} values, none below 0, found '
+                             f'{list(self.max_arm_delta)}')
 
     def camera(self, name: str) -> CameraSpec:
         """Return the camera of that name."""

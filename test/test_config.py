@@ -75,6 +75,16 @@ def test_an_unknown_option_among_changes_is_refused(capsys: pytest.CaptureFixtur
     ('optimiser: 3\nsteps: 3', 'optimiser: expected Optimiser, found int 3'),
     ('- 1', 'expected keys and values, found list'),
     ('a: [', 'is not valid YAML'),
+    ('optimiser: {lr: .nan}\nsteps: 3', 'lr: expected a finite number, found nan'),
+    ('optimiser: {lr: -.inf}\nsteps: 3', 'lr: expected a finite number, found -inf'),
+    ('optimiser: {lr: nan}\nsteps: 3', 'lr: expected a finite number, found nan'),
+    ('optimiser: {lr: 1' + '0' * 400 + '}\nsteps: 3', 'lr: expected float, found int 1000'),
+    ('steps: 3\noptimiser: {lr: 1}\nsteps: 4', "key 'steps' stands there twice"),
+    ('optimiser: {lr: 1, lr: 2}\nsteps: 3', "key 'lr' stands there twice"),
+    ('optimiser: &a {lr: 1, name: *a}\nsteps: 3', 'an alias stands inside what it names'),
+    ('a: ' + '[' * 5000 + ']' * 5000, 'nested too deeply'),
+    ('a0: &a0 [1, 1]\n' + ''.join(f'a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n' for n in range(1, 40)),
+     'aliases grow to more than 200000 values'),
 ])
 def test_a_wrong_key_is_named_with_its_file(tmp_path: Path, text: str, message: str) -> None:
     """Every mistake names the file, the key, what was found and what was wanted."""
@@ -98,6 +108,43 @@ def test_a_manifest_survives_its_file(tmp_path: Path) -> None:
     path = tmp_path / 'action.yaml'
     path.write_text(config.dump(manifest))
     assert config.load(ActionManifest, path) == manifest
+
+
+def test_an_alias_that_repeats_a_section_is_read(tmp_path: Path) -> None:
+    """Only aliases without end are refused."""
+    path = tmp_path / 'ok.yaml'
+    path.write_text('a: &one {x: 1}\nb: *one\nc: {<<: *one, x: 2}\n')
+    assert config.read_yaml(path) == {'a': {'x': 1}, 'b': {'x': 1}, 'c': {'x': 2}}
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    ({'control_period_s': float('nan')}, 'control_period_s: expected finite'),
+    ({'control_period_s': float('inf')}, 'control_period_s: expected finite'),
+    ({'gripper_threshold': float('nan')}, 'gripper_threshold: expected finite'),
+    ({'gripper_threshold': 1.5}, 'gripper_threshold is a probability'),
+    ({'max_arm_delta': (0.1,) * 5 + (float('nan'),)}, 'max_arm_delta: expected finite'),
+    ({'max_arm_delta': (0.1,) * 5}, 'max_arm_delta needs 6 values'),
+    ({'arm.scale': (float('nan'),) * 6}, 'scale: expected finite'),
+    ({'arm.offset': (float('inf'),) * 6}, 'offset: expected finite'),
+    ({'arm.mu': float('nan')}, 'mu: expected finite'),
+    ({'arm.mu': -1.0}, 'mu must be positive'),
+    ({'camera.std': (0.5, 0.0, 0.5)}, 'std must be positive'),
+    ({'camera.mean': (0.5, float('nan'), 0.5)}, 'mean: expected finite'),
+    ({'camera.crop': (0.0, 0.0, float('nan'), 1.0)}, 'crop'),
+])
+def test_a_manifest_has_no_number_that_decides_nothing(change: dict, message: str) -> None:
+    """Every comparison that refuses lets NaN pass, and so does every one that holds the robot."""
+    def of(part: str) -> dict:
+        return {key.removeprefix(part): value for key, value in change.items()
+                if key.startswith(part)}
+    with pytest.raises(ValueError, match=message):
+        ActionManifest(**{
+            'frame': 'base', 'rotation': 'rotation_vector', 'control_period_s': 0.1,
+            'arm': ArmNormalisation(**{'offset': (0.0,) * 6, 'scale': (1.0,) * 6, **of('arm.')}),
+            'cameras': (CameraSpec(**{
+                'name': 'static', 'height': 8, 'width': 8, 'interpolation': 'area',
+                'mean': (0.5,) * 3, 'std': (0.5,) * 3, **of('camera.')}),),
+            **{key: value for key, value in change.items() if '.' not in key}})
 
 
 @pytest.mark.parametrize(('scale', 'message'), [

@@ -281,6 +281,36 @@ def test_open_questions_are_asked_together(run: Run, capsys: pytest.CaptureFixtu
     ({'image_size': 224}, ['224x224', '56x56']),
     ({'act_head.hidden_size': 48}, ['rnn', 'found shape', 'wanted']),
     ({'act_head.down_sample': 'average'}, ['down_sample', 'average']),
+    ({'act_head.with_history': False}, ['with_history']),
+    ({'image_size': '56'}, ['run.json: image_size: expected int', "str '56'"]),
+    ({'image_size': [56, 56]}, ['run.json: image_size: expected int', 'list [56, 56]']),
+    ({'window_size': 8.0}, ['window_size: expected int, found float 8.0']),
+    ({'window_size': True}, ['window_size: expected int, found bool True']),
+    ({'norm_min': [-1] * 7}, ['norm_min: expected float, found list']),
+    ({'norm_min': float('nan')}, ['norm_min: expected a finite number, found nan']),
+    ({'norm_max': float('inf')}, ['norm_max: expected a finite number, found inf']),
+    ({'norm_action': 'yes'}, ["norm_action: expected bool, found str 'yes'"]),
+    ({'norm_min': None}, ["missing key 'norm_min'"]),
+    ({'use_mu_law': True, 'mu_val': 0}, ['mu_val 0']),
+    ({'use_hand_rgb': 'false'}, ["use_hand_rgb: expected bool, found str 'false'"]),
+    ({'use_hand_rgb': None}, ["missing key 'use_hand_rgb'"]),
+    ({'act_head': 'LSTMDecoder'}, ['act_head: expected keys and values', "'LSTMDecoder'"]),
+    ({'act_head': None}, ["missing key 'act_head'"]),
+    ({'act_head.hidden_size': '32'}, ['act_head: hidden_size: expected int']),
+    ({'act_head.num_layers': 10**9}, ['num_layers must be at most']),
+    ({'tcp_rel': 1}, ['tcp_rel: expected bool, found int 1']),
+    ({'parent': ['a.json']}, ['parent: expected the name of a file, found list']),
+    ({'parent': 'run.json'}, ['run.json: is its own parent']),
+    ({'regular_action': True}, ['regular_action']),
+    ({'use_state': True}, ['use_state']),
+    ({'act_encoder': {'type': 'LinearActionEncoder'}}, ['act_encoder']),
+    ({'train_dataset': None}, ["missing key 'train_dataset'"]),
+    ({'train_dataset.type': 'GRDataset'}, ['train_dataset.type is GRDataset', 'known']),
+    ({'train_dataset.type': None}, ['train_dataset.type is None']),
+    ({'train_dataset': [{'type': 'DiskCalvinDataset'}, {'type': 'VideoLLaVADataset'}]},
+     ['DiskCalvinDataset and VideoLLaVADataset']),
+    ({'train_dataset.obs_space': {'actions': ['actions']}},
+     ['train_dataset.obs_space', 'may change what the numbers']),
 ])
 def test_configuration_that_does_not_fit_is_refused(
         run: Run, capsys: pytest.CaptureFixture[str], changes: Mapping[str, Any],
@@ -291,7 +321,87 @@ def test_configuration_that_does_not_fit_is_refused(
     assert all(part in error for part in said), error
 
 
+OPEN_X = {'use_hand_rgb': True, 'train_dataset': {
+    'type': 'OpenVLADataset', 'data_mix': 'bridge', 'model_name': 'kosmos'}}
+METRES = ['--control-period', '0.2', '--metres-per-unit', '1', '--radians-per-unit', '1',
+          '--gripper-one', 'open', '--frame', 'base', '--rotation', 'euler_xyz']
+
+
+def statistics(path: Path, **changes: Any) -> list[str]:
+    """Write statistics of a data set, and return the option that names them."""
+    action = {'q01': [-0.03, -0.04, -0.02, -0.08, -0.09, -0.2, 0.0],
+              'q99': [0.02, 0.05, 0.04, 0.07, 0.08, 0.3, 1.0], 'mean': [0.0] * 7} | changes
+    path.write_text(json.dumps({'action': action, 'num_transitions': 3}))
+    return ['--statistics', str(path)]
+
+
+def test_a_run_on_open_x_asks_for_the_statistics_of_its_data(
+        run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """The published Bridge and RT-1 runs were imported with one scale for all three axes."""
+    assert run(changes=OPEN_X, answers=METRES) == 2
+    assert '--statistics' in capsys.readouterr().err
+
+
+def test_a_run_on_open_x_undoes_both_of_its_normalisations(run: Run, tmp_path: Path) -> None:
+    """
+    Each axis was mapped by its quantiles, then by norm_min and norm_max; one camera was loaded.
+
+    The configuration says use_hand_rgb, but the network never saw a hand image.
+    """
+    option = statistics(tmp_path / 'bridge.json')
+    changes = OPEN_X | {'norm_min': -0.5, 'norm_max': 0.7}
+    assert run(*option, changes=changes, answers=METRES) == 0
+    manifest = checkpoint.load(tmp_path / 'out').manifest
+    assert [camera.name for camera in manifest.cameras] == ['static']
+    action = json.loads((tmp_path / 'bridge.json').read_text())['action']
+    low, high = (np.array(action[name][:6]) for name in ('q01', 'q99'))
+    values = np.random.default_rng(3).uniform(1.2 * low, 1.2 * high, (200, 6))
+    label = np.clip(2 * (values - low) / (high - low) - 1, -1, 1)
+    label = 2 * (np.clip(label, -0.5, 0.7) + 0.5) / 1.2 - 1
+    np.testing.assert_allclose(normalise_arm(values, manifest.arm), label, atol=1e-6)
+    assert 'on OpenVLADataset' in (tmp_path / 'out' / 'README.md').read_text()
+
+
+@pytest.mark.parametrize(('changes', 'statistic', 'said'), [
+    ({'tcp_rel': True}, {}, ['tcp_rel', 'OpenVLADataset']),
+    ({'use_mu_law': True, 'mu_val': 63}, {}, ['mu_val is 63', '255']),
+    ({'train_dataset.organize_type': 'segment'}, {}, ['organize_type']),
+    ({}, {'q01': [0.0] * 6}, ['bridge.json: action: q01: expected 7 values, found 6']),
+    ({}, {'q99': [float('nan')] * 7}, ['action: q99[0]: expected a finite number']),
+    ({}, {'q99': [-1.0] * 7}, ['q01 of axis 0', 'not below its q99']),
+    ({}, {'q01': 'low'}, ['action: q01: expected', "'low'"]),
+])
+def test_open_x_that_cannot_be_undone_is_refused(
+        run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: Mapping[str, Any],
+        statistic: Mapping[str, Any], said: list[str]) -> None:
+    """What training ignored but acting would not, and statistics that are none."""
+    option = statistics(tmp_path / 'bridge.json', **statistic)
+    given = json.loads(json.dumps(OPEN_X)) | changes
+    assert run(*option, changes=given, answers=METRES) == 2
+    error = capsys.readouterr().err
+    assert all(part in error for part in said), error
+
+
+def test_statistics_are_refused_where_the_data_were_not_scaled(
+        run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Actions of CALVIN are in one unit; statistics beside them are of something else."""
+    assert run(*statistics(tmp_path / 'bridge.json')) == 2
+    assert 'DiskCalvinDataset' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('option', [
+    '--control-period=nan', '--metres-per-unit=0', '--radians-per-unit=-1',
+    '--metres-per-unit=inf'])
+def test_an_answer_that_no_robot_can_follow_is_refused(
+        run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
+    """An import with a scale of NaN was written, and moved no robot."""
+    assert run(option) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not (tmp_path / 'out').exists()
+
+
 @pytest.mark.parametrize(('change', 'said'), [
+    (lambda w: w['model.action_token'].fill_(float('nan')), ['action_token', 'NaN']),
     (lambda w: w.pop('model.action_token'), ['backbone.action_token', 'missing']),
     (lambda w: w.update({'model.fwd_head.x': torch.zeros(1)}), ['fwd_head.x', 'unexpected']),
     (lambda w: w.update({'model.act_head.rnn.weight_ih_l0': torch.zeros(2, 2)}),
@@ -341,6 +451,20 @@ def test_files_that_are_no_checkpoint_are_refused(
     error = capsys.readouterr().err
     assert "'paligemma'" in error and "'kosmos-2'" in error
     assert str(GOLDEN / 'tiny_paligemma' / 'config.json') in error
+
+
+def test_parents_that_name_each_other_are_refused(tmp_path: Path) -> None:
+    """A circle ended in a RecursionError; a key that stands twice has no meaning."""
+    (tmp_path / 'one.json').write_text('{"parent": "two.json"}')
+    (tmp_path / 'two.json').write_text('{"parent": "one.json"}')
+    with pytest.raises(ValueError, match='one.json: is its own parent, found along one.json -> '):
+        robovlms_files.read_configuration(tmp_path / 'one.json')
+    (tmp_path / 'twice.json').write_text('{"window_size": 8, "window_size": 16}')
+    with pytest.raises(ValueError, match="twice.json.*'window_size' stands there twice"):
+        robovlms_files.read_configuration(tmp_path / 'twice.json')
+    (tmp_path / 'deep.json').write_text('{"a": ' + '[' * 100_000)
+    with pytest.raises(ValueError, match='deep.json: is not valid JSON: nested too deeply'):
+        robovlms_files.read_configuration(tmp_path / 'deep.json')
 
 
 def test_verification_names_what_the_recording_lacks(

@@ -1,5 +1,7 @@
 """Checkpoint directories: whole or an error that says what is wrong."""
 
+import copy as copy_module
+import dataclasses
 import json
 import os
 import shutil
@@ -266,3 +268,52 @@ def test_init_checkpoint_makes_an_untrained_policy_that_says_so(tmp_path, capsys
     assert checkpoint.fingerprint(out) == first
     assert init_checkpoint([*arguments, 'policy.decoder.hiden_size=8']) == 2
     assert "did you mean 'hidden_size'" in capsys.readouterr().err
+
+
+def test_what_could_not_be_loaded_again_is_never_written(saved, tmp_path):
+    """
+    A window of 8.0 was imported with exit status 0, and nothing could read the checkpoint.
+
+    What was there before stays whole.
+    """
+    policy, directory = saved
+    broken = copy_module.copy(policy)
+    decoder = dataclasses.replace(policy.config.decoder, window_size=8.0)
+    broken.config = dataclasses.replace(policy.config, decoder=decoder)
+    target = tmp_path / 'policy'
+    shutil.copytree(directory, target)
+    with pytest.raises(CheckpointError, match='policy/config.yaml: decoder: window_size: expected '
+                                              'int, found float 8.0; nothing was written'):
+        checkpoint.save(target, broken, '# broken\n')
+    assert checkpoint.load(target).config == policy.config
+    assert [path.name for path in tmp_path.iterdir()] == ['policy']
+
+
+@pytest.mark.parametrize('number', [float('nan'), float('inf')])
+def test_weights_that_are_no_numbers_are_neither_written_nor_loaded(copy, tmp_path, number):
+    """Every command of such a policy is NaN, which the robot can only hold on."""
+    def spoil(weights):
+        weights['decoder.rnn.weight_hh_l0'][0, 0] = number
+    spoil_weights(copy, spoil)
+    with pytest.raises(CheckpointError, match='decoder.rnn.weight_hh_l0 holds NaN or infinite'):
+        checkpoint.load(copy)
+    policy = make_policy()
+    with torch.no_grad():
+        policy.decoder.rnn.weight_hh_l0[0, 0] = number
+    with pytest.raises(CheckpointError, match='holds NaN or infinite'):
+        checkpoint.save(tmp_path / 'new', policy, '# broken\n')
+    assert not (tmp_path / 'new').exists()
+
+
+@pytest.mark.parametrize(('index', 'said'), [
+    ('{"metadata": {', 'is no index of weights'), ('{}', 'is no index of weights'),
+    ('{"weight_map": {}}', 'names no file'), ('{"weight_map": []}', 'is no index of weights'),
+    ('{"weight_map": {"a": "../other/model.safetensors"}}', 'names of files beside it'),
+    ('{"weight_map": {"a": "/etc/passwd"}}', 'names of files beside it'),
+    ('{"weight_map": {"a": "model-00001-of-00001.safetensors"}}', 'is missing')])
+def test_an_index_that_leads_nowhere_or_elsewhere_is_refused(copy, index, said):
+    """The fingerprint covers what lies in the directory; weights from elsewhere would escape."""
+    (copy / checkpoint.WEIGHTS).unlink()
+    (copy / checkpoint.INDEX).write_text(index)
+    with pytest.raises(CheckpointError, match=said):
+        checkpoint.load(copy)

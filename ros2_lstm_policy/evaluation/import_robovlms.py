@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import hashlib
 from pathlib import Path
 import sys
-from typing import Any
+from typing import Any, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ros2_lstm_policy.model.robovlms_run import Run
 
 TOLERANCE = 1e-5
 
 QUESTIONS = {
     'control_period': 'seconds that one action covers (CALVIN: 0.0333)',
-    'metres_per_unit': 'metres of a position delta of 1 in the data (CALVIN: 0.02)',
-    'radians_per_unit': 'radians of a rotation delta of 1 in the data (CALVIN: 0.05)',
+    'metres_per_unit': 'metres of a position delta of 1 in the data (CALVIN: 0.02; most of Open '
+                       'X-Embodiment: 1)',
+    'radians_per_unit': 'radians of a rotation delta of 1 in the data (CALVIN: 0.05; most of '
+                        'Open X-Embodiment: 1)',
     'gripper_one': 'what a gripper label of 1 means: open or closed (CALVIN: open)',
     'frame': 'axes of the deltas: base or tool (CALVIN without tcp_rel: base)',
     'rotation': 'rotation deltas: rotation_vector or euler_xyz (CALVIN without tcp_rel: '
                 'euler_xyz)',
+    'statistics': 'dataset_statistics_*.json of the data, whose q01 and q99 scaled each axis '
+                  '(RoboVLMs has those of Bridge and RT-1 in configs/data/oxe_dataset_stats)',
 }
 
 CARD = """# {robovlm_name}, imported from a RoboVLMs checkpoint
@@ -51,6 +58,8 @@ def parser() -> argparse.ArgumentParser:
     about.add_argument('--frame', choices=('base', 'tool'), help=QUESTIONS['frame'])
     about.add_argument('--rotation', choices=('rotation_vector', 'euler_xyz'),
                        help=QUESTIONS['rotation'])
+    about.add_argument('--statistics', type=Path, metavar='JSON',
+                       help=f'for runs on OpenVLADataset: {QUESTIONS["statistics"]}')
     made.add_argument('--verify', nargs=2, type=Path, metavar=('INPUTS.npz', 'OUTPUTS.npz'),
                       help=f'compare with recorded values; fails beyond {TOLERANCE:g}')
     return made
@@ -63,9 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :return: 0; 1 where the values differ; 2 where something cannot be used.
     """
     options = parser().parse_args(arguments)
-    from ros2_lstm_policy.model import robovlms_files
+    from ros2_lstm_policy.model import robovlms_files, robovlms_run
     try:
-        run = robovlms_files.read_configuration(options.configuration)
+        run = robovlms_run.parse(robovlms_files.read_configuration(options.configuration),
+                                 options.configuration)
         unanswered = missing_answers(options, run)
         if unanswered:
             print('import_robovlms: the configuration does not say these; answer them:\n'
@@ -78,19 +88,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def missing_answers(options: argparse.Namespace, run: Mapping[str, Any]) -> list[str]:
+def missing_answers(options: argparse.Namespace, run: Run) -> list[str]:
     """Return a line for each question that has no answer yet."""
-    known = ('frame', 'rotation') if run.get('tcp_rel') else ()
+    from ros2_lstm_policy.model.robovlms_run import OPEN_X
+    known = (*(('frame', 'rotation') if run.tcp_rel else ()),
+             *(() if run.data == OPEN_X else ('statistics',)))
     return [f'  {_option(name)}: {question}' for name, question in QUESTIONS.items()
             if getattr(options, name) is None and name not in known]
 
 
-def make(options: argparse.Namespace, run: Mapping[str, Any]) -> None:
+def make(options: argparse.Namespace, run: Run) -> None:
     """Convert and save."""
-    from ros2_lstm_policy.model import checkpoint, robovlms, robovlms_files
+    from ros2_lstm_policy.model import checkpoint, robovlms, robovlms_files, robovlms_statistics
     answers = robovlms.Answers(
         options.control_period, options.metres_per_unit, options.radians_per_unit,
-        options.gripper_one, options.frame, options.rotation)
+        options.gripper_one, options.frame, options.rotation,
+        options.statistics and robovlms_statistics.read(options.statistics))
     policy = robovlms.build(robovlms_files.read_weights(options.checkpoint), run,
                             options.configuration, options.backbone, answers)
     checkpoint.save(options.out, policy, _card(options, run, policy))
@@ -99,13 +112,13 @@ def make(options: argparse.Namespace, run: Mapping[str, Any]) -> None:
           f'{checkpoint.fingerprint(options.out)[:12]}')
 
 
-def verify(options: argparse.Namespace, run: Mapping[str, Any]) -> int:
+def verify(options: argparse.Namespace, run: Run) -> int:
     """Load what was saved, compare it with the recorded values, print the differences."""
     from ros2_lstm_policy.evaluation import verify_import
     from ros2_lstm_policy.model import checkpoint, robovlms
     conventions = verify_import.Conventions(
         robovlms.sign_of_arm(run), -1.0 if options.gripper_one == 'closed' else 1.0,
-        float(run.get('arm_gripper_loss_ratio', 0.01)))
+        run.arm_gripper_loss_ratio)
     inputs, outputs = map(verify_import.Recording, options.verify)
     found = verify_import.differences(checkpoint.load(options.out), inputs, outputs, conventions)
     print('largest difference from the reference:')
@@ -116,16 +129,16 @@ def verify(options: argparse.Namespace, run: Mapping[str, Any]) -> int:
     return 0 if agrees else 1
 
 
-def _card(options: argparse.Namespace, run: Mapping[str, Any], policy: Any) -> str:
+def _card(options: argparse.Namespace, run: Run, policy: Any) -> str:
     with options.checkpoint.open('rb') as file:
         digest = hashlib.file_digest(file, 'sha256').hexdigest()
     answers = ', '.join(f'{_option(name)[2:]} {getattr(options, name)}' for name in QUESTIONS
                         if getattr(options, name) is not None)
     return CARD.format(
-        robovlm_name=run.get('robovlm_name', 'A policy'), checkpoint=options.checkpoint.name,
+        robovlm_name=run.robovlm_name, checkpoint=options.checkpoint.name,
         digest=digest, configuration=options.configuration.name,
         family=policy.config.backbone.family, window=policy.config.decoder.window_size,
-        chunk=policy.config.decoder.fwd_pred_next_n, task=run.get('task_name', 'unknown'),
+        chunk=policy.config.decoder.fwd_pred_next_n, task=f'{run.task_name} on {run.data}',
         cameras=', '.join(camera.name for camera in policy.manifest.cameras), answers=answers)
 
 

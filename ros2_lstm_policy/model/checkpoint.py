@@ -41,8 +41,10 @@ def save(directory: Path, policy: Policy, card: str, max_shard_bytes: int | None
 
     :param card: the model card: data, training, measured success.
     :param max_shard_bytes: split the weights into files of at most this size; None for one file.
-    :raises CheckpointError: where one tensor alone is larger than that.
+    :raises CheckpointError: where one tensor alone is larger than that, or where what was written
+        could not be loaded again.
     """
+    _refuse_numbers_that_are_none(Path(directory), policy)
     with _replacing(Path(directory)) as new:
         (new / CONFIG).write_text(config.dump(policy.config), encoding='utf-8')
         (new / MANIFEST).write_text(config.dump(policy.manifest), encoding='utf-8')
@@ -51,6 +53,7 @@ def save(directory: Path, policy: Policy, card: str, max_shard_bytes: int | None
         _save_weights(new, _unique(policy.state_dict()), max_shard_bytes)
         for path in new.glob('*.safetensors'):
             path.chmod(0o644)  # the library makes them private
+        _check_written(new, policy, Path(directory))
 
 
 def load(directory: Path, device: str | torch.device = 'cpu') -> Policy:
@@ -89,6 +92,29 @@ def fingerprint(directory: Path) -> str:
                 content = hashlib.file_digest(file, 'sha256').digest()
             digest.update(hashlib.sha256(name).digest() + content)
     return digest.hexdigest()
+
+
+def _refuse_numbers_that_are_none(directory: Path, policy: Policy) -> None:
+    """Refuse NaN and infinity in weights: every command of such a policy would be a hold."""
+    for name, value in policy.named_parameters():
+        if not torch.isfinite(value).all():
+            raise CheckpointError(f'{directory}: {name} holds NaN or infinite numbers; such a '
+                                  'policy cannot act')
+
+
+def _check_written(new: Path, policy: Policy, directory: Path) -> None:
+    """Read the new files back as strictly as `load` does, all but the numbers in the tensors."""
+    for name, cls, wanted in ((CONFIG, PolicyConfig, policy.config),
+                              (MANIFEST, ActionManifest, policy.manifest)):
+        try:
+            found = config.load(cls, new / name)
+        except config.ConfigError as error:
+            text = str(error).replace(str(new), str(directory))
+            raise CheckpointError(f'{text}; nothing was written') from error
+        if found != wanted:
+            raise CheckpointError(f'{directory / name}: would be read back as another one: found '
+                                  f'{found}, wanted {wanted}; nothing was written')
+    _check_names(new, _shapes(new), policy.state_dict())
 
 
 @contextmanager
@@ -159,17 +185,30 @@ def _split(weights: dict[str, Tensor], limit: int | None) -> list[dict[str, Tens
 def _load_weights(directory: Path, policy: Policy) -> None:
     """Copy every tensor of the files into the policy, one file in memory at a time."""
     wanted = policy.state_dict()
-    by_file = _weight_files(directory)
-    found: set[str] = set()
-    for file in by_file:
+    _check_names(directory, _shapes(directory), wanted)
+    for file in _weight_files(directory):
         with _open(directory / file) as tensors:
-            names = set(tensors.keys())
-            _check_shapes(directory / file, {n: tensors.get_slice(n).get_shape() for n in names},
-                          wanted)
-            for name in names:
+            for name in sorted(tensors.keys()):
                 wanted[name].copy_(tensors.get_tensor(name))
-            found |= names
-    filled = {_identity(wanted[name]) for name in found}
+    _refuse_numbers_that_are_none(directory, policy)
+
+
+def _shapes(directory: Path) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Return the shapes of the tensors in each file, read from the headers alone."""
+    found = {}
+    for file in _weight_files(directory):
+        with _open(directory / file) as tensors:
+            found[file] = {name: tuple(tensors.get_slice(name).get_shape())
+                           for name in sorted(tensors.keys())}
+    return found
+
+
+def _check_names(directory: Path, shapes: Mapping[str, Mapping[str, tuple[int, ...]]],
+                 wanted: Mapping[str, Tensor]) -> None:
+    """Refuse files that hold too much, too little, or tensors of other shapes."""
+    for file, found in shapes.items():
+        _check_shapes(directory / file, found, wanted)
+    filled = {_identity(wanted[name]) for found in shapes.values() for name in found}
     missing = [name for name, value in wanted.items() if _identity(value) not in filled]
     if missing:
         raise CheckpointError(f'{directory}: {len(missing)} keys are missing: {_some(missing)}; '
@@ -182,10 +221,17 @@ def _weight_files(directory: Path) -> list[str]:
     if not (directory / INDEX).is_file():
         raise CheckpointError(f'{directory / WEIGHTS} is missing, and there is no {INDEX} either')
     try:
-        place = json.loads((directory / INDEX).read_text())['weight_map']
-        return sorted({str(file) for file in place.values()})
+        place = config.read_json(directory / INDEX)['weight_map']
+        files = sorted({str(file) for file in place.values()})
     except (ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(f'{directory / INDEX}: is no index of weights: {error!r}') from error
+    for file in files:
+        if Path(file).name != file:
+            raise CheckpointError(f'{directory / INDEX}: names {file!r}; wanted the names of '
+                                  'files beside it')
+    if not files:
+        raise CheckpointError(f'{directory / INDEX}: names no file; copy the directory again')
+    return files
 
 
 @contextmanager
@@ -200,7 +246,7 @@ def _open(path: Path) -> Iterator[safe_open]:
                               f'({error}); copy it again') from error
 
 
-def _check_shapes(path: Path, found: Mapping[str, list[int]],
+def _check_shapes(path: Path, found: Mapping[str, tuple[int, ...]],
                   wanted: Mapping[str, Tensor]) -> None:
     unexpected = sorted(set(found) - set(wanted))
     if unexpected:

@@ -54,10 +54,15 @@ class DecoderConfig:
     history: Literal['window', 'carry'] = 'window'
 
     def __post_init__(self) -> None:
-        """Refuse sizes below one."""
-        for name in ('hidden_size', 'num_layers', 'window_size', 'fwd_pred_next_n', 'latent'):
+        """Refuse sizes that no head has; building one of a million layers would not end."""
+        for name, most in (('hidden_size', 65_536), ('num_layers', 64), ('window_size', 10_000),
+                           ('fwd_pred_next_n', 10_000), ('latent', 1_024)):
             if getattr(self, name) < 1:
                 raise ValueError(f'{name} must be at least 1, found {getattr(self, name)}')
+            if getattr(self, name) > most:
+                raise ValueError(f'{name} must be at most {most}, found {getattr(self, name)}')
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f'dropout must be at least 0 and below 1, found {self.dropout}')
 
 
 @dataclass(frozen=True)

@@ -18,17 +18,16 @@ from ros2_lstm_policy.model.backbones import pretrained
 from ros2_lstm_policy.model.backbones.hugging_face import ASSETS, HuggingFaceBackbone
 from ros2_lstm_policy.model.policy import BackboneConfig, DecoderConfig, Policy, PolicyConfig
 from ros2_lstm_policy.model.robovlms_files import RoboVLMsError
-from ros2_lstm_policy.types import ACTION_DIM, ARM_DIM, HAND_CAMERA, STATIC_CAMERA
+from ros2_lstm_policy.model.robovlms_run import FAMILIES, OPEN_X, Run
+from ros2_lstm_policy.model.robovlms_statistics import Bounds
+from ros2_lstm_policy.types import ARM_DIM, HAND_CAMERA, STATIC_CAMERA
 import torch
 from torch import nn, Tensor
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 SIGLIP_MEAN = SIGLIP_STD = (0.5, 0.5, 0.5)
 MAX_TEXT_TOKENS = 512  # the reference's tokenizer cuts there; ours refuses
-LSTM_LAYERS = 4
-MU = 255.0
 POSITION_DIMS = 3
-FAMILIES = {'kosmos': 'kosmos2', 'paligemma': 'paligemma'}
 MODEL_TYPES = {'kosmos2': ('kosmos-2',), 'paligemma': ('paligemma',)}
 _FAMILY_OPTIONS: dict[str, dict[str, Any]] = {
     'kosmos2': {},
@@ -46,6 +45,7 @@ class Answers:
     :param gripper_one: what a gripper label of 1 meant in the data.
     :param frame: axes of the deltas; None where the configuration says `tcp_rel`.
     :param rotation: convention of the rotation deltas; None where it says `tcp_rel`.
+    :param bounds: what the data were scaled by before the run saw them; None for CALVIN.
     """
 
     control_period_s: float
@@ -54,32 +54,29 @@ class Answers:
     gripper_one: Literal['open', 'closed']
     frame: Literal['base', 'tool'] | None = None
     rotation: Literal['rotation_vector', 'euler_xyz'] | None = None
+    bounds: Bounds | None = None
 
 
-def policy_config(run: Mapping[str, Any], where: Path, backbone: Path) -> PolicyConfig:
+def policy_config(run: Run, backbone: Path) -> PolicyConfig:
     """
     Return the network that the configuration describes.
 
-    :raises RoboVLMsError: for a key that is absent, or a network that cannot be imported.
+    :raises ValueError: for sizes that no network has.
     """
-    head = _get(run, where, 'act_head')
-    _refuse_unknown_parts(run, head, where)
+    head = run.act_head
     decoder = DecoderConfig(
-        hidden_size=head.get('hidden_size', 1024), num_layers=head.get('num_layers', LSTM_LAYERS),
-        window_size=_get(run, where, 'window_size'),
-        fwd_pred_next_n=_get(run, where, 'fwd_pred_next_n'),
-        down_sample=_get(head, where, 'down_sample', 'act_head.'), latent=head.get('latent', 1),
-        dropout=float(head.get('policy_rnn_dropout_p', 0.0)))
+        head.hidden_size, head.num_layers, run.window_size, run.fwd_pred_next_n,
+        head.down_sample, head.latent, head.policy_rnn_dropout_p)
     options: dict[str, Any] = {
         'directory': str(backbone), 'layout': 'robovlms', 'attention': 'eager',
         'max_text_tokens': MAX_TEXT_TOKENS, 'action_tokens': decoder.latent}
-    if head.get('action_space', 'continuous') == 'down_sample':
-        options |= {'feature': head.get('token_source', 'all'), 'action_tokens': 1}
-    family = FAMILIES[run['model']]
+    if head.action_space == 'down_sample':
+        options |= {'feature': head.token_source, 'action_tokens': 1}
+    family = FAMILIES[run.model]
     return PolicyConfig(BackboneConfig(family, options | _FAMILY_OPTIONS[family]), decoder)
 
 
-def manifest(run: Mapping[str, Any], where: Path, answers: Answers) -> ActionManifest:
+def manifest(run: Run, where: Path, answers: Answers) -> ActionManifest:
     """
     Return what the policy's numbers mean.
 
@@ -87,10 +84,10 @@ def manifest(run: Mapping[str, Any], where: Path, answers: Answers) -> ActionMan
     """
     frame, rotation = _frame_and_rotation(run, answers)
     return ActionManifest(frame, rotation, answers.control_period_s,
-                          _normalisation(run, where, answers), _cameras(run, where))
+                          _normalisation(run, where, answers), _cameras(run))
 
 
-def build(weights: Mapping[str, Tensor], run: Mapping[str, Any], where: Path, backbone: Path,
+def build(weights: Mapping[str, Tensor], run: Run, where: Path, backbone: Path,
           answers: Answers) -> Policy:
     """
     Make the policy with the checkpoint's weights.
@@ -100,7 +97,7 @@ def build(weights: Mapping[str, Tensor], run: Mapping[str, Any], where: Path, ba
     :param where: the configuration's file, for errors.
     :raises RoboVLMsError: for weights that do not fit, by key.
     """
-    config = policy_config(run, where, backbone)
+    config = policy_config(run, backbone)
     directory = pretrained.check(backbone, MODEL_TYPES[config.backbone.family])
     if directory.text_type == 'gemma2':
         raise RoboVLMsError(f'{backbone}: is PaliGemma 2, which transformers 4.44.0 lacks: with '
@@ -111,46 +108,20 @@ def build(weights: Mapping[str, Tensor], run: Mapping[str, Any], where: Path, ba
         policy = Policy(config, manifest(run, where, answers), Path(assets)).eval()
     _vlm(policy).directory = directory  # where `save_assets` finds them again
     _load(policy, _renamed(policy, weights))
-    _turn_conventions(policy, bool(run.get('tcp_rel')), answers.gripper_one == 'closed')
+    _turn_conventions(policy, run.tcp_rel, answers.gripper_one == 'closed')
     return policy
 
 
-def sign_of_arm(run: Mapping[str, Any]) -> Tensor:
+def sign_of_arm(run: Run) -> Tensor:
     """Return what our six normalised values are multiplied by to be the checkpoint's."""
     sign = torch.ones(ARM_DIM)
-    if run.get('tcp_rel'):
+    if run.tcp_rel:
         sign[POSITION_DIMS:] = -1
     return sign
 
 
-def _get(values: Mapping[str, Any], where: Path, key: str, above: str = '') -> Any:
-    if values.get(key) is None:
-        raise RoboVLMsError(f'{where}: missing key {above + key!r}; is it the configuration of '
-                            'this RoboVLMs run?')
-    return values[key]
-
-
-def _refuse_unknown_parts(run: Mapping[str, Any], head: Mapping[str, Any], where: Path) -> None:
-    wanted: dict[str, tuple[Any, tuple[Any, ...]]] = {
-        'model': (run.get('model'), tuple(FAMILIES)),
-        'act_head.type': (head.get('type'), ('LSTMDecoder',)),
-        'act_head.history_type': (head.get('history_type', 'post'), ('post',)),
-        'act_head.action_space': (head.get('action_space', 'continuous'),
-                                  ('continuous', 'down_sample')),
-        'act_head.action_dim': (head.get('action_dim'), (ACTION_DIM,)),
-        'act_head.fill_zero': (bool(head.get('fill_zero')), (False,)),
-        'use_vision_resampler': (bool(run.get('use_vision_resampler')), (False,)),
-        'regular_action': (bool(run.get('regular_action')), (False,)),
-        'fwd_head': (run.get('fwd_head'), (None,)),
-    }
-    for key, (found, known) in wanted.items():
-        if found not in known:
-            raise RoboVLMsError(f'{where}: {key} is {found!r}, which cannot be imported; known: '
-                                f'{", ".join(map(repr, known))}')
-
-
-def _frame_and_rotation(run: Mapping[str, Any], answers: Answers) -> tuple[Any, Any]:
-    if not run.get('tcp_rel'):
+def _frame_and_rotation(run: Run, answers: Answers) -> tuple[Any, Any]:
+    if not run.tcp_rel:
         if answers.frame is None or answers.rotation is None:
             raise RoboVLMsError('the configuration does not say in which frame and rotation '
                                 'convention its deltas are: answer `frame` and `rotation`')
@@ -162,29 +133,40 @@ def _frame_and_rotation(run: Mapping[str, Any], answers: Answers) -> tuple[Any, 
     return 'tool', 'rotation_vector'
 
 
-def _normalisation(run: Mapping[str, Any], where: Path, answers: Answers) -> ArmNormalisation:
-    low, high = -1.0, 1.0
-    if run.get('norm_action'):
-        low, high = (float(_get(run, where, key)) for key in ('norm_min', 'norm_max'))
-        if low >= high:
-            raise RoboVLMsError(f'{where}: norm_min {low} is not below norm_max {high}')
-    mu = float(run.get('mu_val', MU)) if run.get('use_mu_law') else None
-    if run.get('tcp_rel') and (mu is not None or low != -high):
+def _normalisation(run: Run, where: Path, answers: Answers) -> ArmNormalisation:
+    """
+    Return offset and scale by axis, of two maps that stand behind each other.
+
+    The data's own, low and high of an axis to -1 and 1 (the identity for CALVIN), then the run's
+    `norm_min` and `norm_max` to -1 and 1.
+    """
+    low, high = (run.norm_min, run.norm_max) if run.norm_action else (-1.0, 1.0)
+    mu = run.mu_val if run.use_mu_law else None
+    if run.tcp_rel and (mu is not None or low != -high):
         raise RoboVLMsError(
             f'{where}: tcp_rel with use_mu_law or an uneven norm range: the run turned values '
             'into the tool frame after bending them, which no manifest can undo')
+    if (run.data == OPEN_X) != (answers.bounds is not None):
+        raise RoboVLMsError(
+            f'{where}: train_dataset.type is {run.data}; statistics are wanted for {OPEN_X}, '
+            'whose actions are scaled axis by axis, and for nothing else')
+    bounds = answers.bounds or Bounds((-1.0,) * ARM_DIM, (1.0,) * ARM_DIM)
     units = (answers.metres_per_unit,) * POSITION_DIMS + \
         (answers.radians_per_unit,) * (ARM_DIM - POSITION_DIMS)
-    return ArmNormalisation(tuple(unit * (high + low) / 2 for unit in units),
-                            tuple(unit * (high - low) / 2 for unit in units), mu)
+    axes = list(zip(units, bounds.low, bounds.high))
+    return ArmNormalisation(
+        tuple(u * ((b + a) / 2 + (b - a) / 2 * (high + low) / 2) for u, a, b in axes),
+        tuple(u * (b - a) / 2 * (high - low) / 2 for u, a, b in axes), mu)
 
 
-def _cameras(run: Mapping[str, Any], where: Path) -> tuple[CameraSpec, ...]:
-    size = _get(run, where, 'image_size')
-    mean, std = (SIGLIP_MEAN, SIGLIP_STD) if FAMILIES[run['model']] == 'paligemma' else \
+def _cameras(run: Run) -> tuple[CameraSpec, ...]:
+    """Return the cameras that the network saw: an OpenVLADataset loads the primary one alone."""
+    mean, std = (SIGLIP_MEAN, SIGLIP_STD) if FAMILIES[run.model] == 'paligemma' else \
         (CLIP_MEAN, CLIP_STD)
-    names = (HAND_CAMERA, STATIC_CAMERA) if run.get('use_hand_rgb') else (STATIC_CAMERA,)
-    return tuple(CameraSpec(name, size, size, 'bicubic', mean, std) for name in names)
+    hand = run.use_hand_rgb and run.data != OPEN_X
+    names = (HAND_CAMERA, STATIC_CAMERA) if hand else (STATIC_CAMERA,)
+    return tuple(CameraSpec(name, run.image_size, run.image_size, 'bicubic', mean, std)
+                 for name in names)
 
 
 def _renamed(policy: Policy, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -245,7 +227,7 @@ def _load(policy: Policy, weights: Mapping[str, Tensor]) -> None:
         names.setdefault(value.data_ptr(), []).append(key)
     for tied in names.values():
         there = [weights[key] for key in tied if key in weights]
-        if any(not torch.equal(value, there[0]) for value in there):
+        if any(not torch.equal(value, there[0]) for value in there[1:]):
             raise RoboVLMsError(f'{" and ".join(tied)} are one tensor in this network, but '
                                 'differ in the checkpoint')
     filled = {key for tied in names.values() if any(key in weights for key in tied)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-import json
 from pathlib import Path
 import pickle
 from typing import Any
 
+from ros2_lstm_policy import config
 import torch
 from torch import Tensor
 
@@ -22,18 +22,9 @@ def read_configuration(path: Path) -> dict[str, Any]:
     """
     Read a run's JSON configuration, with its parents.
 
-    :raises RoboVLMsError: where a file is absent or no configuration.
+    :raises ValueError: where a file is absent or no configuration, or is its own parent.
     """
-    try:
-        values = json.loads(path.read_text())
-    except OSError as error:
-        raise RoboVLMsError(f'{path}: cannot be read: {error.strerror}') from error
-    except ValueError as error:
-        raise RoboVLMsError(f'{path}: is no valid JSON: {error}') from error
-    if not isinstance(values, dict):
-        raise RoboVLMsError(f'{path}: expected keys and values, found {type(values).__name__}')
-    parent = values.get('parent')
-    return values if parent is None else _merged(read_configuration(path.parent / parent), values)
+    return _with_parents(path, ())
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -55,9 +46,25 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f'{path}: holds more than tensors and plain values, and reading it would run code '
             f'({str(error).splitlines()[0]}); where you trust it, load it in its own '
             'environment and save its state_dict alone') from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise RoboVLMsError(f'{path}: is no whole checkpoint of torch: {error}') from error
+    except Exception as error:  # a damaged file makes torch.load raise nearly anything
+        raise RoboVLMsError(f'{path}: is no whole checkpoint of torch: '
+                            f'{" ".join(str(error).split())[:200]}') from error
     return _tensors(path, found)
+
+
+def _with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in children:
+        raise RoboVLMsError(f'{path}: is its own parent, found along '
+                            f'{" -> ".join(child.name for child in children)}; wanted a file that '
+                            'names no file before it')
+    values = config.read_json(path)
+    parent = values.get('parent')
+    if parent is None or parent == '':
+        return values
+    if not isinstance(parent, str):
+        raise RoboVLMsError(f'{path}: parent: expected the name of a file, found '
+                            f'{type(parent).__name__} {parent!r}')
+    return _merged(_with_parents(path.parent / parent, (*children, path.resolve())), values)
 
 
 def _merged(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
