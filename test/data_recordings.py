@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from ros2_lstm_policy.data.lerobot.names import ACTION_NAMES
 from ros2_lstm_policy.data.rosbag import BagFile, EpisodeBagWriter, EpisodeInfo
 from ros2_lstm_policy.data.rosbag import format as bag
 from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
@@ -154,7 +155,7 @@ def write_lerobot_v21(root: Path, episodes: int = 2, steps: int = 10) -> Path:
     from ros2_lstm_policy.data.lerobot.video import write_video
     keys = {'observation.images.static': 'static', 'observation.images.hand': 'hand'}
     features = {key: {'dtype': 'video', 'shape': [24, 32, 3]} for key in keys}
-    features['action'] = {'dtype': 'float32', 'shape': [7]}
+    features['action'] = {'dtype': 'float32', 'shape': [7], 'names': list(ACTION_NAMES)}
     (root / 'meta').mkdir(parents=True)
     (root / 'meta' / 'info.json').write_text(json.dumps({
         'codebase_version': 'v2.1', 'fps': 10, 'chunks_size': 1000, 'features': features,
@@ -176,6 +177,82 @@ def write_lerobot_v21(root: Path, episodes: int = 2, steps: int = 10) -> Path:
         for key, camera in keys.items():
             write_video(root / 'videos' / 'chunk-000' / key / f'episode_{number:06d}.mp4',
                         (smooth_image(step, camera) for step in range(steps)), 10)
+    return root
+
+
+def write_lerobot_v30(root: Path, lengths: tuple[int, ...] = (6, 6, 6),
+                      spans: tuple[tuple[float, float], ...] | None = None,
+                      frames: int | None = None) -> Path:
+    """
+    Write a LeRobot v3.0 dataset at 10 frames a second with all episodes in one file, as theirs.
+
+    :param spans: from and to of each episode in the video in s; None for what is right.
+    :param frames: frames of the video; None for as many as there are rows.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from ros2_lstm_policy.data.lerobot.video import write_video
+    from ros2_lstm_policy.data.lerobot.writer import DATA_PATH, VIDEO_PATH
+    keys = {'observation.images.static': 'static', 'observation.images.hand': 'hand'}
+    features = {key: {'dtype': 'video', 'shape': [24, 32, 3]} for key in keys}
+    features['action'] = {'dtype': 'float32', 'shape': [7], 'names': list(ACTION_NAMES)}
+    (root / 'meta' / 'episodes' / 'chunk-000').mkdir(parents=True)
+    (root / 'meta' / 'info.json').write_text(json.dumps({
+        'codebase_version': 'v3.0', 'fps': 10, 'chunks_size': 1000, 'features': features,
+        'total_episodes': len(lengths), 'total_frames': sum(lengths),
+        'data_path': DATA_PATH, 'video_path': VIDEO_PATH}))
+    pq.write_table(pa.table({'task_index': [0], '__index_level_0__': [WORDS]}),
+                   root / 'meta' / 'tasks.parquet')
+    begins = np.cumsum([0, *lengths[:-1]]).tolist()
+    lines, rows = [], []
+    for number, (begin, length) in enumerate(zip(begins, lengths)):
+        first, last = spans[number] if spans else (begin / 10, (begin + length) / 10)
+        line = {'episode_index': number, 'tasks': [WORDS], 'length': length,
+                'dataset_from_index': begin, 'dataset_to_index': begin + length,
+                'data/chunk_index': 0, 'data/file_index': 0}
+        for key in keys:
+            line |= {f'videos/{key}/chunk_index': 0, f'videos/{key}/file_index': 0,
+                     f'videos/{key}/from_timestamp': first, f'videos/{key}/to_timestamp': last}
+        lines.append(line)
+        rows += [{'action': [*arm_of(begin + step).tolist(), float(step % 2)],
+                  'timestamp': step / 10, 'frame_index': step, 'episode_index': number,
+                  'index': begin + step, 'task_index': 0} for step in range(length)]
+    pq.write_table(pa.Table.from_pylist(lines),
+                   root / 'meta' / 'episodes' / 'chunk-000' / 'file-000.parquet')
+    data = root / DATA_PATH.format(chunk_index=0, file_index=0)
+    data.parent.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows), data)
+    for key, camera in keys.items():
+        write_video(root / VIDEO_PATH.format(video_key=key, chunk_index=0, file_index=0),
+                    (smooth_image(step, camera) for step in range(frames or sum(lengths))), 10)
+    return root
+
+
+def rewrite_rows(root: Path, change: Callable[[dict], object]) -> Path:
+    """Change the rows of the first episode of a LeRobot v2.1 dataset."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    path = root / 'data' / 'chunk-000' / 'episode_000000.parquet'
+    table = pq.read_table(path)
+    columns = table.to_pydict()
+    change(columns)
+    kept = {name: table.schema.field(name).type for name in table.column_names}
+    arrays = {}
+    for name, values in columns.items():
+        try:
+            arrays[name] = pa.array(values, kept.get(name))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError):  # of another type on purpose
+            arrays[name] = pa.array(values)
+    pq.write_table(pa.table(arrays), path)
+    return root
+
+
+def rewrite_info(root: Path, change: Callable[[dict], object]) -> Path:
+    """Change the info.json of a LeRobot dataset."""
+    path = root / 'meta' / 'info.json'
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
     return root
 
 

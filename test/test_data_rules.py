@@ -3,7 +3,7 @@
 from pathlib import Path
 import re
 
-from data_recordings import (arm_of, info, manifest, PERIOD_NS, smooth_image,
+from data_recordings import (arm_of, info, manifest, PERIOD_NS, rewrite_rows, smooth_image,
                              START_NS, write_bag, write_calvin, write_lerobot_v21, write_libero)
 import numpy as np
 import pytest
@@ -82,20 +82,6 @@ def steps_of(begin, end, cameras=('/rgb', '/hand_rgb')):
     return [message for step in range(begin, end) for message in (
         *((camera, step, None) for camera in cameras),
         ('/gripper_command', step, 1.0), ('/arm_delta', step, 0.01))]
-
-
-def rewrite_rows(root, change):
-    """Change the rows of the first episode of a LeRobot dataset."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    path = root / 'data' / 'chunk-000' / 'episode_000000.parquet'
-    table = pq.read_table(path)
-    columns = table.to_pydict()
-    change(columns)
-    pq.write_table(pa.table({name: pa.array(values, table.schema.field(name).type)
-                             if name in table.column_names else values
-                             for name, values in columns.items()}), path)
-    return root
 
 
 def test_a_good_bag_by_hand_has_no_problem(tmp_path):

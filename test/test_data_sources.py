@@ -130,7 +130,8 @@ def test_several_lerobot_episodes_in_one_file_keep_their_own_frames(tmp_path):
         key = f'observation.images.{camera}'
         write_video(root / 'videos' / key / 'chunk-000' / 'file-000.mp4',
                     (smooth_image(step, camera) for step in range(12)), 10)
-        rows[1] |= {f'videos/{key}/file_index': 0, f'videos/{key}/from_timestamp': 0.6}
+        rows[1] |= {f'videos/{key}/file_index': 0, f'videos/{key}/from_timestamp': 0.6,
+                    f'videos/{key}/to_timestamp': 1.2}
     pq.write_table(pa.Table.from_pylist(rows), table)
     second = read_all(root)[1]
     difference = np.abs(second.frames['static'][2].astype(int) - smooth_image(8, 'static'))

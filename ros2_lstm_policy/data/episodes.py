@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from ros2_lstm_policy.data.problems import Problem
+from ros2_lstm_policy.data.problems import Problem, RecordingError
 from ros2_lstm_policy.types import Episode
 
 
@@ -39,3 +39,20 @@ class Recording(Protocol):
 
     def read(self) -> tuple[Reading, ...]:
         """Read its episodes; :raises RecordingError: where training must not see it."""
+
+
+@dataclass(frozen=True)
+class BrokenRecording:
+    """A recording that is known to be broken as soon as it is listed; the others are read."""
+
+    name: str
+    problem: Problem
+
+    @property
+    def where(self) -> Path:
+        """Return the file or folder."""
+        return self.problem.where
+
+    def read(self) -> tuple[Reading, ...]:
+        """Read nothing; :raises RecordingError: always."""
+        raise RecordingError(self.problem)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+import math
 from typing import Literal
 
 from ros2_lstm_policy.types import HAND_CAMERA, STATIC_CAMERA
+
+Rotation = Literal['rotation_vector', 'euler_xyz']
 
 
 @dataclass(frozen=True)
@@ -15,9 +18,13 @@ class LeRobotLayout:
 
     :param static: feature of the third-person camera.
     :param hand: feature of the wrist camera.
-    :param action: feature of seven values: six arm deltas, then the gripper.
+    :param action: feature of seven values: six arm deltas and the gripper, in the order of their
+        names in info.json, or the gripper last where they have none.
+    :param arm: 'displacement': the deltas are motions of one control period, which names of axes
+        alone do not say; None to go by the names, and to ask where they leave it open.
     :param arm_scale: factors from the stored deltas to m and rad.
-    :param rotation: convention of the stored rotations.
+    :param rotation: convention of the stored rotations; None to go by the names: Euler angles
+        where they are roll, pitch and yaw, else rotation vectors.
     :param gripper_closed: stored value that means closed.
     :param gripper_open: stored value that means open.
     """
@@ -25,8 +32,9 @@ class LeRobotLayout:
     static: str = 'observation.images.static'
     hand: str = 'observation.images.hand'
     action: str = 'action'
+    arm: Literal['displacement'] | None = None
     arm_scale: tuple[float, ...] = (1.0,) * 6
-    rotation: Literal['rotation_vector', 'euler_xyz'] = 'rotation_vector'
+    rotation: Rotation | None = None
     gripper_closed: float = 0.0
     gripper_open: float = 1.0
 
@@ -34,6 +42,8 @@ class LeRobotLayout:
         """Refuse scales and grippers that mean nothing."""
         if len(self.arm_scale) != 6:
             raise ValueError(f'arm_scale needs 6 values, found {len(self.arm_scale)}')
+        if not all(map(math.isfinite, (*self.arm_scale, self.gripper_closed, self.gripper_open))):
+            raise ValueError('arm_scale, gripper_closed and gripper_open must be finite numbers')
         if self.gripper_closed == self.gripper_open:
             raise ValueError('gripper_closed and gripper_open must differ')
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ros2_lstm_policy.data.conventions import to_rotation_vectors
-from ros2_lstm_policy.data.episodes import Reading, Recording
+from ros2_lstm_policy.data.episodes import BrokenRecording, Reading, Recording
 from ros2_lstm_policy.data.lerobot.layout import LeRobotLayout
-from ros2_lstm_policy.data.lerobot.meta import EpisodeLine, LeRobotMeta, read_meta
-from ros2_lstm_policy.data.lerobot.video import VideoFrames
-from ros2_lstm_policy.data.problems import reading, refuse
+from ros2_lstm_policy.data.lerobot.meta import (EpisodeLine, INFO, LeRobotMeta, read_meta,
+                                                SIDECAR, VideoPart)
+from ros2_lstm_policy.data.lerobot.names import action_columns, ActionColumns
+from ros2_lstm_policy.data.lerobot.rows import ImageCells, Rows
+from ros2_lstm_policy.data.lerobot.spans import length_promises, misplaced
+from ros2_lstm_policy.data.lerobot.video import FrameTimes, VideoFrames
+from ros2_lstm_policy.data.problems import Problem, reading, refuse
+from ros2_lstm_policy.data.promises import check_promises, Promise
+from ros2_lstm_policy.data.values import shown
 from ros2_lstm_policy.types import ACTION_DIM, Episode, FrameSequence
 
 STAMPS = 'stamp_ns'
@@ -24,24 +30,71 @@ def list_lerobot(root: Path, layout: LeRobotLayout, cameras: tuple[str, ...]) ->
     """
     List the episodes of a dataset.
 
-    :raises RecordingError: where its tables are damaged or a feature is missing.
+    :raises RecordingError: where its tables are damaged, a feature is missing, or its action is
+        something else than displacements and a gripper.
     """
     meta = read_meta(root)
-    for feature in (layout.action, *(layout.camera(name) for name in cameras)):
+    images = [layout.camera(name) for name in cameras]
+    for feature in (layout.action, *images):
         if feature not in meta.features:
             raise refuse('missing-topic', meta.root, '', f'no feature {feature!r}; it has '
                          f'{", ".join(meta.features)}; set lerobot.static, lerobot.action')
-    return [LeRobotRecording(meta, line, layout, cameras) for line in meta.episodes]
+    for feature in images:
+        _require_colour(meta, feature)
+    columns = action_columns(meta.features[layout.action], layout, meta.root / INFO)
+    faults = misplaced(meta.episodes, images)
+    first = meta.episodes[0].number if meta.episodes else -1
+    good = [LeRobotRecording(meta, line, layout, cameras, columns, faults.get(line.number, ''),
+                             _remarks(meta, columns) if line.number == first else ())
+            for line in meta.episodes]
+    broken = [BrokenRecording(f'{meta.root.name}-line-{line.number}', line.error.problem)
+              for line in meta.broken]
+    return [*good, *broken]
+
+
+def _require_colour(meta: LeRobotMeta, feature: str) -> None:
+    """Refuse a camera that info.json says is no camera, or one of depths."""
+    entry = meta.features[feature]
+    if entry.get('dtype') not in ('video', 'image'):
+        raise refuse('missing-topic', meta.root / INFO, '', f'{feature}: expected images, found '
+                     f'dtype {shown(entry.get("dtype"))}')
+    details = [entry, *(entry[key] for key in ('info', 'video_info')
+                        if isinstance(entry.get(key), Mapping))]
+    if any(each.get(key) is True for each in details for key in ('video.is_depth_map',
+                                                                 'is_depth_map')):
+        raise refuse('missing-topic', meta.root / INFO, '', f'{feature}: expected a colour '
+                     'camera, found a depth map; name another with lerobot.static, lerobot.hand')
+
+
+def _remarks(meta: LeRobotMeta, columns: ActionColumns) -> tuple[Problem, ...]:
+    """Return the notes about a dataset as a whole, which its first episode carries."""
+    notes = [] if not columns.remark else [
+        Problem('action-names', meta.root / INFO, '', columns.remark, fatal=False)]
+    rows = sum(line.length for line in meta.episodes)
+    if meta.total_frames not in (None, rows) and not meta.broken:
+        notes.append(Problem('counts', meta.root / INFO, '', f'total_frames is '
+                             f'{meta.total_frames}, the lengths of the episodes add up to {rows}',
+                             fatal=False))
+    return tuple(notes)
 
 
 @dataclass(frozen=True)
 class LeRobotRecording:
-    """One episode that has not been read yet."""
+    """
+    One episode that has not been read yet.
+
+    :param columns: where the parts of the action lie.
+    :param fault: what is wrong with its place in a video file; empty for nothing.
+    :param remarks: notes that it carries.
+    """
 
     meta: LeRobotMeta
     line: EpisodeLine
     layout: LeRobotLayout
     cameras: tuple[str, ...]
+    columns: ActionColumns
+    fault: str = ''
+    remarks: tuple[Problem, ...] = ()
 
     @property
     def name(self) -> str:
@@ -56,58 +109,125 @@ class LeRobotRecording:
 
     def read(self) -> tuple[Reading, ...]:
         """Read the rows; :raises RecordingError: where they are damaged."""
-        import pyarrow.parquet as pq
-        with reading(self.line.data, self.name):
-            names = pq.read_schema(self.line.data).names
-            images = [self.layout.camera(camera) for camera in self.cameras
-                      if self.layout.camera(camera) not in self.line.videos]
-            columns = [self.layout.action, 'task_index', 'frame_index', *images]
-            columns += [name for name in (STAMPS, 'timestamp') if name in names][:1]
-            rows = pq.read_table(self.line.data, columns=columns, filters=[
-                ('episode_index', '=', self.line.number)]).sort_by('frame_index')
-            actions = np.array(rows[self.layout.action].to_pylist(), np.float64)
-            tasks = rows['task_index'].to_pylist()
-            stamps_ns = self._stamps_ns(rows)
-        if actions.shape != (self.line.length, ACTION_DIM):
-            raise refuse('lengths', self.line.data, self.name, f'expected {self.line.length} rows '
-                         f'of {ACTION_DIM} values in {self.layout.action!r}, found '
-                         f'{actions.shape}')
-        task = self._task(tasks)
+        rows = self._rows()
+        actions = rows.vectors(self.layout.action, ACTION_DIM)[:, self.columns.order]
+        words = self._words(rows)
+        stamps_ns = self._stamps_ns(rows)
+        self._check_spans()
         ours = self.meta.ours.get(self.line.number, {})
-        return (Reading(Episode(
-            self.name, self.meta.tasks[task], stamps_ns, self._frames(rows),
-            to_rotation_vectors(actions[:, :6] * self.layout.arm_scale, self.layout.rotation),
-            self._gripper_open(actions[:, 6]), ours.get('success')), (), self._facts(ours)),)
+        episode = Episode(
+            self.name, words, stamps_ns, self._frames(rows),
+            to_rotation_vectors(actions[:, :6] * self.layout.arm_scale, self.columns.rotation),
+            self._gripper_open(actions[:, 6]), self._success(ours))
+        return (Reading(episode, (*self.remarks, *self._word_remarks(words)),
+                        self._facts(ours)),)
 
-    def _task(self, tasks: Sequence[int]) -> int:
-        """Return the one task of all rows, which has words."""
-        changes = [step for step, task in enumerate(tasks) if task != tasks[0]]
-        if changes:
+    def _rows(self) -> Rows:
+        images = [self.layout.camera(camera) for camera in self.cameras
+                  if self.layout.camera(camera) not in self.line.videos]
+        rows = Rows.of(self.line.data, self.name, self.line.number, [
+            self.layout.action, 'task_index', 'timestamp', *images], (STAMPS, 'index'))
+        if len(rows) != self.line.length:
+            raise refuse('lengths', self.line.data, self.name, f'expected {self.line.length} rows '
+                         f'of {ACTION_DIM} values in {self.layout.action!r}, found {len(rows)}')
+        if self.meta.version == 'v2.1':  # a file an episode
+            check_promises([Promise('rows', self.line.data.name, self.line.length, rows.in_file,
+                                    'meta/episodes.jsonl')], self.line.data, self.name,
+                           'the others have another episode_index')
+        if STAMPS in rows:  # where not, the rules for every episode look at the order of times
+            rows.require_order('timestamp', rows.numbers('timestamp'))
+        return rows
+
+    def _words(self, rows: Rows) -> str:
+        """Return the words of the one task of all rows."""
+        tasks = rows.whole('task_index')
+        changes = np.flatnonzero(tasks != tasks[:1])
+        if len(changes):
             raise refuse('several-tasks', self.line.data, self.name, 'its task changes; expected '
                          'one instruction an episode', changes[0] / self.meta.fps)
-        if not tasks or tasks[0] not in self.meta.tasks:
-            raise refuse('no-instruction', self.line.data, self.name,
-                         f'task {tasks[0] if tasks else None} has no words')
-        return tasks[0]
+        task = int(tasks[0]) if len(tasks) else -1
+        if task not in self.meta.tasks:
+            raise refuse('no-instruction', self.line.data, self.name, f'task {task} has no words')
+        words = self.meta.tasks[task]
+        if not isinstance(words, str):
+            raise refuse('no-instruction', self.line.data, self.name, f'row 0: task_index {task}: '
+                         f'expected a text in {self.meta.tasks_file}, found {shown(words)}')
+        return words
 
-    def _stamps_ns(self, rows: Any) -> np.ndarray:
-        if STAMPS in rows.column_names:
-            return np.array(rows[STAMPS].to_pylist(), np.int64)
-        return np.round(np.array(rows['timestamp'].to_pylist(), np.float64) * 1e9).astype(np.int64)
+    def _word_remarks(self, words: str) -> list[Problem]:
+        """Say where the table of episodes names another task than the rows."""
+        if not self.line.words or words in self.line.words or not words.strip():
+            return []
+        return [Problem('several-tasks', self.line.data, self.name, f'its rows say {words!r}, the '
+                        f'table of episodes {", ".join(map(repr, self.line.words))}; the words of '
+                        'the rows are taken', fatal=False)]
 
-    def _frames(self, rows: Any) -> Mapping[str, FrameSequence]:
+    def _stamps_ns(self, rows: Rows) -> np.ndarray:
+        if STAMPS in rows:
+            return rows.whole(STAMPS)
+        return np.round(rows.numbers('timestamp') * 1e9).astype(np.int64)
+
+    def _check_spans(self) -> None:
+        """Refuse a place in a video file that cannot be right."""
+        keys = [self.layout.camera(camera) for camera in self.cameras]
+        check_promises([promise for promise in length_promises(self.line, self.meta.fps)
+                        if promise.name in keys], self.line.data, self.name)
+        if self.fault:
+            raise refuse('counts', self.line.data, self.name, self.fault)
+
+    def _frames(self, rows: Rows) -> Mapping[str, FrameSequence]:
         frames: dict[str, FrameSequence] = {}
         for camera in self.cameras:
             key = self.layout.camera(camera)
             part = self.line.videos.get(key)
-            frames[camera] = (
-                PngFrames(self.line.data, self.name, rows[key].to_pylist()) if part is None
-                else VideoFrames(part.path, self.name, part.begin_s, len(rows), self.meta.fps))
+            frames[camera] = (ImageCells(rows, key) if part is None
+                              else self._video(key, part, rows.numbers('timestamp')))
         return frames
+
+    def _video(self, key: str, part: VideoPart, times_s: np.ndarray) -> VideoFrames:
+        """Find the frame of each row by its time; :raises RecordingError: where it has none."""
+        with reading(part.path, self.name):
+            times = FrameTimes.of(part.path)
+        numbers, apart_s = times.nearest(part.begin_s + times_s)
+        bad = np.flatnonzero(apart_s > times.tolerance_s)
+        if len(bad):
+            row = bad[0]
+            raise refuse('no-frame', part.path, self.name,
+                         f'row {row} is at {part.begin_s + times_s[row]:.4f} s in {key}, whose '
+                         f'nearest frame is {apart_s[row]:.4f} s away; expected one within '
+                         f'{times.tolerance_s:g} s, as by the loader of LeRobot',
+                         float(times_s[row] - times_s[0]))
+        self._refuse_more_frames(key, part, times, numbers)
+        return VideoFrames(part.path, self.name, times, numbers, times_s - times_s[:1])
+
+    def _refuse_more_frames(self, key: str, part: VideoPart, times: FrameTimes,
+                            numbers: np.ndarray) -> None:
+        """
+        Refuse a file that goes on behind its last row.
+
+        Nothing says then which of its frames belong to the rows. Frames that are left out before
+        or between rows are what their times say: those rows were removed.
+        """
+        if not len(numbers) or np.any(np.diff(numbers) <= 0) or not self._ends_file(key, part):
+            return  # times that order nothing have a rule of their own
+        rest_s = (times.pts[-1] - times.pts[numbers[-1]]) * times.tick_s
+        if rest_s >= 1 / self.meta.fps - times.tolerance_s:
+            more = len(times.pts) - 1 - numbers[-1]
+            raise refuse('lengths', part.path, self.name,
+                         f'{key}: {more} frames follow that of the last of {len(numbers)} rows; '
+                         'expected as many frames as rows')
+
+    def _ends_file(self, key: str, part: VideoPart) -> bool:
+        """Return whether no other episode, also none that was deleted, can follow in the file."""
+        following = [line for line in self.meta.episodes if line.number > self.line.number]
+        if any(line.videos[key].path == part.path for line in following):
+            return False
+        return part.end_s is None or not following or following[0].number == self.line.number + 1
 
     def _gripper_open(self, stored: np.ndarray) -> np.ndarray:
         closed, opened = self.layout.gripper_closed, self.layout.gripper_open
         opening = (stored - closed) / (opened - closed)
+        # NaN is not within the tolerance, and left to the rule that names it.
         bad = np.flatnonzero(np.abs(opening - np.round(np.clip(opening, 0, 1)))
                              > _GRIPPER_TOLERANCE)
         if len(bad):
@@ -117,27 +237,13 @@ class LeRobotRecording:
                          'lerobot.gripper_open', bad[0] / self.meta.fps)
         return np.round(opening).astype(np.float32)
 
+    def _success(self, ours: Mapping[str, Any]) -> bool | None:
+        label = ours.get('success')
+        if label is not None and not isinstance(label, bool):
+            raise refuse('damaged', self.meta.root / SIDECAR, self.name,
+                         f'success: expected true, false or null, found {shown(label)}')
+        return label
+
     def _facts(self, ours: Mapping[str, Any]) -> Mapping[str, str]:
         known = {key: str(value) for key, value in ours.items() if key not in ('name', 'success')}
         return {'control_period_s': f'{1 / self.meta.fps:g}'} | known
-
-
-class PngFrames:
-    """A `types.FrameSequence` over images that are stored in the rows."""
-
-    def __init__(self, path: Path, episode: str, cells: Sequence[Mapping[str, bytes]]) -> None:
-        """Remember the encoded images."""
-        self._path, self._episode, self._cells = path, episode, cells
-
-    def __len__(self) -> int:
-        """Return T."""
-        return len(self._cells)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        """Return one (H, W, 3) uint8 image; :raises RecordingError: where it is none."""
-        import cv2
-        data = self._cells[index].get('bytes')
-        image = None if not data else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        if image is None:
-            raise refuse('damaged', self._path, self._episode, f'row {index} holds no image')
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -4,67 +4,135 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ros2_lstm_policy.data.problems import reading
+
+TOLERANCE_S = 1e-4  # LeRobot's own between the time that a row says and that of a frame
 
 CODEC = 'libx264'
 QUALITY = '18'
 _KEY_FRAME_EVERY = '2'
 _NEAR = 16
+_COARSE_S = 1e-3  # Matroska's tick, to which it rounds
+
+
+class FrameTimes:
+    """When the frames of a video file are shown, without decoding them."""
+
+    def __init__(self, pts: np.ndarray, tick_s: float) -> None:
+        """
+        Keep the stamps.
+
+        :param pts: (F,) int64, increasing, in ticks of the stream.
+        """
+        self.pts, self.tick_s = pts, tick_s
+
+    @classmethod
+    def of(cls, path: Path) -> FrameTimes:
+        """Read the stamps of a file; the last files' are kept."""
+        status = path.stat()
+        return _frame_times(path, status.st_size, status.st_mtime_ns)
+
+    @property
+    def tolerance_s(self) -> float:
+        """Return how far a frame may be from its time: LeRobot's own, and half a coarse tick."""
+        return TOLERANCE_S + (self.tick_s / 2 if self.tick_s <= _COARSE_S else 0.0)
+
+    def nearest(self, times_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Find the frames nearest to some times.
+
+        :return: their numbers in the file, and how far each is, in s.
+        """
+        shown_s = self.pts * self.tick_s
+        after = np.searchsorted(shown_s, times_s).clip(1, max(len(shown_s) - 1, 1))
+        numbers = np.where(times_s - shown_s[after - 1] <= shown_s[after % len(shown_s)] - times_s,
+                           after - 1, after % len(shown_s))
+        return numbers, np.abs(shown_s[numbers] - times_s)
+
+
+@lru_cache(maxsize=16)
+def _frame_times(path: Path, size: int, changed_ns: int) -> FrameTimes:
+    """Read the stamps of a file of this size and time of change."""
+    import av
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.time_base is not None
+        stamps = [packet.pts for packet in container.demux(stream)
+                  if packet.pts is not None and not packet.is_discard]
+        if not stamps:
+            raise EOFError('it has no frame')
+        return FrameTimes(np.unique(np.array(stamps, np.int64)), float(stream.time_base))
 
 
 class VideoFrames:
     """
-    A `types.FrameSequence` over a part of a video file.
+    A `types.FrameSequence` over some frames of a video file.
 
     Reading in order decodes each frame once; a jump seeks to the key frame before it.
     """
 
-    def __init__(self, path: Path, episode: str, begin_s: float, length: int, fps: float) -> None:
+    def __init__(self, path: Path, episode: str, times: FrameTimes, numbers: np.ndarray,
+                 seconds: np.ndarray) -> None:
         """
-        Remember the part; nothing is opened yet.
+        Remember the frames; nothing is decoded yet.
 
-        :param begin_s: time of the episode's first frame in the file.
-        :param fps: frames a second of the file.
+        :param times: when the frames of the file are shown.
+        :param numbers: (T,) which of them are the episode's.
+        :param seconds: (T,) since the episode's beginning, for errors.
         """
         self._path, self._episode = path, episode
-        self._begin, self._length, self._fps = round(begin_s * fps), length, fps
-        self._frames: Iterator[tuple[int, np.ndarray]] = iter(())
-        self._next = 0
-        self._started = False
+        self._pts, self._numbers, self._seconds = times.pts, numbers, seconds
+        self._frames: Iterator[tuple[int, Any]] = iter(())
+        self._next = -1  # number of the frame that decoding has come to
 
     def __len__(self) -> int:
         """Return T."""
-        return self._length
+        return len(self._numbers)
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Return one (H, W, 3) uint8 image; :raises RecordingError: where there is none."""
-        index = range(self._length)[index]
-        with reading(self._path, self._episode, time_s=index / self._fps):
-            return self._seek(self._begin + index)
+        wanted, seconds = int(self._numbers[index]), float(self._seconds[index])
+        with reading(self._path, self._episode, time_s=seconds):
+            return self._seek(wanted)
 
     def _seek(self, wanted: int) -> np.ndarray:
-        if not self._started or not self._next <= wanted <= self._next + _NEAR:
-            self._frames, self._started = self._decode(wanted), True
-        for number, image in self._frames:
-            self._next = number + 1
-            if number == wanted:
-                return image
-            if number > wanted:
+        pts = int(self._pts[wanted])
+        if not 0 <= self._next <= wanted <= self._next + _NEAR:
+            self._frames = self._decode(pts)
+        self._next = -1  # what an error leaves
+        for stamp, frame in self._frames:
+            if stamp == pts:
+                if frame.is_corrupt:
+                    raise ValueError(f'frame {wanted} is damaged')
+                self._next = wanted + 1
+                return frame.to_ndarray(format='rgb24')
+            if stamp > pts:
                 break
-        raise EOFError(f'it has no frame {wanted}')
+        raise EOFError(f'frame {wanted} cannot be decoded')
 
-    def _decode(self, first: int) -> Iterator[tuple[int, np.ndarray]]:
+    def _decode(self, pts: int) -> Iterator[tuple[int, Any]]:
+        """Decode from the key frame before a frame on, or from the first that comes out."""
         import av
         with av.open(str(self._path)) as container:
             stream = container.streams.video[0]
-            assert stream.time_base is not None
-            container.seek(int(first / self._fps / stream.time_base), stream=stream)
-            for frame in container.decode(stream):
-                if frame.time is not None:
-                    yield round(frame.time * self._fps), frame.to_ndarray(format='rgb24')
+            container.seek(pts, stream=stream)
+            frames = _stamped(container, stream)
+            first = next(frames, None)
+            if first is None or first[0] > pts:  # the seek went too far
+                container.seek(int(self._pts[0]), stream=stream)
+                frames = _stamped(container, stream)
+            else:
+                yield first
+            yield from frames
+
+
+def _stamped(container: Any, stream: Any) -> Iterator[tuple[int, Any]]:
+    return ((frame.pts, frame) for frame in container.decode(stream) if frame.pts is not None)
 
 
 def pixel_format(height: int, width: int) -> str:

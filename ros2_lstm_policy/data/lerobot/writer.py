@@ -17,6 +17,7 @@ import numpy as np
 from ros2_lstm_policy.data.episodes import Reading
 from ros2_lstm_policy.data.lerobot.layout import LeRobotLayout
 from ros2_lstm_policy.data.lerobot.meta import INFO, SIDECAR
+from ros2_lstm_policy.data.lerobot.names import ACTION_NAMES
 from ros2_lstm_policy.data.lerobot.reader import STAMPS
 from ros2_lstm_policy.data.lerobot.stats import of_rows, PixelStatistics, sampled
 from ros2_lstm_policy.data.lerobot.video import pixel_format, write_video
@@ -26,7 +27,6 @@ from ros2_lstm_policy.types import ACTION_DIM, Episode, FrameSequence
 CHUNK = 1000
 DATA_PATH = 'data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet'
 VIDEO_PATH = 'videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4'
-_ACTION_NAMES = ['x_m', 'y_m', 'z_m', 'rx_rad', 'ry_rad', 'rz_rad', 'gripper_open']
 
 
 class LeRobotWriter:
@@ -155,7 +155,7 @@ class LeRobotWriter:
     def _info(self) -> dict[str, Any]:
         one = {'shape': [1], 'names': None}
         features: dict[str, Any] = {self._layout.action: {
-            'dtype': 'float32', 'shape': [ACTION_DIM], 'names': _ACTION_NAMES}}
+            'dtype': 'float32', 'shape': [ACTION_DIM], 'names': list(ACTION_NAMES)}}
         for key, (height, width) in self._sizes.items():
             features[key] = {
                 'dtype': 'video', 'shape': [height, width, 3],
