@@ -344,7 +344,7 @@ def with_names(root, names, features='names'):
 def test_joints_are_never_read_as_displacements(tmp_path, names, layout):
     """A six-axis arm with a gripper has seven values, too; a constant angle is no motion."""
     root = with_names(write_lerobot_v21(tmp_path / 'set', 1), names)
-    with pytest.raises(RecordingError, match=r'action-names.*those of joints'):
+    with pytest.raises(RecordingError, match=r'action-meaning.*those of joints'):
         read(root, **layout)
 
 
@@ -416,7 +416,7 @@ def test_names_that_do_not_fit_are_refused(tmp_path, names, said):
 def test_names_that_say_nothing_are_noted_once(tmp_path, names):
     """Nothing is known then but the number of columns; a key says what they are."""
     root = with_names(write_lerobot_v21(tmp_path / 'set', 2), names)
-    assert rules_of(root) == [('action-names', False)]
+    assert rules_of(root) == [('action-meaning', False)]
     assert rules_of(root, arm='displacement') == []
 
 

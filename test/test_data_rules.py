@@ -52,7 +52,7 @@ def write_by_hand(path, messages, text=None):
     file = BagFile(path)
     types = {'/rgb': bag.IMAGE, '/hand_rgb': bag.IMAGE, '/top/rgb': bag.IMAGE,
              '/arm_delta': bag.TWIST, '/gripper_command': bag.GRIPPER, '/instruction': bag.STRING,
-             '/episode/info': bag.STRING}
+             '/episode/info': bag.STRING, '/episode/problems': bag.STRING}
     layout = file.message('std_msgs/msg/MultiArrayLayout', dim=[], data_offset=0)
     if text is not None:
         messages = [('/episode/info', 0, text), *messages]
@@ -88,6 +88,13 @@ def test_a_good_bag_by_hand_has_no_problem(tmp_path):
     """What the broken ones below are held against."""
     assert problems_at(write_by_hand(
         tmp_path / 'one', [('/instruction', 0, 'go'), *steps_of(0, 6)])) == []
+
+
+def test_what_the_recorder_missed_is_told_again(tmp_path):
+    """The bag is good; that a camera was silent for a while is said to whoever reads it."""
+    assert problems_at(write_by_hand(tmp_path / 'one', [
+        ('/instruction', 0, 'go'), *steps_of(0, 6),
+        ('/episode/problems', 6, '/hand_rgb was silent')])) == noted('recorder')
 
 
 @pytest.mark.parametrize('words', ['', '   '])

@@ -17,8 +17,10 @@ from typing import Any
 
 import numpy as np
 from ros2_lstm_policy.data.conventions import to_rotation_vectors
-from ros2_lstm_policy.data.episodes import Reading, Recording
-from ros2_lstm_policy.data.problems import reading, refuse
+from ros2_lstm_policy.data.episodes import BrokenRecording, Reading, Recording
+from ros2_lstm_policy.data.problems import Problem, reading, refuse
+from ros2_lstm_policy.data.promises import check_promises, Promise
+from ros2_lstm_policy.data.values import as_whole, shown, Values
 from ros2_lstm_policy.types import Episode, HAND_CAMERA, STATIC_CAMERA
 
 PERIOD_NS = round(1e9 / 30)
@@ -39,18 +41,41 @@ def list_calvin(root: Path, cameras: tuple[str, ...]) -> list[Recording]:
     :raises RecordingError: where the index or the annotations are missing or damaged.
     """
     ranges = _load_array(root / 'ep_start_end_ids.npy')
-    if ranges.ndim != 2 or ranges.shape[1] != 2:
-        raise refuse('damaged', root / 'ep_start_end_ids.npy', '',
-                     f'expected rows of first and last step, found shape {ranges.shape}')
-    annotations = _load_annotations(root / ANNOTATIONS)
-    try:
-        words, spans = annotations['language']['ann'], annotations['info']['indx']
-    except (KeyError, TypeError) as error:
-        raise refuse('damaged', root / ANNOTATIONS, '', 'expected language/ann and info/indx, '
-                     f'found no {error}') from error
-    return [CalvinRecording(root, number, str(text), int(first), int(last), cameras,
-                            _is_inside(ranges, int(first), int(last)))
-            for number, (text, (first, last)) in enumerate(zip(words, spans))]
+    if ranges.ndim != 2 or ranges.shape[1] != 2 or ranges.dtype.kind not in 'iu':
+        raise refuse('damaged', root / 'ep_start_end_ids.npy', '', 'expected rows of first and '
+                     f'last step as whole numbers, found {ranges.dtype} {ranges.shape}')
+    annotations = Values(_load_annotations(root / ANNOTATIONS), root / ANNOTATIONS)
+    words = _sequence(annotations, 'language', 'ann')
+    spans = _sequence(annotations, 'info', 'indx')
+    check_promises([Promise('texts', 'language/ann', len(spans), len(words), 'info/indx')],
+                   root / ANNOTATIONS, '')
+    return [_recording(root, number, text, span, cameras, ranges)
+            for number, (text, span) in enumerate(zip(words, spans))]
+
+
+def _sequence(annotations: Values, section: str, key: str) -> Sequence[Any]:
+    values = Values(annotations.mapping(section), annotations.where, section)
+    found = values.content.get(key)
+    if isinstance(found, (list, tuple)) or (isinstance(found, np.ndarray) and found.ndim):
+        return found  # type: ignore[return-value]
+    raise values.wrong(key, 'a list', found)
+
+
+def _recording(root: Path, number: int, text: Any, span: Any, cameras: tuple[str, ...],
+               ranges: np.ndarray) -> Recording:
+    """Return one annotated range, which is broken where its words or its steps are none."""
+    steps = [as_whole(step.item() if isinstance(step, np.generic) else step)
+             for step in span] if isinstance(span, (list, tuple, np.ndarray)) else []
+    name = f'{root.name}-{number:05d}'
+    if not isinstance(text, str):
+        problem = Problem('no-instruction', root / ANNOTATIONS, name, f'language/ann {number}: '
+                          f'expected a text, found {shown(text)}')
+        return BrokenRecording(name, problem)
+    if len(steps) != 2 or steps[0] is None or steps[1] is None:
+        return BrokenRecording(name, Problem('range', root / ANNOTATIONS, name, 'info/indx '
+                               f'{number}: expected first and last step, found {shown(span)}'))
+    return CalvinRecording(root, number, str(text), steps[0], steps[1], cameras,
+                           _is_inside(ranges, steps[0], steps[1]))
 
 
 @dataclass(frozen=True)
@@ -97,9 +122,11 @@ class CalvinRecording:
 
     def _action(self, path: Path) -> np.ndarray:
         action = read_npz(path, 'rel_actions', self.name)
-        if action.shape != (7,) or not np.all((np.abs(action) <= 1) | np.isnan(action)):
+        # NaN passes here, and is left to the rule that names it.
+        if action.shape != (7,) or action.dtype.kind not in 'fiu' \
+                or np.any(np.abs(action) > 1):
             raise refuse('action-range', path, self.name,
-                         f'expected 7 rel_actions in [-1, 1], found {np.round(action, 3)}')
+                         f'expected 7 rel_actions in [-1, 1], found {shown(action.tolist())}')
         return action
 
 
@@ -120,7 +147,8 @@ class NpzFrames:
         image = read_npz(self.paths[index], self.key, self.episode)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise refuse('damaged', self.paths[index], self.episode,
-                         f'{self.key}: expected (H, W, 3) uint8, found {image.shape}')
+                         f'{self.key}: expected (H, W, 3) uint8, found {image.shape} '
+                         f'{image.dtype}')
         return image
 
 

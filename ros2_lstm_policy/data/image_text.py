@@ -78,9 +78,9 @@ class PairSet:
         """
         try:
             text = (path / METADATA).read_text()
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f'{path}: expected {METADATA} with one {{"file_name", "text"}} a '
-                             f'line: {error.strerror}') from error
+                             f'line: {error}') from error
         lines = tuple(_pair(path, number, line)
                       for number, line in enumerate(text.splitlines(), 1) if line.strip())
         if not lines:
@@ -115,5 +115,9 @@ def _pair(path: Path, number: int, line: str) -> tuple[Path, str]:
 
 def _read(path: Path) -> np.ndarray:
     from PIL import Image
-    with Image.open(path) as image:
-        return np.array(image.convert('RGB'))
+    try:
+        with Image.open(path) as image:
+            return np.array(image.convert('RGB'))
+    except Exception as error:  # what Pillow raises depends on the byte that is wrong
+        raise ValueError(f'{path}: expected an image, found one that cannot be decoded '
+                         f'({error}); remove its line from {METADATA}') from error

@@ -3,37 +3,85 @@ LIBERO's demonstrations: one HDF5 file a task, one group a demonstration.
 
 Actions are seven values in [-1, 1]: three positions in units of 0.05 m and a rotation vector in
 units of 0.5 rad, in the world's axes, and the gripper, -1 open, 1 closed. Images are stored bottom
-row first (OpenGL's order) and turned upright here.
+row first (OpenGL's order) and turned upright here. robomimic's files differ in what
+:class:`LiberoLayout` says.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-import json
 from pathlib import Path
+import re
 from typing import Any
 
 import numpy as np
-from ros2_lstm_policy.data.episodes import Reading, Recording
-from ros2_lstm_policy.data.problems import reading, refuse
-from ros2_lstm_policy.types import Episode, HAND_CAMERA, STATIC_CAMERA
+from ros2_lstm_policy.data.episodes import BrokenRecording, Reading, Recording
+from ros2_lstm_policy.data.hdf5 import hdf5_names, HdfFrames, read_hdf5
+from ros2_lstm_policy.data.problems import Problem, reading, RecordingError, refuse
+from ros2_lstm_policy.data.promises import check_promises, Promise
+from ros2_lstm_policy.data.values import parse_object, shown, Values
+from ros2_lstm_policy.types import ACTION_DIM, ARM_DIM, Episode, HAND_CAMERA, STATIC_CAMERA
 
-SCALE = np.array([0.05] * 3 + [0.5] * 3)
-_KEYS = {STATIC_CAMERA: 'agentview_rgb', HAND_CAMERA: 'eye_in_hand_rgb'}
-_DEFAULT_HZ = 20
+SCALE = (0.05,) * 3 + (0.5,) * 3
+PATTERNS = ('*.hdf5', '*.h5')
+_DEFAULT_HZ = 20.0
+_SCENE = re.compile(r'^[A-Z_]+_SCENE\d+_')  # KITCHEN_SCENE10_close_the_top_drawer_demo.hdf5
+_SAY = 'say the words with libero.instruction'
 
 
-def list_libero(root: Path, cameras: tuple[str, ...]) -> list[Recording]:
+@dataclass(frozen=True)
+class LiberoLayout:
     """
-    List the demonstrations of one file or of a folder of files.
+    How to read HDF5 demonstrations; the defaults are LIBERO's own.
 
-    :raises RecordingError: for a file that is damaged or holds no demonstrations.
+    :param static: dataset of the third-person camera, under `obs`.
+    :param hand: dataset of the wrist camera, likewise.
+    :param bottom_row_first: whether images are stored upside down, as a simulator renders them.
+    :param instruction: the words; None to take them from the file's attribute `problem_info`, or,
+        where there is no such attribute, from the name of a file `..._demo.hdf5`.
+    """
+
+    static: str = 'agentview_rgb'
+    hand: str = 'eye_in_hand_rgb'
+    bottom_row_first: bool = True
+    instruction: str | None = None
+
+    def camera(self, name: str) -> str:
+        """Return the dataset of that camera, 'static' or 'hand'."""
+        return {STATIC_CAMERA: self.static, HAND_CAMERA: self.hand}[name]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a file says about all of its demonstrations; :param remarks: of the file as a whole."""
+
+    instruction: str
+    rate_hz: float
+    scale: tuple[float, ...]
+    demos: tuple[str, ...]
+    remarks: tuple[Problem, ...] = ()
+
+
+def list_libero(root: Path, layout: LiberoLayout, cameras: tuple[str, ...]) -> list[Recording]:
+    """
+    List the demonstrations of one file or of a folder of files, in which broken ones are named.
+
+    :raises RecordingError: for a single file that is damaged or holds no demonstrations.
     """
     root = Path(root)
+    paths = [root] if root.is_file() else sorted(
+        path for pattern in PATTERNS for path in root.glob(pattern))
     found: list[Recording] = []
-    for path in [root] if root.is_file() else sorted(root.glob('*.hdf5')):
-        instruction, rate_hz, demos = _describe(path)
-        found += [LiberoRecording(path, demo, instruction, rate_hz, cameras) for demo in demos]
+    for path in paths:
+        try:
+            task = _describe(path, layout)
+        except RecordingError as error:
+            if path == root:
+                raise
+            found.append(BrokenRecording(path.stem, error.problem))
+        else:
+            found += [LiberoRecording(path, demo, task, layout, cameras) for demo in task.demos]
     return found
 
 
@@ -43,8 +91,8 @@ class LiberoRecording:
 
     path: Path
     demo: str
-    instruction: str
-    rate_hz: float
+    task: _Task
+    layout: LiberoLayout
     cameras: tuple[str, ...]
 
     @property
@@ -60,74 +108,157 @@ class LiberoRecording:
     def read(self) -> tuple[Reading, ...]:
         """Read the actions; :raises RecordingError: for a damaged demonstration."""
         actions = self._dataset('actions')
-        if actions.ndim != 2 or actions.shape[1] != 7:
-            raise refuse('damaged', self.path, self.name,
-                         f'expected (T, 7) actions, found {actions.shape}')
-        period_ns = round(1e9 / self.rate_hz)
-        frames = {camera: HdfFrames(self.path, f'data/{self.demo}/obs/{_KEYS[camera]}', self.name,
-                                    len(actions)) for camera in self.cameras}
+        if actions.ndim != 2 or actions.shape[1] != ACTION_DIM or actions.dtype.kind not in 'fiu':
+            raise refuse('damaged', self.path, self.name, f'actions: expected (T, {ACTION_DIM}) '
+                         f'numbers, found {actions.dtype} {actions.shape}')
+        self._check_samples(len(actions))
+        period_ns = round(1e9 / self.task.rate_hz)
         episode = Episode(
-            self.name, self.instruction, np.arange(len(actions), dtype=np.int64) * period_ns,
-            frames, (actions[:, :6] * SCALE).astype(np.float32),
-            (1 - actions[:, 6]).astype(np.float32) / 2, self._success())
-        facts = {'frame': 'base', 'control_period_s': f'{1 / self.rate_hz:g}'}
-        return (Reading(episode, (), facts),)
+            self.name, self.task.instruction, np.arange(len(actions), dtype=np.int64) * period_ns,
+            {camera: self._frames(camera) for camera in self.cameras},
+            (actions[:, :ARM_DIM] * self.task.scale).astype(np.float32),
+            (1 - actions[:, ARM_DIM]).astype(np.float32) / 2, self._success(len(actions)))
+        facts = {'frame': 'base', 'control_period_s': f'{1 / self.task.rate_hz:g}'}
+        remarks = self.task.remarks if self.demo == self.task.demos[0] else ()
+        return (Reading(episode, remarks, facts),)
 
-    def _success(self) -> bool | None:
+    def _check_samples(self, count: int) -> None:
+        with reading(self.path, self.name), _open(self.path) as file:
+            attributes = dict(file[f'data/{self.demo}'].attrs)
+        if 'num_samples' in attributes:
+            promised = Values({'num_samples': _plain(attributes['num_samples'])}, self.path,
+                              self.demo).whole('num_samples')
+            check_promises([Promise('actions', '', promised, count, 'num_samples')], self.path,
+                           self.name)
+
+    def _frames(self, camera: str) -> HdfFrames:
+        key = f'data/{self.demo}/obs/{self.layout.camera(camera)}'
+        try:
+            return HdfFrames.of(self.path, key, self.name, self.layout.bottom_row_first)
+        except RecordingError as error:
+            there = hdf5_names(self.path, f'data/{self.demo}/obs')
+            if error.problem.rule != 'missing-topic' or not there:
+                raise
+            advice = ('set libero.static, libero.hand, and libero.bottom_row_first=false where '
+                      'images are stored upright, as in robomimic')
+            raise refuse('missing-topic', self.path, self.name, f'no dataset {key!r}; beside it '
+                         f'are {", ".join(there)}; {advice}') from error
+
+    def _success(self, count: int) -> bool | None:
         dones = self._dataset('dones', None)
-        return None if dones is None or not len(dones) else bool(dones[-1])
+        if dones is None or not count:
+            return None
+        if dones.shape != (count,) or dones.dtype.kind not in 'biuf':
+            raise refuse('lengths', self.path, self.name, f'dones: expected {count} numbers, as '
+                         f'there are actions, found {dones.dtype} {dones.shape}')
+        return bool(dones[-1] == 1)
 
     def _dataset(self, key: str, *default: Any) -> Any:
-        return read_hdf5(self.path, f'data/{self.demo}/{key}', self.name, ..., *default)
+        return read_hdf5(self.path, f'data/{self.demo}/{key}', self.name, *default)
 
 
-class HdfFrames:
-    """A `types.FrameSequence` over one dataset of an HDF5 file."""
-
-    def __init__(self, path: Path, key: str, episode: str, length: int) -> None:
-        """Remember where the images are; nothing is opened yet."""
-        self._path, self._key, self._episode, self._length = path, key, episode, length
-
-    def __len__(self) -> int:
-        """Return T."""
-        return self._length
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        """Return one upright (H, W, 3) uint8 image; :raises RecordingError: where it is none."""
-        image = read_hdf5(self._path, self._key, self._episode, index)
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise refuse('damaged', self._path, self._episode,
-                         f'{self._key}: expected (H, W, 3) uint8, found {image.shape}')
-        return np.ascontiguousarray(image[::-1])
-
-
-def read_hdf5(path: Path, key: str, episode: str, index: Any, *default: Any) -> Any:
-    """
-    Read one dataset, or a part of it.
-
-    :param default: what to return where it is not there; without it that is an error.
-    :raises RecordingError: where it cannot be read.
-    """
+def _open(path: Path) -> Any:
     import h5py
-    with reading(path, episode), h5py.File(path, 'r') as file:
-        if key in file:
-            return file[key][index]
-    if default:
-        return default[0]
-    raise refuse('missing-topic', path, episode, f'no dataset {key!r}')
+    return h5py.File(path, 'r')
 
 
-def _describe(path: Path) -> tuple[str, float, list[str]]:
-    """Return the words, the rate in Hz and the names of the demonstrations of a file."""
+def _describe(path: Path, layout: LiberoLayout) -> _Task:
+    """Read what a file says about its demonstrations; :raises RecordingError: where it is bad."""
     import h5py
-    with reading(path), h5py.File(path, 'r') as file:
-        data = file['data']
-        words = json.loads(data.attrs['problem_info'])['language_instruction']
-        arguments = json.loads(data.attrs.get('env_args', '{}')).get('env_kwargs', {})
-        rate_hz = float(arguments.get('control_freq', _DEFAULT_HZ))
-        demos = sorted((name for name in data if name.startswith('demo_')),
-                       key=lambda name: int(name.removeprefix('demo_')))
-    if not demos:
-        raise refuse('no-dataset', path, '', 'the file holds no demonstration')
-    text = words if isinstance(words, str) else ''.join(words)
-    return text.strip().strip('"'), rate_hz, demos
+    with reading(path), _open(path) as file:
+        names, data = list(file), file.get('data')
+        if isinstance(data, h5py.Group):
+            attributes = {key: _plain(value) for key, value in data.attrs.items()}
+            demos = [name for name in data if re.fullmatch(r'demo_\d+', name)]
+    if not isinstance(data, h5py.Group) or not demos:
+        raise refuse('no-dataset', path, '', _what_it_is(names))
+    demos.sort(key=lambda name: int(name.removeprefix('demo_')))
+    instruction, remarks = _instruction(path, attributes, layout)
+    kwargs = _env_kwargs(path, attributes)
+    rate_hz = kwargs.number('control_freq') if 'control_freq' in kwargs.content else _DEFAULT_HZ
+    if rate_hz <= 0:
+        raise kwargs.wrong('control_freq', 'a number above 0', rate_hz)
+    if 'num_demos' in attributes:
+        promised = Values(attributes, path, 'data').whole('num_demos')
+        if promised != len(demos):
+            remarks.append(Problem('counts', path, '', f'num_demos promises {promised} '
+                                   f'demonstrations, found {len(demos)}', fatal=False))
+    return _Task(instruction, rate_hz, _scale(kwargs), tuple(demos), tuple(remarks))
+
+
+def _plain(value: Any) -> Any:
+    """Return an attribute as a plain value."""
+    if isinstance(value, bytes):
+        return value.decode()
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _what_it_is(names: list[str]) -> str:
+    """Say what an HDF5 file without demonstrations seems to be."""
+    if {'action', 'observations'} <= set(names):
+        return ('it is an episode of ALOHA (action, observations/qpos), whose actions are joint '
+                'positions; these are never read as displacements')
+    if any(name.startswith('traj_') for name in names):
+        return 'it holds trajectories of ManiSkill (traj_0, ...); expected data/demo_0, ...'
+    return (f'the file holds no demonstration (data/demo_0, ...); it has '
+            f'{", ".join(names) or "nothing"}')
+
+
+def _instruction(path: Path, attributes: Mapping[str, Any],
+                 layout: LiberoLayout) -> tuple[str, list[Problem]]:
+    """Return the words, and a note where they are those of the file's name."""
+    if layout.instruction is not None:
+        return layout.instruction, []
+    if 'problem_info' not in attributes:
+        if not path.stem.endswith('_demo'):
+            raise refuse('no-instruction', path, '', f'no attribute problem_info; {_SAY}')
+        words = _SCENE.sub('', path.stem.removesuffix('_demo')).replace('_', ' ').strip()
+        return words, [Problem('no-instruction', path, '', 'no attribute problem_info; the words '
+                               f'are those of the name of the file, {words!r}; others: '
+                               'libero.instruction', fatal=False)]
+    text = Values(attributes, path, 'data').text('problem_info')
+    said = parse_object(text, path, 'problem_info').content.get('language_instruction')
+    if isinstance(said, list) and all(isinstance(part, str) for part in said):
+        said = ''.join(said)  # LIBERO's own files have one letter an item
+    if not isinstance(said, str):
+        raise refuse('no-instruction', path, '', 'problem_info: language_instruction: expected a '
+                     f'text, found {shown(said)}; {_SAY}')
+    return said.strip().strip('"'), []
+
+
+def _env_kwargs(path: Path, attributes: Mapping[str, Any]) -> Values:
+    """Return how the simulator was set up; empty where the file does not say it."""
+    if 'env_args' not in attributes:
+        return Values({}, path)
+    arguments = parse_object(Values(attributes, path, 'data').text('env_args'), path, 'env_args')
+    if 'env_kwargs' not in arguments.content:
+        return Values({}, path)
+    return Values(arguments.mapping('env_kwargs'), path, 'env_args: env_kwargs')
+
+
+def _scale(kwargs: Values) -> tuple[float, ...]:
+    """
+    Return m and rad for an action of 1, by the controller that the file names.
+
+    :raises RecordingError: where its actions are no displacements of the hand.
+    """
+    if not kwargs.content.get('controller_configs'):
+        return SCALE
+    controller = Values(kwargs.mapping('controller_configs'), kwargs.where, 'controller_configs')
+    parts = controller.content.get('body_parts')
+    if isinstance(parts, Mapping) and 'right' in parts:  # robosuite from 1.5 on
+        controller = Values(Values(parts, kwargs.where, 'body_parts').mapping('right'),
+                            kwargs.where, 'controller_configs: body_parts: right')
+    kind = controller.text('type')
+    absolute = (controller.content.get('control_delta') is False
+                or controller.content.get('input_type') == 'absolute')
+    if kind != 'OSC_POSE' or absolute:
+        raise refuse('action-meaning', kwargs.where, '', f'its controller is {kind}'
+                     f'{" with absolute poses" if absolute else ""}; expected OSC_POSE with '
+                     'displacements: its actions are none')
+    largest = controller.content.get('output_max', list(SCALE))
+    if isinstance(largest, list) and len(largest) == ARM_DIM:
+        numbers = Values({str(axis): value for axis, value in enumerate(largest)}, kwargs.where,
+                         'output_max')
+        return tuple(numbers.number(str(axis)) for axis in range(ARM_DIM))
+    raise controller.wrong('output_max', f'{ARM_DIM} numbers', largest)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from ros2_lstm_policy.data.episodes import Recording
 from ros2_lstm_policy.data.lerobot.layout import LeRobotLayout
+from ros2_lstm_policy.data.libero_hdf5 import LiberoLayout, PATTERNS
 from ros2_lstm_policy.data.problems import refuse
 from ros2_lstm_policy.data.rosbag.format import BagLayout
 from ros2_lstm_policy.types import CAMERAS
@@ -26,6 +27,7 @@ class SourceSpec:
     :param weight: how often its windows are drawn, relative to the other sources.
     :param bag: how to read it where it is rosbag2.
     :param lerobot: how to read it where it is a LeRobot dataset.
+    :param libero: how to read it where it is HDF5 demonstrations.
     """
 
     path: Path
@@ -33,6 +35,7 @@ class SourceSpec:
     weight: float = 1.0
     bag: BagLayout = field(default_factory=BagLayout)
     lerobot: LeRobotLayout = field(default_factory=LeRobotLayout)
+    libero: LiberoLayout = field(default_factory=LiberoLayout)
 
     def __post_init__(self) -> None:
         """Refuse a weight that draws nothing."""
@@ -59,7 +62,7 @@ def open_source(spec: SourceSpec, cameras: Sequence[str] = CAMERAS,
         return list_lerobot(spec.path, spec.lerobot, cameras)
     if kind == 'libero':
         from ros2_lstm_policy.data.libero_hdf5 import list_libero
-        return list_libero(spec.path, cameras)
+        return list_libero(spec.path, spec.libero, cameras)
     from ros2_lstm_policy.data.rosbag.reader import list_bags
     return list_bags(spec.path, spec.bag, cameras, period_s)
 
@@ -71,7 +74,8 @@ def detect(path: Path) -> Kind:
         return 'lerobot'
     if (path / 'ep_start_end_ids.npy').is_file():
         return 'calvin'
-    if path.suffix in ('.hdf5', '.h5') or (path.is_dir() and any(path.glob('*.hdf5'))):
+    if path.suffix in ('.hdf5', '.h5') or any(
+            any(path.glob(pattern)) for pattern in PATTERNS if path.is_dir()):
         return 'libero'
     from ros2_lstm_policy.data.rosbag.reader import find_bags
     if path.exists() and find_bags(path):

@@ -116,7 +116,7 @@ def _refuse_joints(names: Sequence[str], words: Sequence[Sequence[str]], layout:
     joints = [name for name, each in zip(names, words)
               if _JOINT & set(each) and not _GRIPPERS & set(each)]
     if joints:
-        raise refuse('action-names', info, '', f'{layout.action}: its names are those of joints '
+        raise refuse('action-meaning', info, '', f'{layout.action}: its names are those of joints '
                      f'({_listed(joints)}); expected six displacements of the hand and a gripper; '
                      'name another feature with lerobot.action, or convert the joints first')
 
@@ -127,7 +127,7 @@ def _refuse_misplaced(names: Sequence[str], places: Sequence[int | None], layout
     wrong = [name for column, (name, place) in enumerate(zip(names, places))
              if place is not None and place != column and len(names) == ACTION_DIM]
     if wrong:
-        raise refuse('action-names', info, '', f'{layout.action}: {_listed(wrong)} stand where '
+        raise refuse('action-meaning', info, '', f'{layout.action}: {_listed(wrong)} stand where '
                      f'something else is expected, and not every name is known: {_listed(names)}')
 
 
@@ -137,11 +137,11 @@ def _refuse_other_meaning(names: Sequence[str], words: Sequence[Sequence[str]],
     if layout.arm is not None or (every & _DELTA and not every & _VELOCITY):
         return
     if meaning := ('poses' if every & _POSE else 'velocities' if every & _VELOCITY else ''):
-        raise refuse('action-names', info, '', f'{layout.action}: its names are those of '
+        raise refuse('action-meaning', info, '', f'{layout.action}: its names are those of '
                      f'{meaning} ({_listed(names)}); expected displacements of one control '
                      'period; where they are that, say lerobot.arm=displacement')
     if not said:
-        raise refuse('action-names', info, '', f'{layout.action}: {_listed(names)} may be poses '
+        raise refuse('action-meaning', info, '', f'{layout.action}: {_listed(names)} may be poses '
                      'or displacements; where they are displacements of one control period, say '
                      'lerobot.arm=displacement (and lerobot.arm_scale, where their units are not '
                      'm and rad)')
@@ -152,7 +152,7 @@ def _refuse_other_gripper(name: str, words: Sequence[str], layout: LeRobotLayout
     grows = layout.gripper_open > layout.gripper_closed
     if _CLOSING & set(words) if grows else _OPENING & set(words):
         larger = 'closed' if grows else 'open'
-        raise refuse('action-names', info, '', f'{layout.action}: {name!r} says that its larger '
+        raise refuse('action-meaning', info, '', f'{layout.action}: {name!r} says that its larger '
                      f'value means {larger}, lerobot.gripper_closed='
                      f'{layout.gripper_closed:g} and lerobot.gripper_open='
                      f'{layout.gripper_open:g} say the opposite')

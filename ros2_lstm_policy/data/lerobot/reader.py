@@ -69,7 +69,7 @@ def _require_colour(meta: LeRobotMeta, feature: str) -> None:
 def _remarks(meta: LeRobotMeta, columns: ActionColumns) -> tuple[Problem, ...]:
     """Return the notes about a dataset as a whole, which its first episode carries."""
     notes = [] if not columns.remark else [
-        Problem('action-names', meta.root / INFO, '', columns.remark, fatal=False)]
+        Problem('action-meaning', meta.root / INFO, '', columns.remark, fatal=False)]
     rows = sum(line.length for line in meta.episodes)
     if meta.total_frames not in (None, rows) and not meta.broken:
         notes.append(Problem('counts', meta.root / INFO, '', f'total_frames is '
