@@ -13,6 +13,10 @@ from typing import Literal
 from ros2_lstm_policy.config import require_finite
 from ros2_lstm_policy.types import ARM_DIM, CAMERAS
 
+# Of the widest axis of its kind (x y z, or the three of a rotation): what an axis that hardly
+# moves is normalised by, as its values are only noise.
+SMALLEST_SHARE = 0.05
+
 
 @dataclass(frozen=True)
 class CameraSpec:

@@ -7,12 +7,24 @@ from pathlib import Path
 import signal
 import subprocess
 import sys
+import threading
 import time
 
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import TwistStamped
 import pytest
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
 from ros2_lstm_policy.ros import demo, demo_options
+from ros2_lstm_policy.ros.demo_observer import DemoObserver
 from ros2_lstm_policy.ros.demo_processes import ChildError, Children
+from ros2_lstm_policy.ros.demo_summary import summarise
 from ros2_lstm_policy.ros.nodes import NodeSpec
+from sensor_msgs.msg import Image
+from std_msgs.msg import Bool, Header
+from std_srvs.srv import Trigger
 
 COMMAND = [sys.executable, '-m', 'ros2_lstm_policy.ros.demo']
 
@@ -97,8 +109,83 @@ def test_a_node_that_does_not_listen_is_killed_with_all_it_started(
         while not children.log('a').read_text().strip():
             time.sleep(0.01)
         grandchild = int(children.log('a').read_text())
-    state = Path(f'/proc/{grandchild}/stat')
-    assert not state.exists() or state.read_text().split()[2] == 'Z'
+    state, deadline = Path(f'/proc/{grandchild}/stat'), time.monotonic() + 60
+    while state.exists() and state.read_text().split()[2] != 'Z':  # killed, and not gone yet
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+class HoldingRobot(Node):
+    """Both nodes of an episode of three steps, of which the actor refuses two."""
+
+    def __init__(self, context: rclpy.Context, observer: DemoObserver) -> None:
+        """Wait for the reset; each message waits until the observer has the one before."""
+        super().__init__('sim_robot', context=context)
+        self._observer = observer
+        self._images = [self.create_publisher(Image, topic, 10) for topic in ('rgb', 'hand_rgb')]
+        self._arm = self.create_publisher(TwistStamped, 'policy/arm_delta', 10)
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self._success = self.create_publisher(Bool, 'episode/success', 10)
+        self.create_service(Trigger, '~/reset', self._reset)
+        self.create_timer(0.02, self._step)
+        self._steps: list[tuple[int, float]] = []
+        self._refused = 7  # in episodes before
+        self._diagnose()
+
+    def _reset(self, _: Trigger.Request, answer: Trigger.Response) -> Trigger.Response:
+        self._steps = [(1, 0.0), (2, 0.1), (3, 0.0)]
+        answer.success, answer.message = True, 'episode 1: butter: pick it up'
+        return answer
+
+    def _step(self) -> None:
+        self._diagnose()
+        record = self._observer._record
+        unanswered = [step for step in self._steps if step[0] * 10**9 not in record.actions]
+        self._refused = 7 + sum(not arm.arm.any() for arm in record.actions.values())
+        if self._steps and not unanswered:
+            self._success.publish(Bool(data=False))
+        for second, x_m in unanswered[:1]:
+            header = Header(stamp=Time(sec=second))
+            for publisher in self._images:
+                publisher.publish(Image(header=header, height=1, width=1, encoding='rgb8', step=3,
+                                        data=b'rgb'))
+            arm = TwistStamped(header=header)
+            arm.twist.linear.x = x_m
+            if second * 10**9 in record.images:
+                self._arm.publish(arm)
+
+    def _diagnose(self) -> None:
+        counts = {'held: step': self._refused, 'held: episode_reset': self._refused,
+                  'held: no_image': 1, 'ticks': 99}
+        self._diagnostics.publish(DiagnosticArray(status=[DiagnosticStatus(
+            name='/policy: commands', message='holding: a step of 0.1 rad on rx is beyond',
+            values=[KeyValue(key=key, value=str(value)) for key, value in counts.items()])]))
+
+
+def test_steps_that_were_held_are_counted_and_their_reason_is_told() -> None:
+    """A policy that was always refused once gave 150 steps of nothing, and nobody said why."""
+    rclpy.init()
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    observer = DemoObserver('policy', lambda: None)
+    robot, executor = HoldingRobot(context, observer), SingleThreadedExecutor(context=context)
+    executor.add_node(robot)
+    thread = threading.Thread(target=executor.spin)
+    thread.start()
+    try:
+        while not observer._diagnostics:
+            observer._spin()
+        record = observer.run_episode(lambda: None, lambda: None)
+    finally:
+        executor.shutdown()
+        thread.join()
+        observer.close()
+        rclpy.shutdown(context=context)
+        rclpy.shutdown()
+    assert record.refusals == {'step': 2}
+    assert record.holds() == ('held 2 of 3 steps (step 2): '
+                              'a step of 0.1 rad on rx is beyond')
+    assert summarise(record, Path('a.mp4'), Path('a.png')).held == 2
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [

@@ -31,6 +31,13 @@ def test_only_equal_commands_and_endings_are_the_same(by_actor, is_same):
     assert ('yes' in evaluate_nodes.table([pair(by_actor)])) == is_same
 
 
+def test_the_table_says_what_the_node_held_and_why():
+    """Otherwise a policy that is refused looks like one that does nothing."""
+    held = pair(Ending(True, ACTIONS))._replace(
+        by_nodes=Ending(False, ACTIONS, 'held 2 of 3 steps (step 2): too far'))
+    assert 'failure, 3 steps; held 2 of 3 steps (step 2): too far' in evaluate_nodes.table([held])
+
+
 @pytest.mark.parametrize(('changes', 'complaint'), [
     ({'actor': 'zero'}, 'actor=policy'), ({'control': 'blank'}, 'stops the policy node'),
     ({'history': 'carry'}, 'as the policy was trained for')])

@@ -6,6 +6,7 @@ from node_robot import (ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, nanoseconds, n
                         Robot, small_checkpoint, values)
 import numpy as np
 import pytest
+from ros2_lstm_policy.manifest import ArmNormalisation
 from ros2_lstm_policy.model.checkpoint import fingerprint
 
 T0 = 1_000_000_000_000
@@ -312,6 +313,15 @@ def test_a_clock_that_stands_still_does_not_hide_what_the_policy_takes(robot):
     assert 0 < policy_ms <= total_ms
 
 
+def test_a_policy_of_a_robot_of_four_axes_moves_it(robot, tmp_path):
+    """Roll and pitch were all zero in training, and every action was refused for them."""
+    path = small_checkpoint(
+        tmp_path / 'planar', max_arm_delta=(0.05, 0.05, 0.05, 0.0, 0.0, 0.5),
+        arm=ArmNormalisation((0.0,) * 6, (0.05, 0.05, 0.05, 0.025, 0.025, 0.5)))
+    robot.bring_to('active', checkpoint=str(path), instruction='pick up the milk')
+    robot.until(robot.acts)
+
+
 def test_shadow_computes_and_shows_but_commands_nothing(robot):
     """It can be switched while the node acts."""
     assert robot.give(shadow=True) == []
@@ -427,6 +437,8 @@ def truncated(tmp_path):
     (truncated, {}, 'are no whole safetensors file'),
     (lambda tmp: '', {}, 'the parameter checkpoint is empty'),
     (lambda tmp: small_checkpoint(tmp / 'nan', spoil=spoil), {}, 'no finite number'),
+    (lambda tmp: small_checkpoint(tmp / 'high', gripper_threshold=0.95), {},
+     'its gripper threshold of 0.95 with 0.1 around it'),
     (None, {'cameras': ['static']}, 'it needs the camera hand, and this robot has static'),
     (None, {'control_rate_hz': 20.0}, 'it acts at 10 Hz, and 20 Hz are asked for'),
     (None, {'arm_frame': 'tool'}, 'its deltas are in base axes, and this robot takes tool axes'),

@@ -5,8 +5,11 @@ import math
 
 import numpy as np
 import pytest
+from ros2_lstm_policy.data.statistics import as_numbers, normalisation
+from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
 from ros2_lstm_policy.runtime.safety import (blend_in, check, Command, GripperShaper, Limits, Pose,
-                                             ramp_down)
+                                             ramp_down, step_limit)
+from ros2_lstm_policy.transforms import unnormalise_arm
 from ros2_lstm_policy.types import Action, Reason
 
 LIMITS = Limits('base', period_s=0.1, max_linear_m_s=0.5, max_angular_rad_s=1.0, deadline_s=0.3)
@@ -67,7 +70,56 @@ def test_a_step_beyond_training_is_refused():
     limits = replace(LIMITS, max_step=np.array([0.03] * 3 + [0.1] * 3))
     assert isinstance(check(action(0.03), 0, limits), Command)
     refused(check(action(0, -0.031), 0, limits), 'step', '-0.0310 m on y is beyond 0.0300 m')
-    refused(check(action(0, 0, 0, 0.2), 0, limits), 'step', '0.2000 rad on roll')
+    refused(check(action(0, 0, 0, 0.2), 0, limits), 'step', '0.2000 rad on rx')
+
+
+def manifest_of(largest, scale):
+    """Return a manifest of a policy that was trained on such deltas."""
+    camera = CameraSpec('static', 8, 8, 'area', (0.5,) * 3, (0.5,) * 3)
+    return ActionManifest('base', 'rotation_vector', 0.1, ArmNormalisation((0.0,) * 6, scale),
+                          (camera,), max_arm_delta=largest)
+
+
+@pytest.mark.parametrize('arm_F6', [
+    pytest.param([[0.02, 0.01, -0.03, 0, 0, 0.1], [-0.01, 0.0, 0.03, 0, 0, -0.2]],
+                 id='four axes'),
+    pytest.param([[0.02, 0.01, -0.03, 0, 0, 0], [-0.01, 0.0, 0.03, 0, 0, 0]], id='no rotation'),
+    pytest.param([[0, 0, 0, 0.1, 0, 0], [0, 0, 0, -0.1, 0.2, 0]], id='no translation'),
+    pytest.param([[0.02, 0, 0.001, 0, 0, 0.3]] * 9, id='a constant'),
+    pytest.param([[0.02, 0, 0.001, 0.005, 0, 0.3]], id='one sample'),
+    pytest.param([[0.0] * 6] * 3, id='nothing'),
+])
+@pytest.mark.parametrize('how', ['range', 'quantile'])
+def test_nothing_that_a_policy_can_give_is_refused_for_an_axis_that_never_moved(arm_F6, how):
+    """
+    A robot of four axes never moved: the largest roll in training was 0, so 1e-9 was too much.
+
+    The network's outputs are normalised values within -1 and 1, so these are all there are.
+    """
+    norm = normalisation(np.array(arm_F6), how)
+    largest = as_numbers(np.abs(arm_F6).max(0))
+    manifest = replace(manifest_of(largest, norm.scale), arm=norm)
+    limits = replace(LIMITS, max_step=step_limit(manifest, 1.5))
+    for output in np.vstack([np.eye(6), -np.eye(6), np.ones(6), -np.ones(6)]):
+        given = Action(unnormalise_arm(output, norm), 1.0)
+        assert isinstance(check(given, 0, limits), Command)
+
+
+def test_noise_on_a_still_axis_passes_and_a_motion_on_it_does_not():
+    """Where the scale is the user's own, too."""
+    limits = replace(LIMITS, max_step=step_limit(
+        manifest_of((0.02, 0.02, 0.02, 0, 0, 0), (0.05,) * 3 + (0.5,) * 3), 1.5))
+    assert isinstance(check(action(0.02, 0, 0, 0.01, -0.01), 0, limits), Command)
+    refused(check(action(0.02, 0, 0, 0.2), 0, limits), 'step', '0.2000 rad on rx')
+
+
+def test_an_axis_that_moved_keeps_the_limit_of_its_own_largest_delta():
+    """The floor lies far below what the axes of a task do."""
+    largest = (0.02, 0.03, 0.004, 0.1, 0.05, 0.3)
+    np.testing.assert_allclose(
+        step_limit(manifest_of(largest, (1.0,) * 6), 1.5), [
+            0.03, 0.045, 0.006, 0.15, 0.075, 0.45])
+    assert step_limit(manifest_of(None, (1.0,) * 6), 1.5) is None
 
 
 def test_the_workspace_is_never_left_but_can_be_returned_to():

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from ros2_lstm_policy.manifest import ArmNormalisation
+from ros2_lstm_policy.manifest import ArmNormalisation, SMALLEST_SHARE
 from ros2_lstm_policy.types import ARM_DIM
 
 How = Literal['range', 'quantile']
-_SMALLEST_SHARE = 0.05  # of the widest axis of its kind: an axis that never moved is only noise
 
 
 def normalisation(arm_F6: np.ndarray, how: How) -> ArmNormalisation:
@@ -29,7 +28,7 @@ def normalisation(arm_F6: np.ndarray, how: How) -> ArmNormalisation:
                  else np.quantile(values, (0.01, 0.99), axis=0))
     scale = (high - low) / 2
     for axes in (slice(0, 3), slice(3, 6)):
-        scale[axes] = np.maximum(scale[axes], max(_SMALLEST_SHARE * scale[axes].max(), 1e-6))
+        scale[axes] = np.maximum(scale[axes], max(SMALLEST_SHARE * scale[axes].max(), 1e-6))
     return ArmNormalisation(as_numbers((high + low) / 2), as_numbers(scale))
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 import time
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import TwistStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
@@ -20,12 +22,15 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from ros2_lstm_policy.evaluation.pictures import Shot
 from ros2_lstm_policy.messages import image_to_rgb, stamp_ns
+from ros2_lstm_policy.ros.diagnostics import HELD, HOLDING
 from ros2_lstm_policy.types import Action, CAMERAS, HAND_CAMERA, STATIC_CAMERA
 from sensor_msgs.msg import Image
 from std_msgs.msg import Bool, Float64MultiArray
 from std_srvs.srv import Trigger
 
+DIAGNOSTICS_TIMEOUT_S = 5.0  # they come once a second
 SERVICE_TIMEOUT_S, CONFIGURE_TIMEOUT_S, SILENCE_S = 120.0, 300.0, 60.0
+NO_ANSWERS = ('episode_reset', 'deactivated')  # holds that answer no observation
 IMAGE_TOPICS = {STATIC_CAMERA: 'rgb', HAND_CAMERA: 'hand_rgb'}
 
 
@@ -41,6 +46,8 @@ class EpisodeRecord:
     :param name: what the simulated robot called it, with its instruction.
     :param latencies_s: from the arrival of an observation's last frame to its command's.
     :param wall_s: from the first frame to the end.
+    :param refusals: why the actor held, by the codes of its diagnostics, with how often.
+    :param why: what it said last of it.
     """
 
     name: str = ''
@@ -50,11 +57,26 @@ class EpisodeRecord:
     latencies_s: list[float] = field(default_factory=list)
     begun_s: float = 0.0
     wall_s: float = 0.0
+    refusals: Counter[str] = field(default_factory=Counter)
+    why: str = ''
+
+    @property
+    def held(self) -> int:
+        """Return the number of observations whose answer was not to move."""
+        return sum(not action.arm.any() for action in self.actions.values())
 
     @property
     def steps(self) -> int:
         """Return the number of observations that were answered."""
         return len(self.actions)
+
+    def holds(self) -> str:
+        """Return how many steps were held, and why; nothing where none was."""
+        if not self.held:
+            return ''
+        counts = ', '.join(f'{code} {count}' for code, count in self.refusals.most_common())
+        return (f'held {self.held} of {self.steps} steps'
+                + (f' ({counts})' if counts else '') + (f': {self.why}' if self.why else ''))
 
     def shots(self) -> list[Shot]:
         """Return every observation with its command, in time."""
@@ -86,6 +108,9 @@ class DemoObserver:
             Float64MultiArray, f'{actor}/gripper_command', self._take_gripper, 10)
         self._node.create_subscription(TwistStamped, f'{actor}/arm_delta', self._take_arm, 10)
         self._node.create_subscription(Bool, 'episode/success', self._take_success, 10)
+        self._node.create_subscription(DiagnosticArray, '/diagnostics', self._take_diagnostics, 10)
+        self._counted: Counter[str] = Counter()  # of the actor's holds, since it was started
+        self._diagnostics = 0
 
     def close(self) -> None:
         """Leave the graph."""
@@ -123,6 +148,7 @@ class DemoObserver:
         """
         self._record = record = EpisodeRecord()
         self._arrivals_s.clear()
+        counted_before = self._counted.copy()
         answer = self._call(Trigger, 'sim_robot/reset', Trigger.Request())
         if not answer.success:
             raise DemoError(answer.message)
@@ -138,7 +164,17 @@ class DemoObserver:
                 raise DemoError(f'nothing was commanded for {SILENCE_S:.0f} s, after '
                                 f'{record.steps} steps')
         record.wall_s = time.monotonic() - record.begun_s
+        if record.held:
+            self._hear_why()
+            record.refusals = self._counted - counted_before
         return record
+
+    def _hear_why(self) -> None:
+        """Wait for diagnostics that count the whole episode; an actor without them has none."""
+        heard, deadline = self._diagnostics, time.monotonic() + DIAGNOSTICS_TIMEOUT_S
+        # the next may have been on its way before the episode's end was
+        while heard and self._diagnostics < heard + 2 and time.monotonic() < deadline:
+            self._spin()
 
     def _call(self, kind: Any, name: str, request: Any,
               timeout_s: float = SERVICE_TIMEOUT_S) -> Any:
@@ -188,6 +224,17 @@ class DemoObserver:
         arm = np.array([linear.x, linear.y, linear.z, angular.x, angular.y, angular.z],
                        np.float32)
         self._record.actions[stamp] = Action(arm, self._gripper_open)
+
+    def _take_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name.strip('/') != f'{self._actor}: commands':
+                continue
+            self._diagnostics += 1
+            self._counted = Counter({
+                pair.key.removeprefix(HELD): int(pair.value) for pair in status.values
+                if pair.key.startswith(HELD) and pair.key.removeprefix(HELD) not in NO_ANSWERS})
+            if status.message.startswith(HOLDING):
+                self._record.why = status.message.removeprefix(HOLDING)
 
     def _take_success(self, message: Bool) -> None:
         self._record.success = message.data

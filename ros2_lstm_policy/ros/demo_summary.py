@@ -24,6 +24,8 @@ class EpisodeSummary:
     :param rate_hz: the same in a second of real time.
     :param latency_p50_ms: from the arrival of an observation's last frame to its command's, seen
         by a third process.
+    :param held: steps that the actor answered by not moving.
+    :param held_why: the same in words; empty where there were none.
     """
 
     episode: str
@@ -32,6 +34,8 @@ class EpisodeSummary:
     rate_hz: float
     latency_p50_ms: float
     latency_p99_ms: float
+    held: int
+    held_why: str
     video: str
     picture: str
 
@@ -44,7 +48,7 @@ def summarise(record: EpisodeRecord, video: Path, picture: Path) -> EpisodeSumma
         rate_hz=record.steps / max(record.wall_s, 1e-9),
         latency_p50_ms=float(np.percentile(latencies_ms, 50)),
         latency_p99_ms=float(np.percentile(latencies_ms, 99)),
-        video=str(video), picture=str(picture))
+        held=record.held, held_why=record.holds(), video=str(video), picture=str(picture))
 
 
 def who_acted(options: DemoOptions) -> str:
@@ -74,5 +78,6 @@ def report(options: DemoOptions, episodes: Sequence[EpisodeSummary],
                   f'  {"success" if each.success else "NO SUCCESS"} after {each.steps} steps, '
                   f'{each.rate_hz:.1f} steps/s, frames to command '
                   f'{each.latency_p50_ms:.1f} ms (median), {each.latency_p99_ms:.1f} ms (99 %)',
+                  *([f'  {each.held_why}'] if each.held_why else []),
                   f'  {each.video}', f'  {each.picture}']
     return '\n'.join([*lines, *(f'note: {note}' for note in options.notes)])

@@ -15,6 +15,7 @@ from ros2_lstm_policy.types import Reason
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 Causes = tuple[tuple[str, str], ...]
 WAITING = ('no_instruction', 'episode_reset', 'deactivated')
+HELD, HOLDING = 'held: ', 'holding: '  # before a reason's code in keys, and its text
 _KEPT = 1000
 _LOG_PERIOD_S = 5.0
 
@@ -77,7 +78,7 @@ class Holds:
         self.current = tuple(reasons)
         self.counts.update(reason.code for reason in reasons)
         if is_new and self._may_log(_causes(reasons)):
-            text = 'holding: ' + '; '.join(reason.text for reason in reasons)
+            text = HOLDING + '; '.join(reason.text for reason in reasons)
             if level(reasons) == WARN:  # two lines: rclpy binds a line of code to one severity
                 self._logger.info(text)
             else:

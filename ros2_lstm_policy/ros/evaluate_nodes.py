@@ -37,14 +37,17 @@ class Ending(NamedTuple):
     How an episode went.
 
     :param actions: (T, 7) what was commanded: m, rad, 1 for an open gripper.
+    :param held: how many steps the node held, and why; empty where it held none.
     """
 
     success: bool
     actions: np.ndarray
+    held: str = ''
 
     def __str__(self) -> str:
         """Return, for example, 'success, 61 steps'."""
-        return f'{"success" if self.success else "failure"}, {len(self.actions)} steps'
+        text = f'{"success" if self.success else "failure"}, {len(self.actions)} steps'
+        return f'{text}; {self.held}' if self.held else text
 
 
 class Pair(NamedTuple):
@@ -134,7 +137,8 @@ def _episode(settings: EvaluateConfig, observer: DemoObserver, episode: SimEpiso
     observer.prepare(max_steps=settings.horizon, **sim_settings.parameters_of(episode))
     record = observer.run_episode(lambda: None, lambda: None)
     return Ending(bool(record.success),
-                  _rows([record.actions[stamp] for stamp in sorted(record.actions)]))
+                  _rows([record.actions[stamp] for stamp in sorted(record.actions)]),
+                  record.holds())
 
 
 def _rows(actions: Sequence[Action]) -> np.ndarray:

@@ -25,7 +25,7 @@ from ros2_lstm_policy.ros.lifecycle import guarded, GuardedLifecycleNode, run
 from ros2_lstm_policy.ros.outputs import Outputs
 from ros2_lstm_policy.ros.parameters import (has_workspace, ParameterError, Parameters,
                                              Settings)
-from ros2_lstm_policy.runtime.safety import Limits
+from ros2_lstm_policy.runtime.safety import Limits, step_limit
 from std_srvs.srv import Trigger
 
 if TYPE_CHECKING:
@@ -239,17 +239,20 @@ def _check(manifest: ActionManifest, settings: Settings) -> None:
     if settings.arm_frame and settings.arm_frame != manifest.frame:
         problems.append(f'its deltas are in {manifest.frame} axes, and this robot takes '
                         f'{settings.arm_frame} axes (arm_frame)')
+    threshold, margin = manifest.gripper_threshold, settings.gripper_hysteresis
+    if not 0 <= threshold - margin <= threshold + margin < 1:
+        problems.append(f'its gripper threshold of {threshold:g} with {margin:g} around it '
+                        '(gripper_hysteresis) leaves 0 to 1: the gripper would never move')
     if problems:
         raise ParameterError(f'the checkpoint {settings.checkpoint} is not for this robot: '
                              + '; '.join(problems))
 
 
 def _limits(settings: Settings, manifest: ActionManifest) -> Limits:
-    largest = manifest.max_arm_delta
     return Limits(
         manifest.frame, manifest.control_period_s, settings.max_linear_speed_m_s,
         settings.max_angular_speed_rad_s, settings.deadline_s,
-        None if largest is None else settings.max_step_ratio * np.array(largest),
+        step_limit(manifest, settings.max_step_ratio),
         np.reshape(settings.workspace_m, (2, 3)) if has_workspace(settings) else None)
 
 

@@ -8,7 +8,8 @@ import time
 from diagnostic_msgs.msg import DiagnosticStatus
 from ros2_lstm_policy.ros import diagnostics
 from ros2_lstm_policy.ros.commander import Commander
-from ros2_lstm_policy.ros.diagnostics import ERROR, Holds, latency_values, OK, status, WARN
+from ros2_lstm_policy.ros.diagnostics import (ERROR, HELD, HOLDING, Holds, latency_values, OK,
+                                              status, WARN)
 from ros2_lstm_policy.ros.inputs import Inputs
 from ros2_lstm_policy.ros.parameters import Settings
 from ros2_lstm_policy.types import Reason
@@ -50,10 +51,10 @@ def commands(name: str, commander: Commander, holds: Holds) -> DiagnosticStatus:
         'commands': commander.commands.count,
         'command rate [Hz]': f'{commander.commands.read_hz():.2f}',
         'slowed to the speed limits': commander.slowed, 'history restarts': commander.restarts}
-    values |= {f'held: {code}': count for code, count in sorted(holds.counts.items())}
+    values |= {f'{HELD}{code}': count for code, count in sorted(holds.counts.items())}
     message = '; '.join(reason.text for reason in holds.current)
     return status(f'{name}: commands', diagnostics.level(holds.current),
-                  f'holding: {message}' if message else 'acting', values)
+                  f'{HOLDING}{message}' if message else 'acting', values)
 
 
 def latency(name: str, commander: Commander) -> DiagnosticStatus:

@@ -13,9 +13,15 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from ros2_lstm_policy.manifest import ActionManifest, SMALLEST_SHARE
 from ros2_lstm_policy.types import Action, Reason
 
-AXES = ('x', 'y', 'z', 'roll', 'pitch', 'yaw')
+AXES = ('x', 'y', 'z', 'rx', 'ry', 'rz')  # the last three: a rotation vector
+# What an axis may always be given, of the widest delta of its kind in training: the constant
+# that it had and the noise around it are each up to one share.
+_FLOOR_SHARE = 2 * SMALLEST_SHARE
+# The same in m and rad, where no axis of the kind ever moved: at least, at most.
+_FLOORS = ((slice(0, 3), 1e-4, 0.005), (slice(3, 6), 1e-3, 0.05))
 
 
 class Pose(NamedTuple):
@@ -84,6 +90,27 @@ def check(action: Action, age_s: float, limits: Limits, pose: Pose | None = None
     if limits.workspace_m is not None:
         refusal = _leaves_workspace(arm[:3], limits, pose)
     return Command(arm, slowed) if refusal is None else refusal
+
+
+def step_limit(manifest: ActionManifest, ratio: float) -> np.ndarray | None:
+    """
+    Return the largest delta that is let through on each axis.
+
+    An axis that never moved in training has a largest delta of 0, and what a policy gives for it
+    is never quite 0. It gets a floor, as its normalisation does, or every action was refused.
+
+    :param ratio: of the largest delta in training.
+    :return: (6,) m and rad; None where the largest are unknown.
+    """
+    if manifest.max_arm_delta is None:
+        return None
+    largest, scale = np.array(manifest.max_arm_delta), np.array(manifest.arm.scale)
+    floor = np.zeros_like(largest)
+    for axes, least, most in _FLOORS:
+        floor[axes] = _FLOOR_SHARE * largest[axes].max()
+        if floor[axes].max() < least:
+            floor[axes] = np.clip(_FLOOR_SHARE * scale[axes].max(), least, most)
+    return ratio * np.maximum(largest, floor)
 
 
 def ramp_down(age_s: float, full_s: float, zero_s: float) -> float:
