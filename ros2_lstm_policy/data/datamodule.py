@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, TYPE_CHECKING
 import numpy as np
 from ros2_lstm_policy.data.image_text import PairBatch, PairSet
 from ros2_lstm_policy.data.order import BatchOrder, Share, Stream
-from ros2_lstm_policy.data.store import FrameStore
+from ros2_lstm_policy.data.store import FrameStore, StoredEpisode
 from ros2_lstm_policy.data.windows import gather, WindowIndex
 from ros2_lstm_policy.manifest import ActionManifest
 from ros2_lstm_policy.types import Batch
@@ -109,20 +109,30 @@ class Split:
     :param train: numbers of the windows of training episodes.
     :param validation: numbers of the windows measured, from held-out episodes.
     :param held_out: how many episodes these are.
+    :param used_E: (E,) bool, the episodes that are trained or validated on.
     """
 
     train: np.ndarray
     validation: np.ndarray
     held_out: int
+    used_E: np.ndarray
 
 
-def split_windows(index: WindowIndex, held_out_E: np.ndarray, most: int) -> Split:
-    """Separate the windows by episode; of validation's at most `most`, evenly spread."""
+def split_windows(index: WindowIndex, held_out_E: np.ndarray, used_E: np.ndarray,
+                  most: int) -> Split:
+    """
+    Separate the windows by episode.
+
+    :param held_out_E: the episodes to validate on.
+    :param used_E: the episodes whose windows are used at all.
+    :param most: windows of validation, evenly spread.
+    """
     ids = np.arange(len(index))
-    out = held_out_E[index.episodes(ids)]
-    validation = ids[out]
+    episodes = index.episodes(ids)
+    validation = ids[(held_out_E & used_E)[episodes]]
     spread = np.linspace(0, len(validation) - 1, min(most, len(validation))).round().astype(int)
-    return Split(ids[~out], validation[spread], int(held_out_E.sum()))
+    return Split(ids[(~held_out_E & used_E)[episodes]], validation[spread],
+                 int((held_out_E & used_E).sum()), used_E)
 
 
 class WindowSource:
@@ -178,6 +188,12 @@ class DataModule:
         pair_stream = Stream(len(pairs), seed + 1) if pairs else None
         self.order = BatchOrder(split.train, stream, config.batch_size, share, pair_stream,
                                 pair_batch_size)
+
+    @property
+    def episodes(self) -> tuple[StoredEpisode, ...]:
+        """Return the episodes that are trained or validated on."""
+        return tuple(episode for episode, is_used in zip(self.store.episodes, self.split.used_E)
+                     if is_used)
 
     @property
     def batches_per_epoch(self) -> float:

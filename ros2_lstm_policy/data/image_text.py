@@ -8,7 +8,7 @@ A data set is a directory in Hugging Face's `imagefolder` layout: images, and be
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import json
 from pathlib import Path
 from typing import NamedTuple, TYPE_CHECKING
@@ -86,6 +86,12 @@ class PairSet:
         if not lines:
             raise ValueError(f'{path / METADATA}: holds no pair')
         return cls(lines, camera)
+
+    def only(self, kept: Sequence[bool]) -> PairSet:
+        """Return the pairs that are to be kept; :raises ValueError: where none is."""
+        if not any(kept):
+            raise ValueError(f'{self.lines[0][0].parent}: no pair is left to train on')
+        return replace(self, lines=tuple(line for line, keep in zip(self.lines, kept) if keep))
 
     def __len__(self) -> int:
         """Return the number of pairs."""

@@ -46,13 +46,14 @@ listen.)
 def model_card(module: TrainingModule, step: int) -> str:
     """Return the README.md of a checkpoint made now."""
     data, policy = module.data, module.objective.policy
-    episodes = data.store.episodes
+    episodes = data.episodes
     sources = [str(source.path) for source in module.config.data.sources]
     counts = Counter(episode.instruction for episode in episodes).most_common()
     batch = (module.config.data.loader.batch_size * module.config.optimiser.accumulate
              * module.trainer.world_size)
     return _CARD.format(
-        episodes=len(episodes), steps=sum(data.store.lengths), held_out=data.split.held_out,
+        episodes=len(episodes), steps=sum(episode.length for episode in episodes),
+        held_out=data.split.held_out,
         sources=', '.join(sources) or f'frame store {module.config.data.store}',
         instructions=_rows(counts), step=step, elapsed_s=module.clock.elapsed_s,
         windows=step * batch,

@@ -128,7 +128,7 @@ def _table(module: TrainingModule) -> Iterator[str]:
         sizes = [(p.numel(), p.requires_grad) for p in part.parameters()]
         yield (f'{name:28}{sum(n for n, _ in sizes):14,}'
                f'{sum(n for n, trained in sizes if trained):14,}')
-    yield (f'episodes: {len(data.store.episodes)}, held out {data.split.held_out}; windows: '
+    yield (f'episodes: {len(data.episodes)}, held out {data.split.held_out}; windows: '
            f'{len(data.split.train)} to train on, {len(data.split.validation)} to validate on')
     windows = config.data.loader.batch_size * config.optimiser.accumulate
     yield (f'step: {windows} windows a process ({config.data.loader.batch_size} x '

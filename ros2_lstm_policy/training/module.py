@@ -63,7 +63,7 @@ class TrainingModule(pl.LightningModule):
         self.objective, self.config = objective, config
         self.data, self.schedule, self.clock = data, schedule, Clock()
         self.validation: dict[str, float] = {}
-        self._measures = Measures([e.instruction for e in data.store.episodes],
+        self._measures = Measures([e.instruction for e in data.episodes],
                                   config.losses.arm_gripper_loss_ratio)
         self._texts = self._fresh_texts()
         self._recent: deque[tuple[Tensor, tuple[str, ...]]] = deque()
@@ -184,7 +184,7 @@ class TrainingModule(pl.LightningModule):
 
     def _fresh_texts(self) -> Texts:
         return Texts(self.objective.policy.backbone,
-                     {episode.instruction for episode in self.data.store.episodes})
+                     {episode.instruction for episode in self.data.episodes})
 
     def losses(self, batch: TrainingBatch, augmentation: AugmentationConfig | None) -> Outcome:
         """Return every loss of a batch; its images are augmented where that is given."""

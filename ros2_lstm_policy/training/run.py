@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 import logging
 import os
 from pathlib import Path
@@ -21,8 +22,10 @@ from ros2_lstm_policy.data.datamodule import DataModule, held_out, LoaderConfig,
 from ros2_lstm_policy.data.image_text import PairSet
 from ros2_lstm_policy.data.order import Share
 from ros2_lstm_policy.data.store import FrameStore
+from ros2_lstm_policy.data.usable import failures_said, unusable, used
 from ros2_lstm_policy.data.windows import WindowIndex
 from ros2_lstm_policy.model import backbones, checkpoint
+from ros2_lstm_policy.model.backbones.base import InstructionTooLong
 from ros2_lstm_policy.model.policy import complete, Policy
 from ros2_lstm_policy.training import dry_run, tuning
 from ros2_lstm_policy.training.config import TrainConfig
@@ -56,18 +59,20 @@ def assemble(config: TrainConfig, share: Share = _ALONE,
         tuning.checkpoint_gradients(policy)
     _check_cache(config, policy)
     objective = Objective(policy, config.losses)
-    pairs = _pairs(config)
+    pairs = _pairs(config, policy, tell)
     store = _store(config, tell)
     decoder = config.policy.decoder
     index = WindowIndex(store.lengths, decoder.window_size, decoder.fwd_pred_next_n)
-    out_E = held_out([episode.name for episode in store.episodes],
-                     config.data.loader.validation_share)
-    policy.manifest = config.manifest.fitted(_training_arm(store, out_E))
+    used_E = _used(config, store, policy, tell)
+    out_E = np.zeros_like(used_E)
+    out_E[used_E] = held_out([episode.name for episode, is_used in zip(store.episodes, used_E)
+                              if is_used], config.data.loader.validation_share)
+    policy.manifest = config.manifest.fitted(_arm(store, used_E & ~out_E))
     cotrain = config.losses.cotrain
     data = DataModule(
         store, _placed(config, store.nbytes), policy.manifest, index,
-        split_windows(index, out_E, config.validation.max_windows), config.seed, share=share,
-        source_weights=config.data.weights, future=config.losses.future_frames,
+        split_windows(index, out_E, used_E, config.validation.max_windows), config.seed,
+        share=share, source_weights=config.data.weights, future=config.losses.future_frames,
         future_cameras=config.losses.future_cameras, pairs=pairs,
         pair_batch_size=cotrain.batch_size if cotrain else 0,
         validation_batch_size=config.validation.batch_size)
@@ -202,12 +207,17 @@ def _check_cache(config: TrainConfig, policy: Policy) -> None:
                              'losses.caption: false, or cached_features to 0')
 
 
-def _pairs(config: TrainConfig) -> PairSet | None:
+def _pairs(config: TrainConfig, policy: Policy, tell: Callable[[str], None]) -> PairSet | None:
     cotrain = config.losses.cotrain
     if cotrain is None:
         return None
     camera = config.manifest.manifest().camera(cotrain.camera)
-    return PairSet.load(cotrain.path, replace(camera, crop=None))  # that is of the robot's camera
+    pairs = PairSet.load(cotrain.path, replace(camera, crop=None))  # that is of the robot's camera
+    reasons = [_why_not(policy, text) for _, text in pairs.lines]
+    for (path, _), reason in zip(pairs.lines, reasons):
+        if reason:
+            tell(f'left out: {path}: {reason}')
+    return pairs.only([reason is None for reason in reasons])
 
 
 def _placed(config: TrainConfig, frames: int) -> LoaderConfig:
@@ -231,9 +241,35 @@ def _store(config: TrainConfig, tell: Callable[[str], None]) -> FrameStore:
     return open_store(request, config.data.cache, max(1, config.data.loader.workers), tell)
 
 
-def _training_arm(store: FrameStore, held_out_E: np.ndarray) -> np.ndarray:
-    frames = np.repeat(~held_out_E, store.lengths)
-    return np.asarray(store.arm)[frames]
+def _used(config: TrainConfig, store: FrameStore, policy: Policy,
+          tell: Callable[[str], None]) -> np.ndarray:
+    """Return which episodes (E,) the policy is trained on, and tell about the others."""
+    sources = [source.path for source in config.data.sources]
+    if config.data.store is not None:
+        sources = [config.data.store] * (1 + max(e.source for e in store.episodes))
+    problems = unusable(store.episodes, sources, partial(_why_not, policy),
+                        config.data.limits.failures)
+    for problem in problems.values():
+        tell(f'left out: {problem}')
+    used_E = used(store.episodes, problems, sources)
+    if said := failures_said(store.episodes, used_E):
+        tell(said)
+    return used_E
+
+
+def _why_not(policy: Policy, text: str) -> str | None:
+    """Return why a policy cannot read a text; None where it can."""
+    try:
+        policy.backbone.tokenize([text])
+    except InstructionTooLong as error:
+        return f'{error}; policy.backbone.options.max_text_tokens raises the limit'
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _arm(store: FrameStore, episodes_E: np.ndarray) -> np.ndarray:
+    return np.asarray(store.arm)[np.repeat(episodes_E, store.lengths)]
 
 
 def _trainer(config: TrainConfig, bar: _Progress, pieces: tuning.Pieces) -> pl.Trainer:
