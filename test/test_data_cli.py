@@ -1,11 +1,13 @@
 """The command `dataset`: its tables, its files and its exit statuses."""
 
+import json
 import os
 import resource
 import subprocess
 import sys
 
-from data_recordings import write_bag, write_calvin, write_lerobot_v21, write_libero
+from data_recordings import (rewrite_info, write_bag, write_calvin, write_lerobot_v21,
+                             write_libero)
 import h5py
 import numpy as np
 import pytest
@@ -219,3 +221,118 @@ def test_what_does_not_fit_into_one_lerobot_dataset_is_left_out(tmp_path, capsys
     assert main(['convert', str(tmp_path / 'demos'), str(out), '--to', 'lerobot']) == 1
     assert f'[{rule}]' in capsys.readouterr().out
     assert [episode.name for episode in episodes_of(out)] == ['a_demo/demo_0']
+
+
+@pytest.mark.parametrize('words', [
+    ['--cameras', 'static', 'kind=bag'], ['--cameras', 'static', '--skip-images', 'kind=bag'],
+    ['--cameras=static', 'kind=bag'], ['kind=bag', '--cameras', 'static'],
+    ['--cameras', 'static,hand'], ['--cameras', 'hand', 'static', 'kind=bag']])
+@pytest.mark.parametrize('path_last', [False, True])
+def test_cameras_take_nothing_else_with_them(bags, words, path_last):
+    """Neither the path nor a key=value behind them is the name of a camera."""
+    path = [str(bags / 'good')]
+    assert main(['validate', *([*words, *path] if path_last and 'kind=bag' not in words
+                               else [*path, *words])]) == 0
+
+
+@pytest.mark.parametrize('words', [['--cameras', 'top'], ['--cameras', 'static,static'],
+                                   ['--period', 'nan'], ['--period', '0'], ['--period', 'x']])
+def test_an_option_of_another_value_is_named(bags, capsys, words):
+    """With what was wanted, before anything is read."""
+    with pytest.raises(SystemExit) as ended:
+        main(['validate', str(bags / 'good'), *words])
+    assert ended.value.code == 2
+    assert f'{words[0]}: expected' in capsys.readouterr().err
+
+
+def test_a_conversion_says_what_it_does_not_carry_over(tmp_path, capsys):
+    """Joint states, poses, further features: silence would be taken for a whole copy."""
+    write_libero(tmp_path / 'milk_demo.hdf5', 1)
+    with h5py.File(tmp_path / 'milk_demo.hdf5', 'r+') as file:
+        file['data/demo_0/obs/joint_states'] = np.zeros((9, 7))
+        file['data/demo_0/states'] = np.zeros((9, 20))
+    assert main(['convert', str(tmp_path / 'milk_demo.hdf5'), str(tmp_path / 'a'),
+                 '--to', 'lerobot']) == 0
+    assert 'no place for it: states, joint_states\n' in capsys.readouterr().out
+    root = rewrite_info(write_lerobot_v21(tmp_path / 'set', 1), lambda info: info[
+        'features'].update({'observation.state': {'dtype': 'float32', 'shape': [8]}}))
+    assert main(['convert', str(root), str(tmp_path / 'b'), '--to', 'bag']) == 0
+    assert 'no place for it: observation.state\n' in capsys.readouterr().out
+    source = write_calvin(tmp_path / 'calvin')
+    np.savez(source / 'episode_0000100.npz', **dict(np.load(source / 'episode_0000100.npz')),
+             robot_obs=np.zeros(15))
+    assert main(['convert', str(source), str(tmp_path / 'c'), '--to', 'bag', '--cameras',
+                 'static']) == 0
+    assert 'no place for it: rgb_gripper, robot_obs\n' in capsys.readouterr().out
+    bag = write_foreign_bag(tmp_path / 'bag', {'/joint_states': 3})
+    assert main(['convert', str(bag), str(tmp_path / 'd'), '--to', 'lerobot']) == 0
+    assert 'no place for it: /joint_states\n' in capsys.readouterr().out
+
+
+def write_foreign_bag(path, further):
+    """Copy a good bag, with empty joint states on further topics."""
+    from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+    from rosbags.typesys import get_typestore, Stores
+    types, source = get_typestore(Stores.ROS2_JAZZY), write_bag(path.with_name('whole'), steps=6)
+    stamp = types.types['builtin_interfaces/msg/Time'](sec=1, nanosec=0)
+    joints = types.types['sensor_msgs/msg/JointState'](
+        header=types.types['std_msgs/msg/Header'](stamp=stamp, frame_id=''), name=[],
+        position=np.zeros(0), velocity=np.zeros(0), effort=np.zeros(0))
+    with Reader(source) as reader, Writer(path, version=9,
+                                          storage_plugin=StoragePlugin.MCAP) as writer:
+        new = {c.topic: writer.add_connection(c.topic, c.msgtype, typestore=types)
+               for c in reader.connections}
+        for connection, stamp_ns, raw in reader.messages():
+            writer.write(new[connection.topic], stamp_ns, raw)
+        for topic, count in further.items():
+            added = writer.add_connection(topic, 'sensor_msgs/msg/JointState', typestore=types)
+            for number in range(count):
+                writer.write(added, reader.start_time + number, types.serialize_cdr(
+                    joints, 'sensor_msgs/msg/JointState'))
+    return path
+
+
+@pytest.mark.parametrize('facts', [
+    {'control_period_s': 'nan'}, {'control_period_s': None}, {'control_period_s': 0},
+    {'control_period_s': 'soon'}, {'frame': 'camera'}, {'success': 'yes'}])
+def test_facts_beside_a_dataset_are_looked_at_before_they_are_used(tmp_path, capsys, facts):
+    """A bag that is written from them could not be read again."""
+    root = write_lerobot_v21(tmp_path / 'set', 2)
+    (root / 'meta' / 'ros2_lstm_policy.json').write_text(json.dumps({'0': facts, '1': {}}))
+    assert main(['convert', str(root), str(tmp_path / 'bags'), '--to', 'bag']) == 1
+    assert '[damaged]' in capsys.readouterr().out
+    assert [episode.name for episode in episodes_of(tmp_path / 'bags')] == ['set-000001']
+
+
+@pytest.mark.parametrize('facts', [{'name': '../outside'}, {'name': '.hidden'}, {'name': '/'},
+                                   {'name': 3}, {'name': None}])
+def test_names_beside_a_dataset_never_lead_out_of_the_output(tmp_path, facts):
+    """A name becomes a folder's, whatever is in it."""
+    root = write_lerobot_v21(tmp_path / 'set', 1)
+    (root / 'meta' / 'ros2_lstm_policy.json').write_text(json.dumps({'0': facts}))
+    assert main(['convert', str(root), str(tmp_path / 'out' / 'bags'), '--to', 'bag']) == 0
+    assert len(episodes_of(tmp_path / 'out' / 'bags')) == 1
+    assert [path.name for path in (tmp_path / 'out').iterdir()] == ['bags']
+
+
+def test_a_policys_episode_without_its_fingerprint_is_named(tmp_path, capsys):
+    """Its bag would be refused; the others are written."""
+    root = write_lerobot_v21(tmp_path / 'set', 2)
+    (root / 'meta' / 'ros2_lstm_policy.json').write_text(json.dumps(
+        {'0': {'actor': 'policy'}, '1': {}}))
+    assert main(['convert', str(root), str(tmp_path / 'bags'), '--to', 'bag']) == 1
+    assert '[episode-info]' in capsys.readouterr().out
+    assert len(episodes_of(tmp_path / 'bags')) == 1
+
+
+def test_a_rate_that_lerobot_cannot_say_is_said_or_refused(tmp_path, capsys):
+    """It counts whole frames a second."""
+    near = write_lerobot_v21(tmp_path / 'set', 1)
+    (near / 'meta' / 'ros2_lstm_policy.json').write_text(json.dumps(
+        {'0': {'control_period_s': '0.15'}}))
+    assert main(['convert', str(near), str(tmp_path / 'a'), '--to', 'lerobot']) == 0
+    assert '7 frames a second are 5% off' in capsys.readouterr().out
+    (near / 'meta' / 'ros2_lstm_policy.json').write_text(json.dumps(
+        {'0': {'control_period_s': '0.4'}}))
+    assert main(['convert', str(near), str(tmp_path / 'b'), '--to', 'lerobot']) == 2
+    assert 'no good episode' in capsys.readouterr().err

@@ -118,7 +118,13 @@ class CalvinRecording:
         episode = Episode(self.name, self.instruction, stamps_ns, frames,
                           to_rotation_vectors(actions[:, :6] * SCALE, 'euler_xyz'),
                           (actions[:, 6].astype(np.float32) + 1) / 2)
-        return (Reading(episode, (), FACTS),)
+        return (Reading(episode, (), FACTS, self._others(paths[0])),)
+
+    def _others(self, path: Path) -> tuple[str, ...]:
+        """Return the arrays of a step that an episode has no place for."""
+        with reading(path, self.name), np.load(path, allow_pickle=False) as arrays:
+            read = {'rel_actions', *(_KEYS[camera] for camera in self.cameras)}
+            return tuple(name for name in arrays.files if name not in read)
 
     def _action(self, path: Path) -> np.ndarray:
         action = read_npz(path, 'rel_actions', self.name)

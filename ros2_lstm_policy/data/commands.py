@@ -55,17 +55,21 @@ def stats(options: argparse.Namespace) -> int:
 def convert(options: argparse.Namespace) -> int:
     """Write the good episodes in another format; name the others."""
     broken = 0
+    others: dict[str, None] = {}  # in the order in which they came
     with _writer(options) as write:
         for recording in tqdm(_recordings(options), unit='recording', disable=None):
             readings, problems = read_checked(recording, Limits())
             for reading in readings:
                 try:
                     write(reading)
+                    others |= dict.fromkeys(reading.others)
                 except RecordingError as error:  # over an image: none was decoded before
                     problems.append(error.problem)
             broken += any(problem.fatal for problem in problems)
             for problem in problems:
                 tqdm.write(str(problem))
+    if others:
+        print(f'not carried over, since an episode has no place for it: {", ".join(others)}')
     print(f'{options.output}: written; {broken} broken recordings left out')
     return PROBLEMS if broken else OK
 
@@ -146,6 +150,8 @@ def _writer(options: argparse.Namespace) -> Iterator[Callable[[Reading], None]]:
         with _room(options.output, 'nothing of it is kept'):
             yield converter.append
             converter.close()
+        for remark in converter.remarks:
+            print(remark)
     except BaseException:
         converter.discard()
         raise

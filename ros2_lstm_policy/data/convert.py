@@ -12,9 +12,11 @@ from ros2_lstm_policy.data.lerobot.writer import LeRobotWriter
 from ros2_lstm_policy.data.problems import refuse
 from ros2_lstm_policy.data.rosbag.format import EpisodeInfo
 from ros2_lstm_policy.data.rosbag.writer import EpisodeBagWriter
+from ros2_lstm_policy.data.values import as_period
 from ros2_lstm_policy.types import Episode
 
 _NS = 1_000_000_000
+_NOTED = 0.01  # a rate that is further off is said
 
 
 class ToLeRobot:
@@ -25,18 +27,30 @@ class ToLeRobot:
         self._output = output
         self._writer: LeRobotWriter | None = None
         self._period_s = float('nan')
+        self.remarks: list[str] = []  # what is said when all is written
 
     def append(self, reading: Reading) -> None:
         """Write one episode; :raises RecordingError: for one that does not fit to the others."""
-        step_s = period_s(reading)
+        step_s = period_s(reading, self._output)
         if self._writer is None:
-            self._period_s = step_s
-            self._writer = LeRobotWriter(self._output, max(1, round(1 / step_s)))
+            self._begin(step_s, reading.episode.name)
         if abs(step_s - self._period_s) > Limits().period_tolerance * self._period_s:
             raise refuse('period', self._output, reading.episode.name,
                          f'one step takes {step_s:g} s, those of the first episode '
                          f'{self._period_s:g} s; convert episodes of one rate into one dataset')
+        assert self._writer is not None
         self._writer.append(reading)
+
+    def _begin(self, step_s: float, episode: str) -> None:
+        fps = max(1, round(1 / step_s))
+        apart = abs(1 / fps - step_s) / step_s
+        if apart > Limits().period_tolerance:
+            raise refuse('period', self._output, episode, f'one step takes {step_s:g} s; LeRobot '
+                         f'counts whole frames a second, and {fps} of them are {apart:.0%} off')
+        if apart > _NOTED:
+            self.remarks.append(f'one step takes {step_s:g} s, {fps} frames a second are '
+                                f'{apart:.0%} off; the exact stamps are in the column stamp_ns')
+        self._period_s, self._writer = step_s, LeRobotWriter(self._output, fps)
 
     def close(self) -> None:
         """Complete the dataset; :raises ValueError: where nothing was written."""
@@ -56,14 +70,21 @@ def to_bag(reading: Reading, folder: Path, jpeg: bool) -> None:
 
     An episode whose first stamp is zero is moved to begin after one control period, since a bag's
     stamps are never zero.
+
+    :raises RecordingError: where it says of itself what no bag may say.
     """
     episode, facts = reading.episode, reading.facts
-    step_s = period_s(reading)
+    step_s = period_s(reading, folder)
     shift_ns = 0 if episode.stamps_ns[0] > 0 else round(step_s * _NS) - int(episode.stamps_ns[0])
-    name = _free_name(folder, episode.name.replace('/', '-').replace('#', '-'))
-    info = EpisodeInfo(name, _actor(facts.get('actor')),  # type: ignore[arg-type]
-                       facts.get('frame', 'base'),  # type: ignore[arg-type]
-                       'rotation_vector', step_s, facts.get('model') or None)
+    # A dot in front would hide the folder; nothing at all would be none.
+    plain = episode.name.replace('/', '-').replace('#', '-').lstrip('.') or 'episode'
+    name = _free_name(folder, plain)
+    try:
+        info = EpisodeInfo(name, _actor(facts.get('actor')),  # type: ignore[arg-type]
+                           facts.get('frame', 'base'),  # type: ignore[arg-type]
+                           'rotation_vector', step_s, facts.get('model') or None)
+    except ValueError as error:
+        raise refuse('episode-info', folder, episode.name, str(error)) from error
     with EpisodeBagWriter(folder / name, info, episode.instruction,
                           int(episode.stamps_ns[0]) + shift_ns, jpeg=jpeg) as writer:
         _write_steps(writer, episode, episode.stamps_ns + shift_ns)
@@ -84,14 +105,20 @@ def _write_steps(writer: EpisodeBagWriter, episode: Episode, stamps_ns: np.ndarr
         writer.write_action(stamp_ns, episode.arm[step], float(episode.gripper_open[step]))
 
 
-def period_s(reading: Reading) -> float:
-    """Return the control period that a recording says, or that its stamps show."""
-    said = reading.facts.get('control_period_s')
+def period_s(reading: Reading, output: Path) -> float:
+    """
+    Return the control period that a recording says, or that its stamps show.
+
+    :param output: what is written, for the error.
+    :raises RecordingError: where neither is so.
+    """
+    said = as_period(reading.facts.get('control_period_s'))
     if said is not None:
-        return float(said)
+        return said
     steps_ns = np.diff(reading.episode.stamps_ns)
     if not len(steps_ns):
-        raise ValueError(f'{reading.episode.name}: one step alone has no control period')
+        raise refuse('period', output, reading.episode.name, 'one step alone has no control '
+                     'period')
     return float(np.median(steps_ns)) / _NS
 
 

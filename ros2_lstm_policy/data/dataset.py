@@ -10,6 +10,7 @@ import sys
 from ros2_lstm_policy.config import ConfigError, parse_arguments
 
 OK, PROBLEMS, NO_DATASET, INTERRUPTED = 0, 1, 2, 130
+_CAMERAS = ('static', 'hand')
 _READING = """\
 key=value says how to read the path where its files do not, for example
   kind=lerobot  bag.arm=velocity  bag.gripper_closed=-1  bag.instruction='open the drawer'
@@ -20,7 +21,8 @@ Every key: docs/recordings.md."""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return 0 well, 1 broken episodes, 2 no dataset or no room, 130 Ctrl-C."""
-    options = parse_arguments(_parser(), arguments, 'reading')
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = parse_arguments(_parser(), _joined(words), 'reading')
     from ros2_lstm_policy.data import commands
     from ros2_lstm_policy.data.crew import MemberLost
     from ros2_lstm_policy.data.problems import RecordingError
@@ -51,12 +53,43 @@ def _parser() -> argparse.ArgumentParser:
         if name == 'convert':
             command.add_argument('output', type=Path, help='folder to write; must not exist')
         command.add_argument('reading', nargs='*', metavar='key=value', help='how to read it')
-        command.add_argument('--period', type=float, metavar='S',
+        command.add_argument('--period', type=_seconds, metavar='S',
                              help='control period in s; for bags that hold velocities')
-        command.add_argument('--cameras', nargs='+', default=['static', 'hand'],
-                             choices=['static', 'hand'], help='cameras that episodes must have')
+        command.add_argument('--cameras', type=_cameras, default=_CAMERAS, metavar='NAME[,NAME]',
+                             help='cameras that episodes must have: static, hand or both')
         _OPTIONS[name](command)
     return parser
+
+
+def _joined(words: list[str]) -> list[str]:
+    """
+    Join the cameras that follow `--cameras` into one word.
+
+    An option of any number of words would take the path and every key=value behind it as well.
+    """
+    found: list[str] = []
+    for word in words:
+        if word in _CAMERAS and found and found[-1].startswith('--cameras'):
+            found[-1] += f'{"," if "=" in found[-1] else "="}{word}'
+        else:
+            found.append(word)
+    return found
+
+
+def _seconds(text: str) -> float:
+    from ros2_lstm_policy.data.values import as_period
+    seconds = as_period(text)
+    if seconds is None:
+        raise argparse.ArgumentTypeError(f'expected seconds above 0, found {text!r}')
+    return seconds
+
+
+def _cameras(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(','))
+    if not set(names) <= set(_CAMERAS) or len(set(names)) != len(names):
+        raise argparse.ArgumentTypeError(f'expected {" or ".join(_CAMERAS)}, each once, found '
+                                         f'{text!r}')
+    return names
 
 
 def _inspect_options(command: argparse.ArgumentParser) -> None:

@@ -19,11 +19,13 @@ class Reading:
     :param episode: the episode; its frames decode when they are asked for.
     :param remarks: problems that training may live with.
     :param facts: what else the recording says about itself (actor, model, stream rates).
+    :param others: names of what else it holds, for which an episode has no place.
     """
 
     episode: Episode
     remarks: tuple[Problem, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
 
 
 class Recording(Protocol):

@@ -120,7 +120,14 @@ class LiberoRecording:
             (1 - actions[:, ARM_DIM]).astype(np.float32) / 2, self._success(len(actions)))
         facts = {'frame': 'base', 'control_period_s': f'{1 / self.task.rate_hz:g}'}
         remarks = self.task.remarks if self.demo == self.task.demos[0] else ()
-        return (Reading(episode, remarks, facts),)
+        return (Reading(episode, remarks, facts, self._others()),)
+
+    def _others(self) -> tuple[str, ...]:
+        """Return the data sets that an episode has no place for."""
+        read = {'actions', 'dones', *(self.layout.camera(name) for name in self.cameras)}
+        group = f'data/{self.demo}'
+        return tuple(name for place in (group, f'{group}/obs')
+                     for name in hdf5_names(self.path, place) if name not in {*read, 'obs'})
 
     def _check_samples(self, count: int) -> None:
         with reading(self.path, self.name), _open(self.path) as file:

@@ -80,6 +80,15 @@ def as_whole(value: Any) -> int | None:
     return int(value) if isinstance(value, float) and value.is_integer() else None
 
 
+def as_period(value: Any) -> float | None:
+    """Return seconds above 0, also where they are written as text; None for anything else."""
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        return None
+    return seconds if math.isfinite(seconds) and seconds > 0 else None
+
+
 def shown(value: Any) -> str:
     """Write a value for an error message, in a few words."""
     text = 'null' if value is None else repr(value)

@@ -19,10 +19,11 @@ from ros2_lstm_policy.data.lerobot.spans import length_promises, misplaced
 from ros2_lstm_policy.data.lerobot.video import FrameTimes, VideoFrames
 from ros2_lstm_policy.data.problems import Problem, reading, refuse
 from ros2_lstm_policy.data.promises import check_promises, Promise
-from ros2_lstm_policy.data.values import shown
+from ros2_lstm_policy.data.values import as_period, shown, Values
 from ros2_lstm_policy.types import ACTION_DIM, Episode, FrameSequence
 
 STAMPS = 'stamp_ns'
+_COUNTERS = {STAMPS, 'timestamp', 'frame_index', 'episode_index', 'index', 'task_index'}
 _GRIPPER_TOLERANCE = 0.02
 
 
@@ -120,7 +121,12 @@ class LeRobotRecording:
             to_rotation_vectors(actions[:, :6] * self.layout.arm_scale, self.columns.rotation),
             self._gripper_open(actions[:, 6]), self._success(ours))
         return (Reading(episode, (*self.remarks, *self._word_remarks(words)),
-                        self._facts(ours)),)
+                        self._facts(ours), self._others()),)
+
+    def _others(self) -> tuple[str, ...]:
+        """Return the features that an episode has no place for."""
+        read = {self.layout.action, *map(self.layout.camera, self.cameras), *_COUNTERS}
+        return tuple(name for name in self.meta.features if name not in read)
 
     def _rows(self) -> Rows:
         images = [self.layout.camera(camera) for camera in self.cameras
@@ -246,4 +252,9 @@ class LeRobotRecording:
 
     def _facts(self, ours: Mapping[str, Any]) -> Mapping[str, str]:
         known = {key: str(value) for key, value in ours.items() if key not in ('name', 'success')}
+        said = Values(ours, self.meta.root / SIDECAR, f'episode {self.line.number}')
+        if 'control_period_s' in ours and not as_period(ours['control_period_s']):
+            raise said.wrong('control_period_s', 'seconds above 0', ours['control_period_s'])
+        if ours.get('frame', 'base') not in ('base', 'tool'):
+            raise said.wrong('frame', "'base' or 'tool'", ours['frame'])
         return {'control_period_s': f'{1 / self.meta.fps:g}'} | known

@@ -6,7 +6,7 @@ Images stay in the file; of each only the stamp and the size are read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -70,6 +70,7 @@ class BagIndex:
     :param instructions: (log time, words), in order.
     :param success: the label; None where nobody said.
     :param problems: what its recorder missed, as it said itself.
+    :param others: topics that nothing was read from.
     """
 
     path: Path
@@ -79,6 +80,7 @@ class BagIndex:
     success: bool | None
     info: bag.EpisodeInfo | None
     problems: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 def index_bag(path: Path, layout: bag.BagLayout, cameras: Sequence[str]) -> BagIndex:
@@ -134,6 +136,10 @@ class _Topics:
                          'name one with bag.topics')
         return next(iter(best), None)
 
+    def without(self, names: Collection[str]) -> tuple[str, ...]:
+        """Return the topics that have messages and other names."""
+        return tuple(sorted({c.topic for c in self._connections if c.msgcount} - set(names)))
+
     def need_image(self, name: str) -> _Topic:
         """Return the camera's topic: raw, or compressed under its own or the usual name."""
         compressed = self.find(name + '/compressed', bag.COMPRESSED_IMAGE)
@@ -171,12 +177,13 @@ class _Collector:
             found = topics.find(name, msgtype)
             if found is not None:
                 self.takers[found.name] = take
+        self._others = topics.without(self.takers)
 
     def result(self) -> BagIndex:
         cameras = {camera: ImageTopic(topic.name, tuple(self._frames[camera]))
                    for camera, topic in self._images.items()}
         return BagIndex(self._path, cameras, tuple(self._arm), tuple(self._instructions),
-                        self._success, self._info, self._problems)
+                        self._success, self._info, self._problems, self._others)
 
     def _take_image(self, topic: str, log_ns: int, message: Any) -> None:
         camera = self._camera_of[topic]

@@ -113,7 +113,7 @@ def _read_segment(index: BagIndex, segment: Segment, layout: BagLayout,
                *_rate_remarks(index, segment.name),
                *(Problem('recorder', index.path, segment.name, f'its recorder said: {text}',
                          fatal=False) for text in index.problems)]
-    return Reading(episode, tuple(remarks), _facts(index))
+    return Reading(episode, tuple(remarks), _facts(index), index.others)
 
 
 def _refuse_gaps(index: BagIndex, segment: Segment, found: Steps, layout: BagLayout) -> None:
