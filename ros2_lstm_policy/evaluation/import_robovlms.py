@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         make(options, run)
         return verify(options, run) if options.verify else 0
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f'import_robovlms: {error}', file=sys.stderr)
         return 2
 

@@ -20,19 +20,18 @@ import tempfile
 
 from ros2_lstm_policy import config
 from ros2_lstm_policy.manifest import ActionManifest
-from ros2_lstm_policy.model.policy import Policy, PolicyConfig
-from safetensors import safe_open, SafetensorError
+from ros2_lstm_policy.model import memory, shards
+from ros2_lstm_policy.model.policy import outline, Policy, PolicyConfig
+from ros2_lstm_policy.model.shards import CheckpointError, INDEX, WEIGHTS
 from safetensors.torch import save_file
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+
+__all__ = ['CheckpointError', 'fingerprint', 'load', 'save']
 
 CONFIG, MANIFEST, CARD = 'config.yaml', 'action.yaml', 'README.md'
-WEIGHTS, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 _SHOWN_KEYS = 5
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used: which file, which key, what was found and wanted."""
 
 
 def save(directory: Path, policy: Policy, card: str, max_shard_bytes: int | None = None) -> None:
@@ -69,8 +68,12 @@ def load(directory: Path, device: str | torch.device = 'cpu') -> Policy:
         if not (directory / name).is_file():
             raise CheckpointError(f'{directory / name} is missing: a checkpoint is a directory '
                                   f'with {CONFIG}, {MANIFEST} and {WEIGHTS}')
-    policy = Policy(config.load(PolicyConfig, directory / CONFIG),
-                    config.load(ActionManifest, directory / MANIFEST), directory)
+    parts = (config.load(PolicyConfig, directory / CONFIG),
+             config.load(ActionManifest, directory / MANIFEST), directory)
+    shape = outline(*parts)  # takes no memory: what cannot be loaded is refused before it does
+    _check_names(directory, shards.shapes(directory), shape.state_dict())
+    memory.require(shape, str(directory))
+    policy = Policy(*parts)
     _load_weights(directory, policy)
     return policy.to(device).eval()
 
@@ -114,7 +117,7 @@ def _check_written(new: Path, policy: Policy, directory: Path) -> None:
         if found != wanted:
             raise CheckpointError(f'{directory / name}: would be read back as another one: found '
                                   f'{found}, wanted {wanted}; nothing was written')
-    _check_names(new, _shapes(new), policy.state_dict())
+    _check_names(new, shards.shapes(new), policy.state_dict())
 
 
 @contextmanager
@@ -146,7 +149,9 @@ def _unique(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _identity(value: Tensor) -> tuple:
-    return value.data_ptr(), value.device, tuple(value.shape), value.stride(), value.dtype
+    """Name the numbers that a tensor shows; without an address, so that outlines have it too."""
+    return (StorageWeakRef(value.untyped_storage()).cdata, value.storage_offset(),
+            tuple(value.shape), value.stride(), value.dtype)
 
 
 def _save_weights(directory: Path, weights: dict[str, Tensor], limit: int | None) -> None:
@@ -185,22 +190,11 @@ def _split(weights: dict[str, Tensor], limit: int | None) -> list[dict[str, Tens
 def _load_weights(directory: Path, policy: Policy) -> None:
     """Copy every tensor of the files into the policy, one file in memory at a time."""
     wanted = policy.state_dict()
-    _check_names(directory, _shapes(directory), wanted)
-    for file in _weight_files(directory):
-        with _open(directory / file) as tensors:
+    for file in shards.weight_files(directory):
+        with shards.opened(directory / file) as tensors:
             for name in sorted(tensors.keys()):
                 wanted[name].copy_(tensors.get_tensor(name))
     _refuse_numbers_that_are_none(directory, policy)
-
-
-def _shapes(directory: Path) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Return the shapes of the tensors in each file, read from the headers alone."""
-    found = {}
-    for file in _weight_files(directory):
-        with _open(directory / file) as tensors:
-            found[file] = {name: tuple(tensors.get_slice(name).get_shape())
-                           for name in sorted(tensors.keys())}
-    return found
 
 
 def _check_names(directory: Path, shapes: Mapping[str, Mapping[str, tuple[int, ...]]],
@@ -213,37 +207,6 @@ def _check_names(directory: Path, shapes: Mapping[str, Mapping[str, tuple[int, .
     if missing:
         raise CheckpointError(f'{directory}: {len(missing)} keys are missing: {_some(missing)}; '
                               f'{CONFIG} or {MANIFEST} describes another policy')
-
-
-def _weight_files(directory: Path) -> list[str]:
-    if (directory / WEIGHTS).is_file():
-        return [WEIGHTS]
-    if not (directory / INDEX).is_file():
-        raise CheckpointError(f'{directory / WEIGHTS} is missing, and there is no {INDEX} either')
-    try:
-        place = config.read_json(directory / INDEX)['weight_map']
-        files = sorted({str(file) for file in place.values()})
-    except (ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(f'{directory / INDEX}: is no index of weights: {error!r}') from error
-    for file in files:
-        if Path(file).name != file:
-            raise CheckpointError(f'{directory / INDEX}: names {file!r}; wanted the names of '
-                                  'files beside it')
-    if not files:
-        raise CheckpointError(f'{directory / INDEX}: names no file; copy the directory again')
-    return files
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[safe_open]:
-    try:
-        with safe_open(path, framework='pt') as tensors:
-            yield tensors
-    except FileNotFoundError as error:
-        raise CheckpointError(f'{path} is missing; copy the whole directory again') from error
-    except SafetensorError as error:
-        raise CheckpointError(f'{path}: {path.stat().st_size} bytes are no whole safetensors file '
-                              f'({error}); copy it again') from error
 
 
 def _check_shapes(path: Path, found: Mapping[str, tuple[int, ...]],

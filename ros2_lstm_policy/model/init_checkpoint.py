@@ -25,7 +25,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         chosen = config.load(untrained.InitConfig, options.config, options.overrides)
         untrained.save(options.out, chosen, options.seed, options.config.name)
-    except (config.ConfigError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         print(f'init_checkpoint: {error}', file=sys.stderr)
         return 2
     print(f'{options.out}: untrained policy, {checkpoint.fingerprint(options.out)[:12]}')

@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 from einops import rearrange
 from ros2_lstm_policy.manifest import ActionManifest
-from ros2_lstm_policy.model import backbones
+from ros2_lstm_policy.model import backbones, memory
 from ros2_lstm_policy.model.backbones.base import EncodedText
 from ros2_lstm_policy.model.lstm_decoder import LSTMDecoder
 from ros2_lstm_policy.types import ACTION_DIM, ActionChunk
+import torch
 from torch import nn, Tensor
 
 
@@ -120,6 +121,24 @@ class Policy(nn.Module):
     def forward(self, images: Mapping[str, Tensor], text: EncodedText) -> ActionChunk:
         """Predict a chunk at every step of B windows that each begin with no history."""
         return self.decoder(self.encode(images, text))
+
+
+def build(config: PolicyConfig, manifest: ActionManifest, where: str) -> Policy:
+    """
+    Make a policy from published weights, once its outline says that there is memory for it.
+
+    :param where: what describes it, for errors.
+    :raises ConfigError: for a network that is larger than the memory that is free.
+    """
+    memory.require(outline(config, manifest), where)
+    return Policy(config, manifest)
+
+
+def outline(config: PolicyConfig, manifest: ActionManifest,
+            checkpoint: Path | None = None) -> Policy:
+    """Return the policy on the meta device: every name and shape, and no memory for numbers."""
+    with torch.device('meta'):
+        return Policy(config, manifest, checkpoint)
 
 
 def complete(config: PolicyConfig) -> PolicyConfig:

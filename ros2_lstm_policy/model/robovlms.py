@@ -14,9 +14,11 @@ import tempfile
 from typing import Any, Literal
 
 from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
+from ros2_lstm_policy.model import memory
 from ros2_lstm_policy.model.backbones import pretrained
 from ros2_lstm_policy.model.backbones.hugging_face import ASSETS, HuggingFaceBackbone
-from ros2_lstm_policy.model.policy import BackboneConfig, DecoderConfig, Policy, PolicyConfig
+from ros2_lstm_policy.model.policy import (
+    BackboneConfig, DecoderConfig, outline, Policy, PolicyConfig)
 from ros2_lstm_policy.model.robovlms_files import RoboVLMsError
 from ros2_lstm_policy.model.robovlms_run import FAMILIES, OPEN_X, Run
 from ros2_lstm_policy.model.robovlms_statistics import Bounds
@@ -28,6 +30,7 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 SIGLIP_MEAN = SIGLIP_STD = (0.5, 0.5, 0.5)
 MAX_TEXT_TOKENS = 512  # the reference's tokenizer cuts there; ours refuses
 POSITION_DIMS = 3
+_TOO_LARGE = 1.25  # of the checkpoint: what differs less is told key by key
 MODEL_TYPES = {'kosmos2': ('kosmos-2',), 'paligemma': ('paligemma',)}
 _FAMILY_OPTIONS: dict[str, dict[str, Any]] = {
     'kosmos2': {},
@@ -105,7 +108,9 @@ def build(weights: Mapping[str, Tensor], run: Run, where: Path, backbone: Path,
                             'policies; later ones attend differently, and a run names none')
     with tempfile.TemporaryDirectory() as assets:
         pretrained.copy_assets(backbone, Path(assets) / ASSETS)
-        policy = Policy(config, manifest(run, where, answers), Path(assets)).eval()
+        parts = config, manifest(run, where, answers), Path(assets)
+        _check_size(outline(*parts), weights, backbone)
+        policy = Policy(*parts).eval()
     _vlm(policy).directory = directory  # where `save_assets` finds them again
     _load(policy, _renamed(policy, weights))
     _turn_conventions(policy, run.tcp_rel, answers.gripper_one == 'closed')
@@ -167,6 +172,17 @@ def _cameras(run: Run) -> tuple[CameraSpec, ...]:
     names = (HAND_CAMERA, STATIC_CAMERA) if hand else (STATIC_CAMERA,)
     return tuple(CameraSpec(name, run.image_size, run.image_size, 'bicubic', mean, std)
                  for name in names)
+
+
+def _check_size(shape: Policy, weights: Mapping[str, Tensor], backbone: Path) -> None:
+    """Refuse another model's config.json before a network of its size is built."""
+    wanted = sum(value.numel() for value in shape.parameters())
+    found = sum(value.numel() for value in weights.values())
+    if wanted > _TOO_LARGE * found:
+        raise RoboVLMsError(f'{backbone}: config.json and the configuration describe a network of '
+                            f'{wanted:,} numbers, the checkpoint holds {found:,}; one of them is '
+                            'of another run')
+    memory.require(shape, str(backbone))
 
 
 def _renamed(policy: Policy, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ros2_lstm_policy.manifest import ActionManifest
 from ros2_lstm_policy.model import checkpoint
-from ros2_lstm_policy.model.policy import Policy, PolicyConfig
+from ros2_lstm_policy.model.policy import build, Policy, PolicyConfig
 import torch
 
 CARD = """# UNTRAINED policy: it moves at random
@@ -30,15 +30,19 @@ class InitConfig:
     manifest: ActionManifest
 
 
-def untrained(chosen: InitConfig, seed: int) -> Policy:
-    """Make the policy with random weights of that seed."""
+def untrained(chosen: InitConfig, seed: int, source: str = 'the configuration') -> Policy:
+    """
+    Make the policy with random weights of that seed.
+
+    :param source: what describes it, for errors.
+    """
     torch.manual_seed(seed)
-    return Policy(chosen.policy, chosen.manifest).eval()
+    return build(chosen.policy, chosen.manifest, source).eval()
 
 
 def save(directory: Path, chosen: InitConfig, seed: int, source: str) -> None:
     """Write a checkpoint of it, whose card names the configuration that it came from."""
-    policy = untrained(chosen, seed)
+    policy = untrained(chosen, seed, source)
     checkpoint.save(directory, policy, CARD.format(
         source=source, seed=seed, family=chosen.policy.backbone.family,
         parameters=sum(p.numel() for p in policy.parameters()),

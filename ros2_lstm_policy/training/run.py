@@ -26,7 +26,7 @@ from ros2_lstm_policy.data.usable import failures_said, unusable, used
 from ros2_lstm_policy.data.windows import WindowIndex
 from ros2_lstm_policy.model import backbones, checkpoint
 from ros2_lstm_policy.model.backbones.base import InstructionTooLong
-from ros2_lstm_policy.model.policy import complete, Policy
+from ros2_lstm_policy.model.policy import build, complete, Policy
 from ros2_lstm_policy.training import dry_run, tuning
 from ros2_lstm_policy.training.config import TrainConfig
 from ros2_lstm_policy.training.failures import does_not_fit
@@ -189,7 +189,7 @@ def _too_large(module: TrainingModule) -> RuntimeError:
 
 def _policy(config: TrainConfig) -> Policy:
     if config.init_from is None:
-        return Policy(config.policy, config.manifest.manifest())
+        return build(config.policy, config.manifest.manifest(), 'policy')
     policy, wanted = checkpoint.load(config.init_from), complete(config.policy)
     found, cameras = policy.config, config.manifest.cameras
     if found != wanted or policy.manifest.cameras != cameras:

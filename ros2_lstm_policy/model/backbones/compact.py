@@ -72,6 +72,13 @@ class Options:
         if not self.vision_strides or not set(self.vision_strides) <= known:
             raise ValueError(f'vision_strides: expected some of {sorted(known)}, found '
                              f'{list(self.vision_strides)}')
+        for name, most in (('width', 65_536), ('layers', 64), ('heads', 1_024),
+                           ('feed_forward', 262_144), ('action_tokens', 1_024),
+                           ('max_text_tokens', 512)):
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(f'{name} must be from 1 to {most}, found {getattr(self, name)}')
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f'dropout must be at least 0 and below 1, found {self.dropout}')
         if self.width % self.heads:
             raise ValueError(f'width {self.width} is no multiple of heads {self.heads}')
 

@@ -7,7 +7,8 @@ Letters beside those of `types`: P action tokens, M text tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from ros2_lstm_policy.config import ConfigError
@@ -107,6 +108,8 @@ class Traits:
     :param image_text: what the prompt shows for one image, with one `image_token`.
     :param image_token: the placeholder in the vocabulary; empty where there is none.
     :param adds_special_tokens: whether the tokenizer adds its own at both ends of the prompt.
+    :param other_text: language models in directories of the same `model_type` that are laid out
+        otherwise, and what to take instead.
     :param causal: whether a token sees earlier ones only.
     :param capturable: whether a CUDA graph can hold it, with nothing read back on the way.
     """
@@ -117,6 +120,7 @@ class Traits:
     image_text: str = ''
     image_token: str = ''
     adds_special_tokens: bool = False
+    other_text: Mapping[str, str] = field(default_factory=dict)
     causal: bool = True
     capturable: bool = True
 

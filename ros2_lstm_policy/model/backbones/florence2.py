@@ -25,7 +25,9 @@ class Florence2:
 
     traits = Traits(('florence2',), '{images}<s>{instruction}</s>',
                     ('model.vision_tower', 'model.multi_modal_projector'),
-                    '<image>', '<image>', causal=False)
+                    '<image>', '<image>', causal=False, other_text={
+                        'florence2_language': 'florence-community/Florence-2-base or -large, the '
+                                              'same weights as this library names them'})
 
     def check_image(self, config: Any, camera: CameraSpec) -> None:
         """Accept multiples of the tower's stride, up to its learned positions."""

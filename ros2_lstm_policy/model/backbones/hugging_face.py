@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ros2_lstm_policy.manifest import CameraSpec
-from ros2_lstm_policy.model.backbones import pretrained
+from ros2_lstm_policy.model.backbones import hub, pretrained
 from ros2_lstm_policy.model.backbones.base import EncodedText, Parts, TextTokens
 from ros2_lstm_policy.model.backbones.family import Family, Frame, ImageTokens, Options, Span
 from ros2_lstm_policy.model.backbones.prompt import Prompt
@@ -47,17 +47,20 @@ class HuggingFaceBackbone(nn.Module):
         self.options = options
         self.cameras = tuple(camera.name for camera in cameras)
         where = checkpoint / ASSETS if checkpoint else \
-            pretrained.find(options.directory, options.allow_download)
+            hub.find(options.directory, options.allow_download)
         known = {name: family for family in families for name in family.traits.model_types}
         self.directory = pretrained.check(where, tuple(known))
         self.family = known[self.directory.model_type]
+        pretrained.check_text(self.directory, self.family.traits.other_text)
         self.capturable = self.family.traits.capturable
         self.tokenizer = pretrained.load_tokenizer(self.directory)
-        make = pretrained.build_model if checkpoint else pretrained.load_model
+        only_built = checkpoint or torch.get_default_device().type == 'meta'
+        make = pretrained.build_model if only_built else pretrained.load_model
         self.model = make(self.directory, options.dtype, options.attention)
         for camera in cameras:
             self.family.check_image(self.model.config, camera)
-        self.feature_dim = self.model.get_input_embeddings().weight.shape[1]
+        words, self.feature_dim = self.model.get_input_embeddings().weight.shape
+        pretrained.check_vocabulary(self.directory, self.tokenizer, words)
         if options.feature == 'action_token':
             self.action_token = nn.Parameter(torch.zeros(self.feature_dim))
         self._prompt = Prompt(self.family, options, self.tokenizer, len(self.cameras))

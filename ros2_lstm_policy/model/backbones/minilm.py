@@ -39,7 +39,8 @@ class MiniLM:
         self._tokenizer.no_truncation()
         weights = load_file(directory / 'model.safetensors')
         shape = BertConfig.from_json_file(directory / 'config.json')
-        with torch.random.fork_rng(devices=[]):  # loading must not move the policy's seed
+        # Loading must not move the policy's seed, and a policy that is only an outline loads too.
+        with torch.random.fork_rng(devices=[]), torch.device('cpu'):
             self._model = BertModel(shape, add_pooling_layer=False).eval()
         self._model.load_state_dict({name: value for name, value in weights.items()
                                      if name not in _UNUSED}, strict=True)

@@ -1,18 +1,24 @@
 """
-Hugging Face model directories: found on this machine, checked, loaded; never fetched unasked.
+Hugging Face model directories: checked, loaded.
 
-Every error names the file, the key, what was found and what was wanted.
+Every error names the file, the key, what was found and what was wanted. The libraries that read
+these files raise whatever comes to them (`tokenizers` bare exceptions); `_reading` is the one
+place where that becomes an error of ours.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 import json
+from math import prod
 from pathlib import Path
 import shutil
 from typing import Any, TYPE_CHECKING
 
 from ros2_lstm_policy.config import ConfigError
+from ros2_lstm_policy.model import shards
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -24,9 +30,9 @@ TOKENIZER_EXTRAS = ('tokenizer_config.json', 'special_tokens_map.json', 'added_t
 CONFIG_FILE = 'config.json'
 OLD_BUFFERS = ('position_ids', 'inv_freq')  # saved by old transformers, computed by today's
 _MAX_KEYS_NAMED = 5
-_HOW_TO_GET_IT = ('get the model (config.json, *.safetensors, tokenizer files) with `hf download '
-                  'OWNER/NAME --local-dir DIR` where there is a network, copy DIR here and give '
-                  'its path as `directory`')
+_MAX_TEXT = 300
+_MAX_LAYERS = 1000  # building a million would not end
+_TOO_LARGE = 1.25  # of what the files hold: a network with a head more is told by its keys
 
 
 @dataclass(frozen=True)
@@ -50,32 +56,6 @@ class ModelDirectory:
         return wanted
 
 
-def find(directory: str, allow_download: bool) -> Path:
-    """
-    Return the local directory of a model.
-
-    :param directory: a path, or the hub name (`owner/name`) of a model that is already cached.
-    :param allow_download: fetch it from the hub where it is not here.
-    :raises ConfigError: where it is not here, with what to download and where to put it.
-    """
-    path = Path(directory).expanduser()
-    if path.is_dir():
-        return path
-    if not _is_hub_name(directory):
-        raise ConfigError(f'{directory}: no such directory; {_HOW_TO_GET_IT}')
-    import huggingface_hub
-    from huggingface_hub.errors import LocalEntryNotFoundError
-    try:
-        return Path(huggingface_hub.snapshot_download(
-            directory, local_files_only=not allow_download,
-            allow_patterns=['*.json', '*.safetensors', '*.model', '*.txt']))
-    except LocalEntryNotFoundError as error:
-        raise ConfigError(
-            f'{directory}: no such directory, and no model of this name is in the cache of this '
-            f'machine; {_HOW_TO_GET_IT}; or give a hub name and `allow_download: true`'
-        ) from error
-
-
 def check(path: Path, model_types: tuple[str, ...]) -> ModelDirectory:
     """
     Check that a directory is of the wanted family and can be read.
@@ -84,12 +64,12 @@ def check(path: Path, model_types: tuple[str, ...]) -> ModelDirectory:
     """
     file = path / CONFIG_FILE
     try:
-        config = json.loads(file.read_text())
+        config = json.loads(file.read_text(encoding='utf-8'))
     except OSError as error:
         raise ConfigError(f'{file}: cannot be read ({error.strerror}); a model directory holds '
                           'config.json, *.safetensors and tokenizer files') from error
-    except json.JSONDecodeError as error:
-        raise ConfigError(f'{file}: is no valid JSON: {error}') from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f'{file}: is no valid JSON: {_brief(error)}') from error
     found = config.get('model_type') if isinstance(config, dict) else None
     if found not in model_types:
         raise ConfigError(f'{file}: model_type is {found!r}, wanted '
@@ -99,24 +79,56 @@ def check(path: Path, model_types: tuple[str, ...]) -> ModelDirectory:
         wanted = ', or '.join(' and '.join(group) for group in TOKENIZER_FILES)
         raise ConfigError(f'{path}: the tokenizer files are missing: wanted {wanted}; they come '
                           'with the model, copy them beside config.json')
+    _refuse_what_cannot_be_built(file, config)
     text = config.get('text_config')
-    return ModelDirectory(path, found, text.get('model_type', '') if text else '')
+    return ModelDirectory(path, found, str(text.get('model_type', ''))
+                          if isinstance(text, dict) else '')
+
+
+def check_text(directory: ModelDirectory, others: Mapping[str, str]) -> None:
+    """
+    Refuse a language model that is laid out otherwise than the family's.
+
+    :param others: the language models, and what to take instead.
+    :raises ConfigError: with the key.
+    """
+    if directory.text_type in others:
+        raise ConfigError(f'{directory.path / CONFIG_FILE}: text_config.model_type is '
+                          f'{directory.text_type!r}, a layout with code of its own; take '
+                          f'{others[directory.text_type]}')
+
+
+def check_vocabulary(directory: ModelDirectory, tokenizer: PreTrainedTokenizerBase,
+                     rows: int) -> None:
+    """
+    Refuse a tokenizer of another model.
+
+    :param rows: words that the network has a vector for.
+    :raises ConfigError: where the tokenizer knows words that the network does not.
+    """
+    if len(tokenizer) > rows:
+        raise ConfigError(f'{directory.path}: the tokenizer has {len(tokenizer)} words, the '
+                          f'network vectors for {rows}; the tokenizer files are of another model, '
+                          'copy those of this one')
 
 
 def load_tokenizer(directory: ModelDirectory) -> PreTrainedTokenizerBase:
     """
     Load the tokenizer, padding on the right.
 
-    :raises ConfigError: where its files cannot be read.
+    :raises ConfigError: where its files, or config.json that names its class, cannot be read.
     """
-    from transformers import AutoTokenizer
-    try:
+    from transformers import AutoConfig, AutoTokenizer
+    with _reading(f'{directory.path / CONFIG_FILE}: describes no model'):
+        AutoConfig.from_pretrained(directory.path, local_files_only=True)
+    with _reading(f'{directory.path}: the tokenizer cannot be read'):
         tokenizer = AutoTokenizer.from_pretrained(directory.path, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f'{directory.path}: the tokenizer cannot be read: {error}') from error
-    tokenizer.padding_side = 'right'
+        tokenizer.padding_side = 'right'
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        raise ConfigError(f'{directory.path}: the tokenizer has neither a pad nor an end token; '
+                          'copy tokenizer_config.json and special_tokens_map.json of the model')
     return tokenizer
 
 
@@ -126,16 +138,16 @@ def load_model(directory: ModelDirectory, dtype: str, attention: str) -> PreTrai
 
     :raises ConfigError: for missing, unexpected or misshapen tensors, by name.
     """
-    from safetensors import SafetensorError
+    import torch
     from transformers import AutoModelForImageTextToText
-    try:
+    with torch.device('meta'):
+        _check_amount(directory, build_model(directory, dtype, attention))
+    with _reading(f'{directory.path}: the weights cannot be read', ' (safetensors files are '
+                  'needed; pickles are not read)'):
         model, info = AutoModelForImageTextToText.from_pretrained(
             directory.path, local_files_only=True, use_safetensors=True, dtype=dtype,
             attn_implementation=directory.attention(attention), output_loading_info=True,
             ignore_mismatched_sizes=True)
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f'{directory.path}: the weights cannot be read: {error} (safetensors '
-                          'files are needed; pickles are not read)') from error
     for key, found, wanted in info['mismatched_keys']:
         raise ConfigError(f'{directory.path}: {key} has shape {tuple(found)}, the config.json '
                           f'beside it wants {tuple(wanted)}')
@@ -145,16 +157,21 @@ def load_model(directory: ModelDirectory, dtype: str, attention: str) -> PreTrai
 
 
 def build_model(directory: ModelDirectory, dtype: str, attention: str) -> PreTrainedModel:
-    """Build the network that config.json describes, for weights that are loaded afterwards."""
+    """
+    Build the network that config.json describes, for weights that are loaded afterwards.
+
+    :raises ConfigError: where it describes none.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
     from transformers.initialization import no_init_weights
-    config = AutoConfig.from_pretrained(directory.path, local_files_only=True)
-    with no_init_weights():
-        model = AutoModelForImageTextToText.from_config(
-            config, dtype=getattr(torch, dtype),
-            attn_implementation=directory.attention(attention))
-    model.tie_weights()
+    with _reading(f'{directory.path / CONFIG_FILE}: describes no network that can be built'):
+        config = AutoConfig.from_pretrained(directory.path, local_files_only=True)
+        with no_init_weights():
+            model = AutoModelForImageTextToText.from_config(
+                config, dtype=getattr(torch, dtype),
+                attn_implementation=directory.attention(attention))
+        model.tie_weights()
     return model.eval()
 
 
@@ -185,6 +202,52 @@ def _named(keys: Any) -> str:
     return f'{len(keys)} key(s): {", ".join(keys[:_MAX_KEYS_NAMED])}{more} {verb}'
 
 
-def _is_hub_name(directory: str) -> bool:
-    parts = directory.split('/')
-    return len(parts) == 2 and all(parts) and not directory.startswith(('.', '~'))
+@contextmanager
+def _reading(what: str, advice: str = '') -> Iterator[None]:
+    """
+    Turn whatever a library raises over a stranger's files into one line.
+
+    Any exception: which ones they raise is no part of what the libraries promise, and new releases
+    add more. Nothing else but reading these files may stand inside.
+    """
+    try:
+        yield
+    except (ConfigError, MemoryError):
+        raise
+    except Exception as error:
+        raise ConfigError(f'{what}: {_brief(error)}{advice}') from error
+
+
+def _brief(error: BaseException) -> str:
+    """Return an error's text as one line, with its type where the text alone says little."""
+    text = ' '.join(str(error).split())
+    text = text if len(text) <= _MAX_TEXT else f'{text[:_MAX_TEXT]} ...'
+    return text if ' ' in text else f'{type(error).__name__} {text}'.strip()
+
+
+def _refuse_what_cannot_be_built(file: Path, config: Mapping[str, Any], above: str = '') -> None:
+    """Refuse what no library needs to try: quantised weights, and layers without number."""
+    for key, value in config.items():
+        if key == 'quantization_config' and value:
+            method = value.get('quant_method') if isinstance(value, dict) else value
+            raise ConfigError(f'{file}: {above}{key} is of {method!r}: quantised weights, which '
+                              'cannot be trained; take the model that they were made from')
+        counts_layers = 'layer' in key or key == 'depth'
+        if counts_layers and type(value) is int and value > _MAX_LAYERS:
+            raise ConfigError(f'{file}: {above}{key} is {value}, wanted at most {_MAX_LAYERS}')
+        if isinstance(value, dict):
+            _refuse_what_cannot_be_built(file, value, f'{above}{key}.')
+
+
+def _check_amount(directory: ModelDirectory, outline: PreTrainedModel) -> None:
+    """Compare how many numbers config.json asks for with how many the files hold."""
+    try:
+        files = shards.shapes(directory.path)
+    except shards.CheckpointError as error:
+        raise ConfigError(f'{directory.path}: the weights cannot be read: {error}') from error
+    held = sum(prod(shape) for file in files.values() for shape in file.values())
+    wanted = sum(parameter.numel() for parameter in outline.parameters())
+    if wanted > _TOO_LARGE * held:
+        raise ConfigError(f'{directory.path / CONFIG_FILE}: describes a network of {wanted:,} '
+                          f'numbers, the *.safetensors files beside it hold {held:,}; one of them '
+                          'is of another model, or files are missing')
