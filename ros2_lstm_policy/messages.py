@@ -5,10 +5,17 @@ Live messages (rclpy) and recorded ones (rosbags) pass through the same function
 encodings take a NumPy and OpenCV path that honours `step` and `is_bigendian` and copies nothing
 for rgb8; Bayer and YUV images go through cv_bridge. Depth and float images have no colour and
 are refused, as cv_bridge does.
+
+The `format` of a CompressedImage is read as compressed_image_transport writes it: the encoding
+before compression, `;`, the codec, and the encoding that was compressed where that is another one
+(`rgb8; jpeg compressed bgr8`). What has no colour or needs demosaicing as a raw image does so
+when it is compressed.
 """
 
 from __future__ import annotations
 
+from io import BytesIO
+import re
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -44,6 +51,8 @@ _CV_BRIDGE_BYTES_PER_PIXEL = {
     'yuv422': 2, 'yuv422_yuy2': 2, 'uyvy': 2, 'yuyv': 2,
 }
 _JPEG_START, _JPEG_END, _JPEG_TAIL = b'\xff\xd8', b'\xff\xd9', 1024
+_DEPTH = re.compile(r'(8|16|32|64)(U|S|F)C1$')
+_VIDEO = re.compile(r'\b(h\.?26[45]|hevc|av1|vp[89]|theora)\b', re.IGNORECASE)
 
 
 def stamp_ns(message: Any) -> int:
@@ -66,6 +75,21 @@ def image_to_rgb(message: Any) -> np.ndarray:
         return _decode_with_cv_bridge(message)
     pixels = _pixels(message, layout)
     return pixels if layout.to_rgb is None else cv2.cvtColor(pixels, layout.to_rgb)
+
+
+def image_shape(message: Any) -> tuple[int, int, int]:
+    """
+    Return the size that :func:`image_to_rgb` gives, by the message's header alone.
+
+    :raises ImageError: for what is seen to be no image without decoding it.
+    """
+    if not hasattr(message, 'encoding'):
+        return _compressed_shape(message)
+    layout = _LAYOUTS.get(message.encoding)
+    size = (_cv_bridge_bytes(message) if layout is None else
+            layout.channels * layout.bytes_per_channel)
+    _rows(message, size)
+    return message.height, message.width, 3
 
 
 def _pixels(message: Any, layout: _Layout) -> np.ndarray:
@@ -95,11 +119,16 @@ def _rows(message: Any, bytes_per_pixel: int) -> np.ndarray:
     return data.reshape(height, step)[:, :row_bytes]
 
 
-def _decode_with_cv_bridge(message: Any) -> np.ndarray:
+def _cv_bridge_bytes(message: Any) -> int:
     bytes_per_pixel = _CV_BRIDGE_BYTES_PER_PIXEL.get(message.encoding)
     if bytes_per_pixel is None:
         known = ', '.join((*_LAYOUTS, *_CV_BRIDGE_BYTES_PER_PIXEL))
         raise ImageError(f'{_named(message)}: this encoding has no known colour; known: {known}')
+    return bytes_per_pixel
+
+
+def _decode_with_cv_bridge(message: Any) -> np.ndarray:
+    bytes_per_pixel = _cv_bridge_bytes(message)
     # Some cv_bridge releases ignore step, so they are given rows without padding.
     tight = SimpleNamespace(
         height=message.height, width=message.width, encoding=message.encoding,
@@ -117,20 +146,77 @@ def _decode_with_cv_bridge(message: Any) -> np.ndarray:
                          'publish rgb8 or bgr8, for example through image_proc') from error
 
 
-def _decode_compressed(message: Any) -> np.ndarray:
+def _content(form: str) -> str:
+    """Return the encoding that was compressed; empty where `format` does not say it."""
+    before, separator, codec = form.partition(';')
+    if not separator:
+        return ''
+    words = codec.partition('compressed')[2].split()
+    return words[0] if words else before.strip()
+
+
+def _check_compressed(message: Any) -> np.ndarray:
+    """Return the bytes of a CompressedImage whose format is that of an image."""
     data, form = np.frombuffer(message.data, np.uint8), message.format
-    if 'compressedDepth' in form:
-        raise ImageError(f'CompressedImage {form!r}: a depth image has no colour')
+    if 'compressedDepth' in form or _DEPTH.match(_content(form)):
+        raise ImageError(f'CompressedImage {form!r}: a depth image has no colour; subscribe to '
+                         "the colour camera's topic")
     if data.size == 0:
         raise ImageError(f'CompressedImage {form!r}: the image is empty')
+    return data
+
+
+def _compressed_shape(message: Any) -> tuple[int, int, int]:
+    from PIL import Image
+    data = _check_compressed(message)
+    try:
+        with Image.open(BytesIO(data.tobytes())) as image:
+            (width, height), mode = image.size, image.mode
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        raise _undecodable(message, data.size) from None
+    if mode.startswith(('I', 'F')):
+        _check_grey16(message)
+    return height, width, 3
+
+
+def _check_grey16(message: Any) -> None:
+    if _content(message.format) != 'mono16' and not _content(message.format).startswith('bayer'):
+        raise ImageError(f'CompressedImage {message.format!r}: 16 bits of grey are depth unless '
+                         "the format says 'mono16'; a depth image has no colour")
+
+
+def _decode_compressed(message: Any) -> np.ndarray:
+    data = _check_compressed(message)
     if (data[:2].tobytes() == _JPEG_START
             and _JPEG_END not in data[-_JPEG_TAIL:].tobytes()):
-        raise ImageError(f'CompressedImage {form!r}: the JPEG is cut short at {data.size} bytes')
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        raise ImageError(f'CompressedImage {message.format!r}: the JPEG is cut short at '
+                         f'{data.size} bytes')
+    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise ImageError(f'CompressedImage {form!r}: {data.size} bytes are no image that OpenCV '
-                         'can decode (it reads jpeg and png)')
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        raise _undecodable(message, data.size)
+    content = _content(message.format)
+    if image.ndim == 2 and content in _CV_BRIDGE_BYTES_PER_PIXEL:
+        return _decode_with_cv_bridge(SimpleNamespace(
+            height=image.shape[0], width=image.shape[1], encoding=content, step=image.strides[0],
+            is_bigendian=0, data=image.tobytes()))
+    if image.dtype == np.uint16:
+        if image.ndim == 2:
+            _check_grey16(message)
+        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise ImageError(f'CompressedImage {message.format!r}: pixels of {image.dtype} have no '
+                         'colour')
+    if image.ndim == 2:
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGB if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+
+
+def _undecodable(message: Any, size: int) -> ImageError:
+    form = message.format
+    video = ('; one message of a video stream is no image: publish jpeg or png as well, or '
+             'decode the stream first' if _VIDEO.search(form) else '')
+    return ImageError(f'CompressedImage {form!r}: {size} bytes are no image that OpenCV can '
+                      f'decode (it reads jpeg and png){video}')
 
 
 def _named(message: Any) -> str:

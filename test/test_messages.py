@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from ros2_lstm_policy.messages import image_to_rgb, ImageError, stamp_ns
+from ros2_lstm_policy.messages import image_shape, image_to_rgb, ImageError, stamp_ns
 
 CHANNELS = {'rgb8': 3, 'bgr8': 3, 'rgba8': 4, 'bgra8': 4, 'mono8': 1}
 
@@ -135,3 +135,64 @@ def test_a_jpeg_cut_short_is_refused():
     data = cv2.imencode('.jpg', random_image(3, shape=(60, 80)))[1].tobytes()
     with pytest.raises(ImageError, match='cut short'):
         image_to_rgb(SimpleNamespace(format='jpeg', data=data[:len(data) // 2]))
+
+
+def compressed(array, form, extension='.png'):
+    """Return a CompressedImage of an array in OpenCV's order."""
+    return SimpleNamespace(format=form, data=cv2.imencode(extension, array)[1].tobytes())
+
+
+DEPTH = np.full((8, 8), 1500, np.uint16)
+
+
+@pytest.mark.parametrize('form', [
+    '16UC1; png compressed ', '32FC1; png compressed ', '16UC1; png compressed', '8UC1; png',
+    '16UC1;png compressed 16UC1', '16UC1; compressedDepth png', 'png', '', 'rgb8; png'])
+def test_depth_is_refused_however_it_is_compressed(form):
+    """Decoded as an image it is a dark grey picture; raw 16UC1 is refused as well."""
+    for function in (image_to_rgb, image_shape):
+        with pytest.raises(ImageError, match='a depth image has no colour'):
+            function(compressed(DEPTH, form))
+
+
+@pytest.mark.parametrize('form', ['bayer_rggb8; png compressed ', 'bayer_rggb8; png compressed',
+                                  'rgb8; png compressed bayer_rggb8'])
+def test_a_compressed_mosaic_is_the_image_that_the_raw_one_is(form):
+    """Decoded as grey it is a checkerboard."""
+    pytest.importorskip('cv_bridge')
+    mosaic = random_image(1, shape=(8, 10))
+    np.testing.assert_array_equal(image_to_rgb(compressed(mosaic, form)),
+                                  image_to_rgb(image_message(mosaic, 'bayer_rggb8')))
+
+
+@pytest.mark.parametrize('form', ['bayer_rggb8; jpeg compressed bgr8', 'rgb8; png compressed bgr8',
+                                  'bayer_rggb8; png compressed ', 'png', '8UC3; png compressed '])
+def test_colour_that_was_compressed_is_colour(form):
+    """Whatever the camera's own encoding was before."""
+    bgr = np.tile(np.array([30, 60, 200], np.uint8), (16, 16, 1))
+    image = image_to_rgb(compressed(bgr, form, '.jpg' if 'jpeg' in form else '.png'))
+    assert np.abs(image.astype(int) - bgr[..., ::-1]).max() <= 3
+
+
+def test_grey_and_deep_colours_are_scaled_as_raw_ones():
+    """16 bits of mono16 and of colour, and an alpha channel."""
+    grey = random_image(1, dtype=np.uint16)
+    np.testing.assert_array_equal(image_to_rgb(compressed(grey, 'mono16; png compressed ')),
+                                  image_to_rgb(image_message(grey, 'mono16')))
+    deep = random_image(3, dtype=np.uint16)
+    np.testing.assert_array_equal(image_to_rgb(compressed(deep, 'bgr16; png compressed bgr16')),
+                                  image_to_rgb(image_message(deep, 'bgr16')))
+    alpha = random_image(4)
+    np.testing.assert_array_equal(image_to_rgb(compressed(alpha, 'bgra8; png compressed bgra8')),
+                                  image_to_rgb(image_message(alpha, 'bgra8')))
+
+
+def test_the_size_is_known_without_decoding():
+    """And what is no image is refused for the same reason."""
+    assert image_shape(compressed(random_image(3), 'rgb8; jpeg compressed bgr8', '.jpg')) == (
+        12, 10, 3)
+    assert image_shape(image_message(random_image(1), 'mono8', padding=3)) == (12, 10, 3)
+    for message, words in ((broken(step=29), 'step is 29'), (broken(encoding='16UC1'), '16UC1'),
+                           (SimpleNamespace(format='h264', data=bytes(9)), 'a video stream')):
+        with pytest.raises(ImageError, match=words):
+            image_shape(message)

@@ -218,7 +218,9 @@ class _Resized:
 
 
 def _files(root: Path) -> list[tuple[str, int, int]]:
-    paths = [root] if root.is_file() else [p for p in root.rglob('*') if p.is_file()]
+    paths = [root] if root.is_file() else [
+        p for p in root.rglob('*') if p.is_file()
+        and not p.name.endswith('-shm')]  # sqlite3's index of a log, written by reading it
     found = []
     for path in paths:
         status = path.stat()

@@ -59,19 +59,18 @@ def check_promises(promises: Iterable[Promise], where: Path, episode: str,
     :param where: the file or folder that is meant.
     :param episode: the episode; empty where all of them are meant.
     :param remedy: what to do about it, for the message; it must be true of all of them.
-    :return: a note for each number that is only larger, where that is fine.
+    :return: one note of the numbers that are only larger, where that is fine.
     :raises RecordingError: rule `counts`, where a promise is broken.
     """
     broken = [promise for promise in promises if not promise.is_kept]
     notes = [p for p in broken if p.more_is_fine and p.came > p.promised]
-    fatal = [p for p in broken if p not in notes]
+    fatal = [p for p in broken if not (p.more_is_fine and p.came > p.promised)]
     if fatal:
-        more = f'; and {len(fatal) - _NAMED} more' if len(fatal) > _NAMED else ''
-        raise refuse('counts', where, episode,
-                     '; '.join(str(p) for p in fatal[:_NAMED]) + more + _after(remedy))
-    return [Problem('counts', where, episode, f'{note}{_after(remedy)}', fatal=False)
-            for note in notes]
+        raise refuse('counts', where, episode, _told(fatal, remedy))
+    return [Problem('counts', where, episode, _told(notes, remedy), fatal=False)] if notes else []
 
 
-def _after(remedy: str) -> str:
-    return f': {remedy}' if remedy else ''
+def _told(broken: list[Promise], remedy: str) -> str:
+    more = f'; and {len(broken) - _NAMED} more' if len(broken) > _NAMED else ''
+    text = '; '.join(str(promise) for promise in broken[:_NAMED]) + more
+    return f'{text}: {remedy}' if remedy else text

@@ -77,7 +77,7 @@ def detect(path: Path) -> Kind:
     if path.suffix in ('.hdf5', '.h5') or any(
             any(path.glob(pattern)) for pattern in PATTERNS if path.is_dir()):
         return 'libero'
-    from ros2_lstm_policy.data.rosbag.reader import find_bags
+    from ros2_lstm_policy.data.rosbag.find import find_bags
     if path.exists() and find_bags(path):
         return 'bag'
     found = 'nothing is there' if not path.exists() else 'it is none of them'

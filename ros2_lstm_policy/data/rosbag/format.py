@@ -7,6 +7,7 @@ any of them is the same thing to training.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -57,6 +58,17 @@ class TopicNames:
     def camera(self, name: str) -> str:
         """Return the image topic of that camera, 'static' or 'hand'."""
         return {STATIC_CAMERA: self.static, HAND_CAMERA: self.hand}[name]
+
+    def all_names(self, cameras: Sequence[str], words: bool) -> tuple[str, ...]:
+        """
+        Return every name that an episode is made of.
+
+        :param words: whether the instruction is one of them.
+        """
+        images = [name for camera in cameras
+                  for name in (self.camera(camera), self.camera(camera) + '/compressed')]
+        return (*images, self.arm_delta, self.gripper_command, self.success, self.info,
+                self.problems, *((self.instruction,) if words else ()))
 
 
 @dataclass(frozen=True)

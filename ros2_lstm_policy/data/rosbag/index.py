@@ -1,26 +1,26 @@
 """
-One pass over a bag: where its frames are and every small message, nothing decoded.
+One pass over a bag: where its frames are and every small message, in the order of log times.
 
 Images stay in the file; of each only the stamp and the size are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ros2_lstm_policy.config import ConfigError
-from ros2_lstm_policy.data.problems import reading, refuse
+from ros2_lstm_policy.data.problems import Problem, refuse
 from ros2_lstm_policy.data.rosbag import format as bag
+from ros2_lstm_policy.data.rosbag.contents import Contents, locate
+from ros2_lstm_policy.data.rosbag.storage import bag_name, OpenFiles, uncompressed
+from ros2_lstm_policy.data.rosbag.stored import CDR, Place, StoredMessage, StoredTopic
 from ros2_lstm_policy.data.rosbag.typestore import typestore
-from ros2_lstm_policy.messages import stamp_ns
-from rosbags.interfaces import Connection
-from rosbags.rosbag2 import Reader
+from ros2_lstm_policy.messages import image_shape, ImageError, stamp_ns
 
-ADVICE = '; it was cut short or never closed: `mcap recover` may save a part'
+_READ = (bag.IMAGE, bag.COMPRESSED_IMAGE, bag.TWIST, bag.GRIPPER, bag.STRING, bag.BOOL)
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,16 @@ class FrameRef:
     """
     Where one image is; stands for the image in the sampler.
 
-    :param number: its place among the messages of its topic.
-    :param shape: (H, W, 3); None where the message is no image.
+    :param shape: (H, W, 3); None where the message holds no image that can be used.
+    :param fault: why not; empty for a good one.
     """
 
     camera: str
     stamp_ns: int
     log_ns: int
-    number: int
+    place: Place
     shape: tuple[int, ...] | None
+    fault: str = ''
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class ImageTopic:
     """A camera's topic in one bag."""
 
     topic: str
+    msgtype: str
     frames: tuple[FrameRef, ...]
 
 
@@ -68,19 +70,21 @@ class BagIndex:
     What a bag holds.
 
     :param instructions: (log time, words), in order.
-    :param success: the label; None where nobody said.
-    :param problems: what its recorder missed, as it said itself.
+    :param labels: (log time, success), in order.
     :param others: topics that nothing was read from.
+    :param remarks: what is said wrongly, and does no harm.
+    :param problems: what its recorder missed, as it said itself.
     """
 
     path: Path
     cameras: Mapping[str, ImageTopic]
     arm: tuple[ArmMessage, ...]
     instructions: tuple[tuple[int, str], ...]
-    success: bool | None
+    labels: tuple[tuple[int, bool], ...]
     info: bag.EpisodeInfo | None
+    others: tuple[str, ...]
+    remarks: tuple[Problem, ...] = ()
     problems: tuple[str, ...] = ()
-    others: tuple[str, ...] = ()
 
 
 def index_bag(path: Path, layout: bag.BagLayout, cameras: Sequence[str]) -> BagIndex:
@@ -88,142 +92,211 @@ def index_bag(path: Path, layout: bag.BagLayout, cameras: Sequence[str]) -> BagI
     Read everything but the pixels.
 
     :param path: a bag's folder, or one .mcap or .db3 file.
-    :raises RecordingError: for a damaged bag or a topic that is missing.
+    :raises RecordingError: for a damaged bag, one that lost messages, or a missing topic.
     """
-    types = typestore()
-    with reading(path, path.name, ADVICE), Reader(path) as reader:
-        topics = _Topics(path, reader.connections)
-        collector = _Collector(path, layout, topics, cameras)
-        wanted = [c for c in reader.connections if c.topic in collector.takers]
-        for connection, log_ns, raw in reader.messages(wanted):
-            message = types.deserialize_cdr(raw, connection.msgtype)
-            collector.takers[connection.topic](connection.topic, log_ns, message)
-    return collector.result()
+    located = locate(path)
+    with OpenFiles() as files:
+        contents = Contents(located, files)
+        wanted = layout.topics.all_names(cameras, layout.instruction is None)
+        items = [_decode(message, path) for message in contents.messages()
+                 if message.topic.msgtype in _READ and message.topic.encoding == CDR
+                 and any(matches(message.topic.name, name) for name in wanted)]
+    remarks = contents.check()
+    # Stable, so equal times stay in the order of the file; but a gripper command comes before the
+    # arm's of its time, also where another file holds it.
+    items.sort(key=lambda item: (item.log_ns, item.topic.msgtype == bag.TWIST))
+    topics = Topics(path, contents.counts)
+    return _Collector(path, layout, topics, cameras).collect(items, tuple(remarks))
 
 
-class _Topic(NamedTuple):
-    name: str
-    msgtype: str
+class Item(NamedTuple):
+    """A message, decoded; of an image its stamp, its size and what is wrong with it."""
+
+    topic: StoredTopic
+    log_ns: int
+    place: Place
+    content: Any
 
 
-class _Topics:
-    """Finds the topics of a bag by name and type."""
+class Header(NamedTuple):
+    """All that is kept of an image."""
 
-    def __init__(self, path: Path, connections: Sequence[Connection]) -> None:
-        self._path = path
-        self._connections = connections
+    stamp_ns: int
+    shape: tuple[int, ...] | None
+    fault: str
 
-    def need(self, name: str, *msgtypes: str, otherwise: str = '') -> _Topic:
-        """Return the topic; :raises RecordingError: where there is none."""
+
+def _decode(message: StoredMessage, path: Path) -> Item:
+    topic = message.topic
+    try:
+        data = uncompressed(message.data)
+        content = typestore().deserialize_cdr(data, topic.msgtype)
+    except Exception as error:  # whatever a parser raises over bytes that are something else
+        raise refuse('damaged', path, bag_name(path), f'{topic.name}: a message of '
+                     f'{len(message.data)} bytes is no {topic.msgtype} ({error})') from error
+    if topic.msgtype in (bag.IMAGE, bag.COMPRESSED_IMAGE):
+        content = _header(content)
+    return Item(topic, message.log_ns, message.place, content)
+
+
+def _header(message: Any) -> Header:
+    try:
+        return Header(stamp_ns(message), image_shape(message), '')
+    except ImageError as error:
+        return Header(stamp_ns(message), None, str(error))
+
+
+def matches(topic: str, name: str) -> bool:
+    """Return whether a topic has this name, or ends with it."""
+    wanted = name.strip('/')
+    return topic.strip('/') == wanted or topic.endswith('/' + wanted)
+
+
+class Topics:
+    """
+    Finds the topics of a bag by name and type, and remembers which were found.
+
+    :param counts: messages that came on each topic.
+    """
+
+    def __init__(self, path: Path, counts: Mapping[StoredTopic, int]) -> None:
+        """Take the topics of a bag."""
+        self._path, self.counts = path, counts
+        self.used: set[StoredTopic] = set()
+
+    def need(self, name: str, *msgtypes: str, key: str, otherwise: str = '') -> StoredTopic:
+        """
+        Return the topic; :raises RecordingError: where there is none.
+
+        :param key: the name of its setting, bag.topics.KEY.
+        """
         found = self.find(name, *msgtypes)
-        if found is None:
-            there = ', '.join(f'{c.topic} ({c.msgtype}, {c.msgcount})' for c in self._connections)
-            raise refuse('missing-topic', self._path, self._path.name,
-                         f'no messages of {" or ".join(msgtypes)} on {name!r}; the bag has '
-                         f'{there or "no topics"}; name its topics with bag.topics{otherwise}')
-        return found
+        if found is not None:
+            return found
+        suited = sorted(topic.name for topic, count in self.counts.items()
+                        if count and topic.msgtype in msgtypes and topic.encoding == CDR)
+        advice = (f'name it with bag.topics.{key}={suited[0]}' if len(suited) == 1 else
+                  f'name it with bag.topics.{key}, one of {", ".join(suited)}' if suited else
+                  f'no name can help, since no topic has this type: record {name!r} as '
+                  f'{msgtypes[0]}')
+        raise refuse('missing-topic', self._path, bag_name(self._path),
+                     f'no messages of {" or ".join(msgtypes)} on {name!r}; the bag has '
+                     f'{self.listed()}; {advice}{otherwise}')
 
-    def find(self, name: str, *msgtypes: str) -> _Topic | None:
+    def find(self, name: str, *msgtypes: str) -> StoredTopic | None:
         """Return the topic of that name and one of these types, where it has messages."""
-        wanted = name.strip('/')
-        found = {_Topic(c.topic, c.msgtype) for c in self._connections
-                 if c.msgtype in msgtypes and c.msgcount
-                 and (c.topic.strip('/') == wanted or c.topic.endswith('/' + wanted))}
-        best = {topic for topic in found if topic.name.strip('/') == wanted} or found
-        if len(best) > 1:
-            raise refuse('missing-topic', self._path, self._path.name,
+        named = [topic for topic, count in self.counts.items()
+                 if count and topic.encoding == CDR and matches(topic.name, name)]
+        exact = [topic for topic in named if topic.name.strip('/') == name.strip('/')]
+        found = {t for t in named if t.msgtype in msgtypes}
+        best = {t for t in exact if t.msgtype in msgtypes} or found
+        if len({topic.name for topic in best}) > 1:
+            raise refuse('missing-topic', self._path, bag_name(self._path),
                          f'{name!r} may be any of {", ".join(sorted(t.name for t in best))}; '
                          'name one with bag.topics')
-        return next(iter(best), None)
+        if not best:
+            return None
+        chosen = next(iter(best))
+        self._refuse_two_types(chosen.name)
+        self.used.add(chosen)
+        return chosen
 
-    def without(self, names: Collection[str]) -> tuple[str, ...]:
-        """Return the topics that have messages and other names."""
-        return tuple(sorted({c.topic for c in self._connections if c.msgcount} - set(names)))
+    def listed(self) -> str:
+        """Return the topics with type and number of messages, for people."""
+        return ', '.join(f'{t.name} ({t.msgtype or "no type"}, {count}'
+                         f'{"" if t.encoding == CDR else ", " + t.encoding})'
+                         for t, count in sorted(self.counts.items())) or 'no topics'
 
-    def need_image(self, name: str) -> _Topic:
-        """Return the camera's topic: raw, or compressed under its own or the usual name."""
-        compressed = self.find(name + '/compressed', bag.COMPRESSED_IMAGE)
-        raw = self.find(name, bag.IMAGE, bag.COMPRESSED_IMAGE)
-        return raw or compressed or self.need(name, bag.IMAGE, bag.COMPRESSED_IMAGE)
+    def _refuse_two_types(self, name: str) -> None:
+        same = {t.msgtype: n for t, n in self.counts.items() if t.name == name and n}
+        if len(same) > 1:
+            text = ', '.join(f'{msgtype} ({count})' for msgtype, count in sorted(same.items()))
+            raise refuse('missing-topic', self._path, bag_name(self._path),
+                         f'{name} has {len(same)} types: {text}; which of them the robot '
+                         'followed cannot be told: two nodes published on it')
 
 
 class _Collector:
-    """Takes the messages of one bag one by one."""
+    """Sorts the messages of one bag by what they mean."""
 
-    def __init__(self, path: Path, layout: bag.BagLayout, topics: _Topics,
+    def __init__(self, path: Path, layout: bag.BagLayout, topics: Topics,
                  cameras: Sequence[str]) -> None:
-        self._path = path
-        self._images = {name: topics.need_image(layout.topics.camera(name)) for name in cameras}
-        self._camera_of = {topic.name: camera for camera, topic in self._images.items()}
-        self._frames: dict[str, list[FrameRef]] = {name: [] for name in cameras}
-        self._arm: list[ArmMessage] = []
-        self._gripper: float | None = None
-        self._instructions: list[tuple[int, str]] = []
-        self._success: bool | None = None
-        self._info: bag.EpisodeInfo | None = None
-        self._problems: tuple[str, ...] = ()
         names = layout.topics
-        self.takers: dict[str, Callable[[str, int, Any], None]] = {
-            topic.name: self._take_image for topic in self._images.values()}
-        self.takers[topics.need(names.arm_delta, bag.TWIST).name] = self._take_arm
-        self.takers[topics.need(names.gripper_command, bag.GRIPPER).name] = self._take_gripper
-        if layout.instruction is None:
-            words = topics.need(names.instruction, bag.STRING,
-                                otherwise=', or say the words with bag.instruction')
-            self.takers[words.name] = self._take_instruction
-        for name, msgtype, take in ((names.success, bag.BOOL, self._take_success),
-                                    (names.info, bag.STRING, self._take_info),
-                                    (names.problems, bag.STRING, self._take_problems)):
-            found = topics.find(name, msgtype)
-            if found is not None:
-                self.takers[found.name] = take
-        self._others = topics.without(self.takers)
+        self._path, self._topics = path, topics
+        self._images = {camera: self._need_image(camera, names.camera(camera))
+                        for camera in cameras}
+        self._arm = topics.need(names.arm_delta, bag.TWIST, key='arm_delta')
+        self._gripper = topics.need(names.gripper_command, bag.GRIPPER, key='gripper_command')
+        self._instruction = None if layout.instruction is not None else topics.need(
+            names.instruction, bag.STRING, key='instruction',
+            otherwise=', or say the words with bag.instruction')
+        self._success = topics.find(names.success, bag.BOOL)
+        self._info = topics.find(names.info, bag.STRING)
+        self._problems = topics.find(names.problems, bag.STRING)
 
-    def result(self) -> BagIndex:
-        cameras = {camera: ImageTopic(topic.name, tuple(self._frames[camera]))
+    def _need_image(self, camera: str, name: str) -> StoredTopic:
+        """Return the camera's topic: raw, or compressed under its own or the usual name."""
+        compressed = self._topics.find(name + '/compressed', bag.COMPRESSED_IMAGE)
+        raw = self._topics.find(name, bag.IMAGE, bag.COMPRESSED_IMAGE)
+        if raw is not None and compressed is not None:
+            self._topics.used.discard(compressed)
+        return raw or compressed or self._topics.need(name, bag.IMAGE, bag.COMPRESSED_IMAGE,
+                                                      key=camera)
+
+    def collect(self, items: Sequence[Item], remarks: tuple[Problem, ...]) -> BagIndex:
+        def content(topic: StoredTopic | None) -> Iterator[tuple[int, Any]]:
+            return ((item.log_ns, item.content.data) for item in items if item.topic == topic)
+        cameras = {camera: ImageTopic(topic.name, topic.msgtype,
+                                      self._frames(camera, topic, items))
                    for camera, topic in self._images.items()}
-        return BagIndex(self._path, cameras, tuple(self._arm), tuple(self._instructions),
-                        self._success, self._info, self._problems, self._others)
+        return BagIndex(
+            self._path, cameras, tuple(self._actions(items)), tuple(content(self._instruction)),
+            tuple((log_ns, bool(data)) for log_ns, data in content(self._success)),
+            self._parse_info([data for _, data in content(self._info)]),
+            tuple(sorted({t.name for t, n in self._topics.counts.items()
+                          if n and t not in self._topics.used})), remarks,
+            tuple(line for _, text in content(self._problems) for line in text.splitlines()))
 
-    def _take_image(self, topic: str, log_ns: int, message: Any) -> None:
-        camera = self._camera_of[topic]
-        frames = self._frames[camera]
-        frames.append(FrameRef(camera, stamp_ns(message), log_ns, len(frames), _shape(message)))
+    def _frames(self, camera: str, topic: StoredTopic,
+                items: Sequence[Item]) -> tuple[FrameRef, ...]:
+        frames = tuple(FrameRef(camera, item.content.stamp_ns, item.log_ns, item.place,
+                                item.content.shape, item.content.fault)
+                       for item in items if item.topic == topic)
+        if all(frame.fault for frame in frames):
+            raise refuse('damaged', self._path, bag_name(self._path),
+                         f'{topic.name}: none of {len(frames)} images can be used: '
+                         f'{frames[0].fault}')
+        return frames
 
-    def _take_arm(self, topic: str, log_ns: int, message: Any) -> None:
-        linear, angular = message.twist.linear, message.twist.angular
-        values = (linear.x, linear.y, linear.z, angular.x, angular.y, angular.z)
-        self._arm.append(ArmMessage(log_ns, stamp_ns(message), values, self._gripper))
+    def _actions(self, items: Sequence[Item]) -> Iterator[ArmMessage]:
+        """Give each arm message the last gripper value before it."""
+        gripper: float | None = None
+        for item in items:
+            if item.topic == self._gripper:
+                gripper = self._one_value(item)
+            elif item.topic == self._arm:
+                linear, angular = item.content.twist.linear, item.content.twist.angular
+                yield ArmMessage(item.log_ns, stamp_ns(item.content), (
+                    linear.x, linear.y, linear.z, angular.x, angular.y, angular.z), gripper)
 
-    def _take_gripper(self, topic: str, log_ns: int, message: Any) -> None:
-        if len(message.data) != 1:
-            raise refuse('gripper-values', self._path, self._path.name,
-                         f'{topic}: expected one value, found {len(message.data)}')
-        self._gripper = float(message.data[0])
+    def _one_value(self, item: Item) -> float:
+        if len(item.content.data) != 1:
+            raise refuse('gripper-values', self._path, bag_name(self._path),
+                         f'{item.topic.name}: expected one value, found '
+                         f'{len(item.content.data)}')
+        return float(item.content.data[0])
 
-    def _take_instruction(self, topic: str, log_ns: int, message: Any) -> None:
-        self._instructions.append((log_ns, message.data))
-
-    def _take_success(self, topic: str, log_ns: int, message: Any) -> None:
-        self._success = bool(message.data)
-
-    def _take_problems(self, topic: str, log_ns: int, message: Any) -> None:
-        self._problems += tuple(message.data.splitlines())
-
-    def _take_info(self, topic: str, log_ns: int, message: Any) -> None:
+    def _parse_info(self, texts: Sequence[str]) -> bag.EpisodeInfo | None:
+        if not texts:
+            return None
+        if len(set(texts)) > 1:
+            raise refuse('episode-info', self._path, bag_name(self._path),
+                         f'{len(set(texts))} different texts on '
+                         f'{self._info.name if self._info else ""}: one bag holds recordings '
+                         'that mean different things; split it')
         try:
-            self._info = bag.parse_info(message.data, f'{self._path}: {topic}')
+            return bag.parse_info(texts[0], f'{self._path}: {self._info.name}'
+                                  if self._info else str(self._path))
         except ConfigError as error:
-            raise refuse('episode-info', self._path, self._path.name, str(error)) from error
-
-
-def _shape(message: Any) -> tuple[int, ...] | None:
-    """Return the size of an image without decoding it."""
-    if hasattr(message, 'encoding'):
-        return message.height, message.width, 3
-    from PIL import Image, UnidentifiedImageError
-    try:
-        width, height = Image.open(BytesIO(message.data)).size
-    except (UnidentifiedImageError, OSError):
-        return None
-    return height, width, 3
+            raise refuse('episode-info', self._path, bag_name(self._path),
+                         str(error)) from error

@@ -3,41 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from ros2_lstm_policy.data.conventions import to_rotation_vectors
 from ros2_lstm_policy.data.episodes import Reading, Recording
 from ros2_lstm_policy.data.problems import Problem, refuse
+from ros2_lstm_policy.data.rosbag.find import find_bags
 from ros2_lstm_policy.data.rosbag.format import BagLayout
 from ros2_lstm_policy.data.rosbag.frames import BagFrames
 from ros2_lstm_policy.data.rosbag.index import BagIndex, index_bag
-from ros2_lstm_policy.data.rosbag.steps import missing_remarks, Segment, segments, Steps, steps
-from ros2_lstm_policy.data.rosbag.writer import INCOMPLETE, PARTIAL
-from ros2_lstm_policy.types import CAMERAS, Episode
+from ros2_lstm_policy.data.rosbag.steps import (missing_remarks, OTHER_STAMP, Segment, segments,
+                                                Steps, steps)
+from ros2_lstm_policy.data.rosbag.storage import bag_name
+from ros2_lstm_policy.types import CAMERAS, Episode, Reason
 
 _NS = 1_000_000_000
 _MAX_MISSING = 0.1
 _RATE_TOLERANCE = 0.2
-
-
-def find_bags(root: Path) -> list[Path]:
-    """
-    Return the bags at or under a path: folders with a metadata.yaml, or single files.
-
-    What a recorder left under `partial/` or `incomplete/` is no bag.
-    """
-    root = Path(root)
-    if root.is_file():
-        return [root] if root.suffix in ('.mcap', '.db3') else []
-    if (root / 'metadata.yaml').exists():
-        return [root]
-    found = (path.parent for path in root.rglob('metadata.yaml'))
-    bags = {path for path in found
-            if not {PARTIAL, INCOMPLETE} & set(path.relative_to(root).parts)}
-    loose = (path for pattern in ('*.mcap', '*.db3') for path in root.glob(pattern))
-    return sorted(bags | set(loose))
 
 
 @dataclass(frozen=True)
@@ -57,7 +41,7 @@ class BagRecording:
     @property
     def name(self) -> str:
         """Return the bag's name."""
-        return self.path.stem
+        return bag_name(self.path)
 
     @property
     def where(self) -> Path:
@@ -72,7 +56,8 @@ class BagRecording:
         found = segments(index, layout)
         if not found:
             raise refuse('no-instruction', self.path, self.name, 'every instruction is empty')
-        return tuple(_read_segment(index, segment, layout, period_s) for segment in found)
+        first, *others = (_read_segment(index, segment, layout, period_s) for segment in found)
+        return replace(first, remarks=(*index.remarks, *first.remarks)), *others
 
 
 def read_episodes(root: Path, layout: BagLayout | None = None,
@@ -108,7 +93,7 @@ def _read_segment(index: BagIndex, segment: Segment, layout: BagLayout,
         {name: BagFrames(index.path, topic, found.frames[name])
          for name, topic in index.cameras.items()},
         to_rotation_vectors(found.arm, layout.rotation),
-        found.gripper_open, index.success)
+        found.gripper_open, segment.success)
     remarks = [*missing_remarks(found, index.path, segment.name),
                *_rate_remarks(index, segment.name),
                *(Problem('recorder', index.path, segment.name, f'its recorder said: {text}',
@@ -137,8 +122,19 @@ def _refuse_gaps(index: BagIndex, segment: Segment, found: Steps, layout: BagLay
         stamp_ns, reason = inner[0]
         raise refuse('no-observation', index.path, segment.name,
                      f'{len(inner)} of {count} actions have no observation, more than '
-                     f'{_MAX_MISSING:.0%}; the first: {reason.text}; bag.max_image_age_s and '
-                     'bag.max_skew_s are to be what the robot uses', (stamp_ns - begin) / _NS)
+                     f'{_MAX_MISSING:.0%}; the first: {reason.text}{_advice(index, reason)}',
+                     (stamp_ns - begin) / _NS)
+
+
+def _advice(index: BagIndex, reason: Reason) -> str:
+    """Return what to do about missing observations, where it would help."""
+    if reason.code in ('old_image', 'skew'):
+        return '; bag.max_image_age_s and bag.max_skew_s are to be what the robot uses'
+    if reason.code != OTHER_STAMP:
+        return ''
+    if index.info is not None:
+        return "; its /episode/info says 'stamps: observation'"
+    return '; bag.stamps=now is for actions that are stamped when they are sent'
 
 
 def _rate_remarks(index: BagIndex, name: str) -> list[Problem]:

@@ -10,13 +10,16 @@ from typing import cast
 import numpy as np
 from ros2_lstm_policy.data.problems import Problem, refuse
 from ros2_lstm_policy.data.rosbag.format import BagLayout
-from ros2_lstm_policy.data.rosbag.index import ArmMessage, BagIndex, FrameRef
+from ros2_lstm_policy.data.rosbag.index import ArmMessage, BagIndex, FrameRef, ImageTopic
+from ros2_lstm_policy.data.rosbag.storage import bag_name
 from ros2_lstm_policy.resample import Missing, StreamSampler
 from ros2_lstm_policy.types import Observation, Reason
 
 _NS = 1_000_000_000
 SERVO_TIMEOUT_S = 0.1
 _GRIPPER_TOLERANCE = 0.02
+_CHANGED_PLACES = 2.5  # frame periods that a neighbour may come late
+OTHER_STAMP = 'other_stamp'
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,13 @@ class Segment:
     The part of a bag that one instruction covers.
 
     :param arm: its actions, in the order of the bag.
+    :param success: the label that was given in this part; None where nobody said.
     """
 
     name: str
     instruction: str
     arm: tuple[ArmMessage, ...]
+    success: bool | None
 
 
 @dataclass(frozen=True)
@@ -55,9 +60,9 @@ def segments(index: BagIndex, layout: BagLayout) -> list[Segment]:
 
     :raises RecordingError: where there is no instruction.
     """
-    name = index.info.name if index.info else index.path.stem
+    name = index.info.name if index.info else bag_name(index.path)
     if layout.instruction is not None:
-        return [Segment(name, layout.instruction, index.arm)]
+        return [Segment(name, layout.instruction, index.arm, _label(index, -1, 2**63))]
     changes: list[tuple[int, str]] = []
     for log_ns, words in index.instructions:
         if not changes or words != changes[-1][1]:
@@ -68,11 +73,18 @@ def segments(index: BagIndex, layout: BagLayout) -> list[Segment]:
     begins = [-1, *(log_ns for log_ns, _ in changes[1:])]
     ends = [*begins[1:], 2**63]
     found = [Segment(name if len(changes) == 1 else f'{name}#{number}', words,
-                     tuple(a for a in index.arm if begin <= a.log_ns < end))
+                     tuple(a for a in index.arm if begin <= a.log_ns < end),
+                     _label(index, begin, end))
              for number, ((_, words), begin, end) in enumerate(zip(changes, begins, ends), 1)
              if words.strip()]
     # The next task may be said before the recording ends; where nothing was done is no episode.
     return [segment for segment in found if segment.arm] or found[:1]
+
+
+def _label(index: BagIndex, begin_ns: int, end_ns: int) -> bool | None:
+    """Return the last label of a part of the bag; None where nobody said one."""
+    labels = [success for log_ns, success in index.labels if begin_ns <= log_ns < end_ns]
+    return labels[-1] if labels else None
 
 
 def steps(index: BagIndex, segment: Segment, layout: BagLayout, period_s: float | None) -> Steps:
@@ -97,7 +109,7 @@ def steps(index: BagIndex, segment: Segment, layout: BagLayout, period_s: float 
             missing.append((action.stamp_ns, seen.reasons[0]))
         elif not free and seen.stamp_ns != action.stamp_ns:
             missing.append((action.stamp_ns, Reason(
-                'no_image', 'no frame has the stamp that this action answers')))
+                OTHER_STAMP, 'no frame has the stamp that this action answers')))
         else:
             kept.append(number)
             observations.append(seen)
@@ -120,7 +132,7 @@ def _observe(index: BagIndex, stamps_ns: Sequence[int],
         while waiting is not None and waiting.stamp_ns <= stamp_ns:
             if waiting.shape is None:
                 sampler.refuse(waiting.camera, Reason(
-                    'bad_image', f'{waiting.camera}: cannot be decoded', waiting.camera))
+                    'bad_image', f'{waiting.camera}: {waiting.fault}', waiting.camera))
             else:  # the sampler looks at the shape alone, which a reference has too
                 sampler.push(waiting.camera, waiting.stamp_ns, waiting)  # type: ignore[arg-type]
             waiting = next(frames, None)
@@ -170,6 +182,8 @@ def _check_stamps(index: BagIndex, segment: Segment, actions: Sequence[ArmMessag
                          f'{stream}: {len(repeats)} messages repeat the stamp of another; is the '
                          'topic published twice?',
                          (np.sort(values)[repeats[0]] - values.min()) / _NS)
+    for topic in index.cameras.values():
+        _refuse_jumps(index, segment, topic)
     stamps_ns = np.array(streams['the actions'], np.int64)
     back = np.flatnonzero(np.diff(stamps_ns) < 0)
     if len(back):
@@ -177,6 +191,24 @@ def _check_stamps(index: BagIndex, segment: Segment, actions: Sequence[ArmMessag
                      f'{len(back)} actions are stamped before the one before them; did the clock '
                      'jump, or do two nodes publish them?',
                      (stamps_ns[back[0]] - stamps_ns[0]) / _NS)
+
+
+def _refuse_jumps(index: BagIndex, segment: Segment, topic: ImageTopic) -> None:
+    """
+    Refuse a camera whose clock jumped back: later frames would pass for earlier ones.
+
+    Neighbours that only changed places on their way are put in order by their stamps.
+    """
+    stamps_ns = np.array([frame.stamp_ns for frame in topic.frames], np.int64)
+    if len(stamps_ns) < 3:
+        return
+    steps_ns = np.diff(stamps_ns)
+    back = np.flatnonzero(-steps_ns > _CHANGED_PLACES * np.median(np.abs(steps_ns)))
+    if len(back):
+        raise refuse('backward-stamps', index.path, segment.name,
+                     f'{topic.topic}: an image is stamped {-steps_ns[back[0]] / _NS:.3f} s before '
+                     "the one before it; did the camera's clock jump, or do two cameras publish "
+                     'on it?', (stamps_ns[back[0]] - stamps_ns[0]) / _NS)
 
 
 def _gripper_open(action: ArmMessage, layout: BagLayout, index: BagIndex,
