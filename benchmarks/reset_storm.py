@@ -65,11 +65,12 @@ def fresh_commands(checkpoint: Path, images: np.ndarray) -> list[Arm]:
     """Return what a process that has seen nothing else commands for each image."""
     from ros2_lstm_policy.model.checkpoint import load
     from ros2_lstm_policy.runtime.actor import PolicyActor
-    from ros2_lstm_policy.types import CAMERAS, Observation
+    from ros2_lstm_policy.manifest import DEFAULT_CAMERAS
+    from ros2_lstm_policy.types import Observation
     actor, arms = PolicyActor(load(checkpoint)), []
     for image in images:
         actor.reset()
-        decision = actor.act(Observation(1, dict.fromkeys(CAMERAS, image)), INSTRUCTION)
+        decision = actor.act(Observation(1, dict.fromkeys(DEFAULT_CAMERAS, image)), INSTRUCTION)
         arms.append(tuple(decision.action.arm.astype(float).tolist()))
     return arms
 

@@ -7,13 +7,13 @@ A key that is unknown, missing or of another type is an error that names the fil
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import difflib
 import math
 from pathlib import Path
 import types
-from typing import Any, get_args, get_origin, get_type_hints, Literal, TypeVar, Union
+from typing import Any, get_args, get_origin, get_type_hints, Literal, TypeAlias, TypeVar, Union
 
 from ros2_lstm_policy.config_files import ConfigError, parse_yaml, read_json, read_yaml
 import yaml
@@ -22,6 +22,7 @@ __all__ = ['ConfigError', 'dump', 'from_command_line', 'load', 'override', 'pars
            'parse_arguments', 'plain', 'read_json', 'read_yaml', 'require_finite']
 
 T = TypeVar('T')
+_Upgrade: TypeAlias = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 def load(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
@@ -78,9 +79,14 @@ def parse(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """
     Build a frozen dataclass from plain values.
 
+    A class may have a static method `upgrade`, which is given the values first: it turns what an
+    earlier version wrote into today's keys.
+
     :param where: the file or key that the values come from, for errors.
     :raises ConfigError: for an unknown, missing or mistyped key, or a value the class refuses.
     """
+    upgrade: _Upgrade | None = getattr(cls, 'upgrade', None)
+    values = values if upgrade is None else upgrade(values)
     hints = get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in values:

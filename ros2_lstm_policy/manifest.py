@@ -8,14 +8,37 @@ recordings into labels reads it: training, the node, the simulator and the evalu
 from __future__ import annotations
 
 from dataclasses import dataclass
+import re
 from typing import Literal
 
 from ros2_lstm_policy.config import require_finite
-from ros2_lstm_policy.types import ARM_DIM, CAMERAS
+from ros2_lstm_policy.types import ARM_DIM
 
+DEFAULT_CAMERAS = ('static', 'hand')  # those of the reference
 # Of the widest axis of its kind (x y z, or the three of a rotation): what an axis that hardly
 # moves is normalised by, as its values are only noise.
 SMALLEST_SHARE = 0.05
+_TOPICS = {'static': 'rgb', 'hand': 'hand_rgb'}
+
+
+def image_topic(camera: str) -> str:
+    """
+    Return the topic on which a camera's images are expected, before any remapping.
+
+    It is the camera's name; the reference's two cameras have the names of its topics.
+    """
+    return _TOPICS.get(camera, camera)
+
+
+def check_camera_name(name: str) -> None:
+    """
+    Refuse a name that cannot be a topic, a folder and a key alike.
+
+    :raises ValueError: for anything but a lower-case word with digits and underscores.
+    """
+    if not re.fullmatch(r'[a-z][a-z0-9_]*', name):
+        raise ValueError(f'camera {name!r}: a name is a lower-case letter, then lower-case '
+                         'letters, digits and underscores')
 
 
 @dataclass(frozen=True)
@@ -23,7 +46,7 @@ class CameraSpec:
     """
     How one camera's image becomes the model's input.
 
-    :param name: 'static' or 'hand'.
+    :param name: unique in the manifest; its images' topic follows from it (`image_topic`).
     :param height: pixels after the resize.
     :param interpolation: 'area' (OpenCV), or 'bicubic' (Pillow, as CLIP's preprocessing).
     :param mean: per channel RGB, of values in [0, 1].
@@ -40,9 +63,8 @@ class CameraSpec:
     crop: tuple[float, float, float, float] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a camera that no observation can have."""
-        if self.name not in CAMERAS:
-            raise ValueError(f'camera {self.name!r} is unknown; known: {", ".join(CAMERAS)}')
+        """Validate the name, the size, the crop and the statistics."""
+        check_camera_name(self.name)
         require_finite(self)
         if min(self.std) <= 0:
             raise ValueError(f'camera {self.name!r}: std must be positive, found '
@@ -126,5 +148,9 @@ class ActionManifest:
                              f'{list(self.max_arm_delta)}')
 
     def camera(self, name: str) -> CameraSpec:
-        """Return the camera of that name."""
-        return next(camera for camera in self.cameras if camera.name == name)
+        """Return the camera of that name. :raises ValueError: where there is none."""
+        for camera in self.cameras:
+            if camera.name == name:
+                return camera
+        raise ValueError(f'there is no camera {name!r}; there are '
+                         f'{", ".join(camera.name for camera in self.cameras)}')

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 ARM_DIM = 6
 ACTION_DIM = 7
-STATIC_CAMERA = 'static'
-HAND_CAMERA = 'hand'
-CAMERAS = (STATIC_CAMERA, HAND_CAMERA)
 
 
 @dataclass(frozen=True)

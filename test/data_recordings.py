@@ -10,7 +10,7 @@ from ros2_lstm_policy.data.lerobot.names import ACTION_NAMES
 from ros2_lstm_policy.data.rosbag import BagFile, EpisodeBagWriter, EpisodeInfo
 from ros2_lstm_policy.data.rosbag import format as bag
 from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
-from ros2_lstm_policy.types import CAMERAS
+from ros2_lstm_policy.manifest import DEFAULT_CAMERAS as CAMERAS
 
 START_NS = 1_700_000_000_000_000_000
 PERIOD_NS = 100_000_000

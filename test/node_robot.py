@@ -20,6 +20,7 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data, QoSProfile, ReliabilityPolicy
+from ros2_lstm_policy.manifest import DEFAULT_CAMERAS, image_topic
 from ros2_lstm_policy.ros import nodes
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
@@ -83,7 +84,7 @@ class Robot:
     `stamp_offset_s` moves their stamps.
     """
 
-    def __init__(self, reliability=ReliabilityPolicy.BEST_EFFORT):
+    def __init__(self, reliability=ReliabilityPolicy.BEST_EFFORT, cameras=DEFAULT_CAMERAS):
         """Join the ROS domain with a context of its own."""
         self.context = rclpy.Context()
         rclpy.init(context=self.context, args=[])
@@ -92,7 +93,7 @@ class Robot:
         self.executor.add_node(self.node)
         frames = QoSProfile(depth=5, reliability=reliability)
         self._images = {name: self.node.create_publisher(Image, topic, frames)
-                        for name, topic in (('static', 'rgb'), ('hand', 'hand_rgb'))}
+                        for name, topic in zip(cameras, map(image_topic, cameras))}
         self._poses = self.node.create_publisher(PoseStamped, 'ee_pose', 10)
         self._orders = self.node.create_publisher(String, 'instruction', QoSProfile(depth=10))
         self._clock = self.node.create_publisher(Clock, '/clock', qos_profile_sensor_data)
@@ -109,7 +110,7 @@ class Robot:
         self._state = self.node.create_client(GetState, 'policy/get_state')
         self._reset = self.node.create_client(Trigger, 'policy/reset_episode')
         self._parameters = self.node.create_client(SetParameters, 'policy/set_parameters')
-        self.cameras, self.rate_hz, self.stamp_offset_s = {'static', 'hand'}, 20.0, 0.0
+        self.cameras, self.rate_hz, self.stamp_offset_s = set(cameras), 20.0, 0.0
         self.pose_m, self.sim_time_ns, self.change_image = None, None, lambda name, message: None
         self.shown, self._next_s, self._random = [], 0.0, np.random.default_rng(0)
 

@@ -235,7 +235,7 @@ def test_cameras_take_nothing_else_with_them(bags, words, path_last):
                                else [*path, *words])]) == 0
 
 
-@pytest.mark.parametrize('words', [['--cameras', 'top'], ['--cameras', 'static,static'],
+@pytest.mark.parametrize('words', [['--cameras', '/top'], ['--cameras', 'static,static'],
                                    ['--period', 'nan'], ['--period', '0'], ['--period', 'x']])
 def test_an_option_of_another_value_is_named(bags, capsys, words):
     """With what was wanted, before anything is read."""

@@ -12,7 +12,7 @@ from ros2_lstm_policy.data.rosbag import (BagLayout, BagRecording, EpisodeBagWri
                                           find_bags, read_episodes, set_aside_unfinished,
                                           TopicNames)
 from ros2_lstm_policy.data.rosbag.format import parse_info
-from ros2_lstm_policy.types import CAMERAS
+from ros2_lstm_policy.manifest import DEFAULT_CAMERAS as CAMERAS
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.rosbag2.enums import CompressionFormat, CompressionMode
 from rosbags.typesys import get_typestore, Stores

@@ -132,13 +132,13 @@ def test_two_topics_that_fit_are_never_chosen_between(tmp_path, capsys):
     """Two static cameras: which one was meant is said, not guessed."""
     path = write_by_hand(tmp_path / 'one', [
         ('/instruction', 0, 'go'), *steps_of(0, 6, ('/rgb', '/top/rgb', '/hand_rgb'))])
-    assert problems_at(path, bag=bag.BagLayout(topics=bag.TopicNames(static='camera'))) == (
-        broken('missing-topic'))
+    names = bag.TopicNames(cameras={'static': 'camera'})
+    assert problems_at(path, bag=bag.BagLayout(topics=names)) == broken('missing-topic')
     assert problems_at(path) == []  # the whole name is meant before one that ends with it
     both = write_by_hand(tmp_path / 'two', [
         ('/instruction', 0, 'go'), *steps_of(0, 6, ('/top/rgb', '/hand_rgb'))])
     assert problems_at(both) == []
-    assert main(['validate', str(path), 'bag.topics={static: top/rgb}']) == 0
+    assert main(['validate', str(path), 'bag.topics.cameras.static=top/rgb']) == 0
 
 
 def test_words_without_an_action_are_empty(tmp_path):

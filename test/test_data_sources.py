@@ -9,7 +9,7 @@ from ros2_lstm_policy.data.lerobot.writer import LeRobotWriter
 from ros2_lstm_policy.data.problems import RecordingError
 from ros2_lstm_policy.data.rosbag import BagLayout, BagRecording
 from ros2_lstm_policy.data.sources import detect, open_source, SourceSpec
-from ros2_lstm_policy.types import CAMERAS
+from ros2_lstm_policy.manifest import DEFAULT_CAMERAS as CAMERAS
 from scipy.spatial.transform import Rotation
 
 CODEC_ERROR = 6  # largest mean difference of H.264 at quality 18 on the test images

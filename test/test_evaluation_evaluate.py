@@ -9,9 +9,10 @@ import pytest
 from ros2_lstm_policy.data.crew import MemberLost
 from ros2_lstm_policy.evaluation import actors, evaluate, runs
 from ros2_lstm_policy.evaluation.evaluate import EvaluateConfig
+from ros2_lstm_policy.manifest import DEFAULT_CAMERAS as CAMERAS
 from ros2_lstm_policy.model.policy import DecoderConfig
 from ros2_lstm_policy.sim import benchmarks
-from ros2_lstm_policy.types import CAMERAS, Observation
+from ros2_lstm_policy.types import Observation
 
 CHECKPOINT = Path(__file__).parents[1] / 'checkpoints' / 'compact_libero'
 SMALL = ('image_size=[32, 32]', 'horizon=2', 'processes=1', 'every=25', 'benchmark=a')

@@ -8,14 +8,14 @@ import pytest
 from ros2_lstm_policy.evaluation import pictures
 from ros2_lstm_policy.evaluation.pictures import Shot
 from ros2_lstm_policy.evaluation.video import write_mp4
-from ros2_lstm_policy.types import Action, HAND_CAMERA, STATIC_CAMERA
+from ros2_lstm_policy.types import Action
 
 
 def shots(count: int = 30) -> list[Shot]:
     """Return an episode of coloured images; the gripper closes at 10 and opens at 20."""
     def shot(i: int) -> Shot:
-        images = {STATIC_CAMERA: np.full((48, 64, 3), (8 * i, 0, 0), np.uint8),
-                  HAND_CAMERA: np.full((64, 64, 3), (0, 8 * i, 0), np.uint8)}
+        images = {'static': np.full((48, 64, 3), (8 * i, 0, 0), np.uint8),
+                  'hand': np.full((64, 64, 3), (0, 8 * i, 0), np.uint8)}
         arm = np.array([0.05, -0.02, -0.03, 0.0, 0.0, 0.4], np.float32)
         return Shot(images, Action(arm, float(not 10 <= i < 20)), i)
     return [shot(i) for i in range(count)]
@@ -50,8 +50,8 @@ def test_a_drawn_shot_shows_both_cameras_and_differs_by_its_command() -> None:
 
 def test_a_shot_without_a_camera_or_a_command_can_be_drawn() -> None:
     """A static-camera policy has no hand image; a last observation has no command."""
-    shot = Shot({STATIC_CAMERA: np.zeros((8, 8, 3), np.uint8)}, None, 0)
-    assert pictures.draw(shot).shape == pictures.draw(shots()[0]).shape
+    shot = Shot({'static': np.zeros((8, 8, 3), np.uint8)}, None, 0)
+    assert pictures.draw(shot, ('static', 'hand')).shape == pictures.draw(shots()[0]).shape
 
 
 @pytest.mark.parametrize('count', [1, 30])

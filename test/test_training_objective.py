@@ -34,7 +34,7 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> TrainingModule:
     chosen = configured(
         values(folder / 'run', folder / 'store'), 'policy.backbone.options.dropout=0.0',
         'data.loader.batch_size=4', 'losses.fwd_loss_ratio=0.1',
-        'losses.forward={static: true, hand: true, width: 32}', 'losses.latent={size: 4}',
+        'losses.forward={cameras: [static, hand], width: 32}', 'losses.latent={size: 4}',
         'losses.caption=true', 'losses.cotrain={path: %s, batch_size: 3}' % (folder / 'pairs'))
     made = run.assemble(chosen, tell=lambda line: None)
     made.train()
@@ -167,7 +167,7 @@ def test_the_total_agrees_with_the_reference_trainer(run_name: str) -> None:
     ({'cap_loss_ratio': 0.1}, 'caption: true'),
     ({'kl_div_ratio': 0.1}, 'latent'),
     ({'vl_cotrain_ratio': 0.1}, 'cotrain'),
-    ({'fwd_loss_ratio': 0.1, 'forward': {'static': False}}, 'forward.static'),
+    ({'fwd_loss_ratio': 0.1, 'forward': {'cameras': []}}, 'forward.cameras'),
     ({'arm_gripper_loss_ratio': -1.0}, 'must not be negative'),
 ])
 def test_a_ratio_without_its_loss_is_refused(values: dict, wanted: str) -> None:

@@ -12,9 +12,8 @@ import numpy as np
 from PIL import Image
 from ros2_lstm_policy import config
 from ros2_lstm_policy.data.store import FrameStore, StoredEpisode, StoreWriter
-from ros2_lstm_policy.manifest import CameraSpec
+from ros2_lstm_policy.manifest import CameraSpec, DEFAULT_CAMERAS as CAMERAS
 from ros2_lstm_policy.training.config import TrainConfig
-from ros2_lstm_policy.types import CAMERAS
 import yaml
 
 MEAN, STD = (0.498039216,) * 3, (0.501960784,) * 3

@@ -16,18 +16,18 @@ import pickle
 from typing import Any
 
 import numpy as np
-from ros2_lstm_policy.data.conventions import to_rotation_vectors
+from ros2_lstm_policy.data.conventions import check_cameras, to_rotation_vectors
 from ros2_lstm_policy.data.episodes import BrokenRecording, Reading, Recording
 from ros2_lstm_policy.data.problems import Problem, reading, refuse
 from ros2_lstm_policy.data.promises import check_promises, Promise
 from ros2_lstm_policy.data.values import as_whole, shown, Values
-from ros2_lstm_policy.types import Episode, HAND_CAMERA, STATIC_CAMERA
+from ros2_lstm_policy.types import Episode
 
 PERIOD_NS = round(1e9 / 30)
 SCALE = np.array([0.02] * 3 + [0.05] * 3)
 FACTS = {'frame': 'base', 'control_period_s': f'{1 / 30:.6f}'}
 ANNOTATIONS = Path('lang_annotations') / 'auto_lang_ann.npy'
-_KEYS = {STATIC_CAMERA: 'rgb_static', HAND_CAMERA: 'rgb_gripper'}
+_KEYS = {'static': 'rgb_static', 'hand': 'rgb_gripper'}
 _PICKLED = {('numpy', 'ndarray'), ('numpy', 'dtype'),
             ('numpy.core.multiarray', '_reconstruct'), ('numpy.core.multiarray', 'scalar'),
             ('numpy._core.multiarray', '_reconstruct'), ('numpy._core.multiarray', 'scalar'),
@@ -40,6 +40,7 @@ def list_calvin(root: Path, cameras: tuple[str, ...]) -> list[Recording]:
 
     :raises RecordingError: where the index or the annotations are missing or damaged.
     """
+    check_cameras(cameras, _KEYS, root, 'CALVIN')
     ranges = _load_array(root / 'ep_start_end_ids.npy')
     if ranges.ndim != 2 or ranges.shape[1] != 2 or ranges.dtype.kind not in 'iu':
         raise refuse('damaged', root / 'ep_start_end_ids.npy', '', 'expected rows of first and '

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+import re
 import sys
 
 from ros2_lstm_policy.config import ConfigError, parse_arguments
@@ -14,8 +15,8 @@ _CAMERAS = ('static', 'hand')
 _READING = """\
 key=value says how to read the path where its files do not, for example
   kind=lerobot  bag.arm=velocity  bag.gripper_closed=-1  bag.instruction='open the drawer'
-  'bag.topics={static: /camera/color/image_raw, arm_delta: /servo/delta_twist_cmds}'
-  'lerobot={static: observation.image, gripper_closed: 1, gripper_open: 0}'
+  'bag.topics={cameras: {static: /camera/color/image_raw}, arm_delta: /servo/delta_twist_cmds}'
+  'lerobot={cameras: {static: observation.image}, gripper_closed: 1, gripper_open: 0}'
 Every key: docs/recordings.md."""
 
 
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument('--period', type=_seconds, metavar='S',
                              help='control period in s; for bags that hold velocities')
         command.add_argument('--cameras', type=_cameras, default=_CAMERAS, metavar='NAME[,NAME]',
-                             help='cameras that episodes must have: static, hand or both')
+                             help='cameras that episodes must have; default: static,hand')
         _OPTIONS[name](command)
     return parser
 
@@ -76,6 +77,10 @@ def _joined(words: list[str]) -> list[str]:
     return found
 
 
+def _is_name(word: str) -> bool:
+    return re.fullmatch(r'[a-z][a-z0-9_]*', word) is not None
+
+
 def _seconds(text: str) -> float:
     from ros2_lstm_policy.data.values import as_period
     seconds = as_period(text)
@@ -86,9 +91,9 @@ def _seconds(text: str) -> float:
 
 def _cameras(text: str) -> tuple[str, ...]:
     names = tuple(text.split(','))
-    if not set(names) <= set(_CAMERAS) or len(set(names)) != len(names):
-        raise argparse.ArgumentTypeError(f'expected {" or ".join(_CAMERAS)}, each once, found '
-                                         f'{text!r}')
+    if not all(map(_is_name, names)) or len(set(names)) != len(names):
+        raise argparse.ArgumentTypeError('expected names of cameras, each once, with commas '
+                                         f'between them, found {text!r}')
     return names
 
 

@@ -10,21 +10,23 @@ row first (OpenGL's order) and turned upright here. robomimic's files differ in 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 import re
 from typing import Any
 
 import numpy as np
+from ros2_lstm_policy.data.conventions import cameras_by_name
 from ros2_lstm_policy.data.episodes import BrokenRecording, Reading, Recording
 from ros2_lstm_policy.data.hdf5 import hdf5_names, HdfFrames, read_hdf5
 from ros2_lstm_policy.data.problems import Problem, reading, RecordingError, refuse
 from ros2_lstm_policy.data.promises import check_promises, Promise
 from ros2_lstm_policy.data.values import parse_object, shown, Values
-from ros2_lstm_policy.types import ACTION_DIM, ARM_DIM, Episode, HAND_CAMERA, STATIC_CAMERA
+from ros2_lstm_policy.types import ACTION_DIM, ARM_DIM, Episode
 
 SCALE = (0.05,) * 3 + (0.5,) * 3
 PATTERNS = ('*.hdf5', '*.h5')
+_IMAGES = {'static': 'agentview_rgb', 'hand': 'eye_in_hand_rgb'}
 _DEFAULT_HZ = 20.0
 _SCENE = re.compile(r'^[A-Z_]+_SCENE\d+_')  # KITCHEN_SCENE10_close_the_top_drawer_demo.hdf5
 _SAY = 'say the words with libero.instruction'
@@ -35,21 +37,25 @@ class LiberoLayout:
     """
     How to read HDF5 demonstrations; the defaults are LIBERO's own.
 
-    :param static: dataset of the third-person camera, under `obs`.
-    :param hand: dataset of the wrist camera, likewise.
+    :param cameras: dataset under `obs` by the name of the camera; one that is not named here has
+        LIBERO's own where it is `static` or `hand`, and its name otherwise.
     :param bottom_row_first: whether images are stored upside down, as a simulator renders them.
     :param instruction: the words; None to take them from the file's attribute `problem_info`, or,
         where there is no such attribute, from the name of a file `..._demo.hdf5`.
     """
 
-    static: str = 'agentview_rgb'
-    hand: str = 'eye_in_hand_rgb'
+    cameras: Mapping[str, str] = field(default_factory=dict)
     bottom_row_first: bool = True
     instruction: str | None = None
 
     def camera(self, name: str) -> str:
-        """Return the dataset of that camera, 'static' or 'hand'."""
-        return {STATIC_CAMERA: self.static, HAND_CAMERA: self.hand}[name]
+        """Return the dataset of that camera."""
+        return self.cameras.get(name, _IMAGES.get(name, name))
+
+    @staticmethod
+    def upgrade(values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Read the keys `static` and `hand` of earlier versions."""
+        return cameras_by_name(values)
 
 
 @dataclass(frozen=True)
@@ -146,7 +152,7 @@ class LiberoRecording:
             there = hdf5_names(self.path, f'data/{self.demo}/obs')
             if error.problem.rule != 'missing-topic' or not there:
                 raise
-            advice = ('set libero.static, libero.hand, and libero.bottom_row_first=false where '
+            advice = ('set libero.cameras.NAME, and libero.bottom_row_first=false where '
                       'images are stored upright, as in robomimic')
             raise refuse('missing-topic', self.path, self.name, f'no dataset {key!r}; beside it '
                          f'are {", ".join(there)}; {advice}') from error

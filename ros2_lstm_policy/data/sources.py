@@ -12,7 +12,7 @@ from ros2_lstm_policy.data.lerobot.layout import LeRobotLayout
 from ros2_lstm_policy.data.libero_hdf5 import LiberoLayout, PATTERNS
 from ros2_lstm_policy.data.problems import refuse
 from ros2_lstm_policy.data.rosbag.format import BagLayout
-from ros2_lstm_policy.types import CAMERAS
+from ros2_lstm_policy.manifest import DEFAULT_CAMERAS
 
 Kind = Literal['bag', 'calvin', 'lerobot', 'libero']
 
@@ -43,7 +43,7 @@ class SourceSpec:
             raise ValueError(f'{self.path}: weight must be positive, found {self.weight}')
 
 
-def open_source(spec: SourceSpec, cameras: Sequence[str] = CAMERAS,
+def open_source(spec: SourceSpec, cameras: Sequence[str] = DEFAULT_CAMERAS,
                 period_s: float | None = None) -> list[Recording]:
     """
     List the recordings of a source; none of them is read yet.

@@ -1,7 +1,7 @@
 """
-What both cameras saw and what was commanded, as one picture: drawn shots and contact sheets.
+What the cameras saw and what was commanded, as one picture: drawn shots and contact sheets.
 
-A shot is drawn with both cameras side by side and, below them, the commanded displacement: an
+A shot is drawn with its cameras side by side and, below them, the commanded displacement: an
 arrow for x and y as a static camera that faces the robot sees them (x, away from the base, is
 down; y is right), a bar for z, an arc for the turn about z, and the gripper's fingers.
 """
@@ -14,9 +14,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from ros2_lstm_policy.types import Action, CAMERAS
+from ros2_lstm_policy.types import Action
 
 CAMERA_PX, PANEL_PX, TITLE_PX, GAP_PX = 192, 64, 30, 4
+PANEL_CAMERAS = 2  # the panel is as wide as so many cameras
 FULL_MOVE_M, FULL_TURN_RAD = 0.05, 0.5  # drawn at full length
 PAPER, INK, FAINT = (250, 250, 250), (40, 40, 40), (190, 190, 190)
 MOVE, TURN, OPEN, CLOSED = (31, 119, 180), (148, 103, 189), (44, 160, 44), (214, 39, 40)
@@ -38,10 +39,20 @@ class Shot:
     step: int
 
 
-def draw(shot: Shot) -> np.ndarray:
-    """Return a shot's picture, (H, W, 3) uint8 RGB; all shots have one size, an even one."""
-    views = [_view(shot.images.get(camera), camera) for camera in CAMERAS]
-    return np.concatenate([np.concatenate(views, axis=1), _panel(shot)], axis=0)
+def draw(shot: Shot, cameras: Sequence[str] | None = None) -> np.ndarray:
+    """
+    Return a shot's picture, (H, W, 3) uint8 RGB, whose sides are even as videos want them.
+
+    :param cameras: those to draw, from left to right; None for those of the shot. Shots that are
+        drawn with as many have one size.
+    """
+    names = tuple(shot.images) if cameras is None else tuple(cameras)
+    views = [_view(shot.images.get(camera), camera) for camera in names]
+    width = CAMERA_PX * max(len(views), PANEL_CAMERAS)
+    views.append(_paper(CAMERA_PX, width - CAMERA_PX * len(views)))
+    panel = _panel(shot)
+    panel = np.concatenate([panel, _paper(PANEL_PX, width - panel.shape[1])], axis=1)
+    return np.concatenate([np.concatenate(views, axis=1), panel], axis=0)
 
 
 def contact_sheet(shots: Sequence[Shot], title: str, count: int = 12,
@@ -54,7 +65,8 @@ def contact_sheet(shots: Sequence[Shot], title: str, count: int = 12,
     """
     if not shots:
         raise ValueError('a contact sheet needs at least one shot, found none')
-    cells = [draw(shots[i]) for i in _moments(shots, count)]
+    cameras = dict.fromkeys(name for shot in shots for name in shot.images)
+    cells = [draw(shots[i], tuple(cameras)) for i in _moments(shots, count)]
     columns = min(columns, len(cells))
     cells += [np.full_like(cells[0], PAPER)] * (-len(cells) % columns)
     gap = ((0, GAP_PX), (0, GAP_PX), (0, 0))
@@ -109,7 +121,7 @@ def _view(image: np.ndarray | None, camera: str) -> np.ndarray:
 
 
 def _panel(shot: Shot) -> np.ndarray:
-    panel = _paper(PANEL_PX, 2 * CAMERA_PX)
+    panel = _paper(PANEL_PX, PANEL_CAMERAS * CAMERA_PX)
     cv2.putText(panel, f'step {shot.step}', (6, 16), _FONT, 0.42, INK, 1, cv2.LINE_AA)
     if shot.action is None:
         cv2.putText(panel, 'no command', (6, 36), _FONT, 0.42, FAINT, 1, cv2.LINE_AA)

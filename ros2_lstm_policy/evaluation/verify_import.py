@@ -17,11 +17,11 @@ from ros2_lstm_policy.model.backbones.base import EncodedText, TextTokens
 from ros2_lstm_policy.model.losses import action_loss
 from ros2_lstm_policy.model.policy import Policy
 from ros2_lstm_policy.runtime import engine
-from ros2_lstm_policy.types import ActionChunk, HAND_CAMERA, STATIC_CAMERA
+from ros2_lstm_policy.types import ActionChunk
 import torch
 from torch import Tensor
 
-IMAGE_KEYS = {STATIC_CAMERA: 'rgb', HAND_CAMERA: 'hand_rgb'}
+IMAGE_KEYS = {'static': 'rgb', 'hand': 'hand_rgb'}
 
 
 class VerificationError(ValueError):

@@ -9,10 +9,11 @@ pixels normalised patch by patch (He et al. 2022, arXiv 2111.06377).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from einops import rearrange
-from ros2_lstm_policy.types import HAND_CAMERA, STATIC_CAMERA
 import torch
 from torch import nn, Tensor
 from torch.nn import functional
@@ -25,16 +26,14 @@ class ForwardConfig:
     """
     What is predicted ahead.
 
-    :param static: predict the static camera.
-    :param hand: predict the hand camera.
+    :param cameras: names of the cameras whose frames are predicted.
     :param frames: how many next frames, one control period apart.
     :param size: side of the predicted frames in pixels; targets are averaged down to it.
     :param patch: side of a patch in pixels; a divisor of `size`.
     :param width: features of the head.
     """
 
-    static: bool = True
-    hand: bool = False
+    cameras: tuple[str, ...] = ('static',)
     frames: int = 2
     size: int = 32
     patch: int = 8
@@ -47,11 +46,14 @@ class ForwardConfig:
         if self.size % self.patch:
             raise ValueError(f'size {self.size} is no multiple of patch {self.patch}')
 
-    @property
-    def cameras(self) -> tuple[str, ...]:
-        """Return the cameras that are predicted."""
-        wanted = ((STATIC_CAMERA, self.static), (HAND_CAMERA, self.hand))
-        return tuple(camera for camera, on in wanted if on)
+    @staticmethod
+    def upgrade(values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Read 0.1's switches `static` and `hand` as the names of cameras."""
+        if not {'static', 'hand'} & values.keys():
+            return values
+        on = {'static': values.get('static', True), 'hand': values.get('hand', False)}
+        rest = {key: value for key, value in values.items() if key not in on}
+        return {'cameras': [name for name, wanted in on.items() if wanted], **rest}
 
 
 class ForwardHead(nn.Module):

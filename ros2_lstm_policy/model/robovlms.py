@@ -22,7 +22,7 @@ from ros2_lstm_policy.model.policy import (
 from ros2_lstm_policy.model.robovlms_files import RoboVLMsError
 from ros2_lstm_policy.model.robovlms_run import FAMILIES, OPEN_X, Run
 from ros2_lstm_policy.model.robovlms_statistics import Bounds
-from ros2_lstm_policy.types import ARM_DIM, HAND_CAMERA, STATIC_CAMERA
+from ros2_lstm_policy.types import ARM_DIM
 import torch
 from torch import nn, Tensor
 
@@ -169,7 +169,7 @@ def _cameras(run: Run) -> tuple[CameraSpec, ...]:
     mean, std = (SIGLIP_MEAN, SIGLIP_STD) if FAMILIES[run.model] == 'paligemma' else \
         (CLIP_MEAN, CLIP_STD)
     hand = run.use_hand_rgb and run.data != OPEN_X
-    names = (HAND_CAMERA, STATIC_CAMERA) if hand else (STATIC_CAMERA,)
+    names = ('hand', 'static') if hand else ('static',)
     return tuple(CameraSpec(name, run.image_size, run.image_size, 'bicubic', mean, std)
                  for name in names)
 

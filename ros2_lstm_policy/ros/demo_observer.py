@@ -21,9 +21,11 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from ros2_lstm_policy.evaluation.pictures import Shot
+from ros2_lstm_policy.manifest import image_topic
 from ros2_lstm_policy.messages import image_to_rgb, stamp_ns
 from ros2_lstm_policy.ros.diagnostics import HELD, HOLDING
-from ros2_lstm_policy.types import Action, CAMERAS, HAND_CAMERA, STATIC_CAMERA
+from ros2_lstm_policy.sim.cameras import MODEL_CAMERAS
+from ros2_lstm_policy.types import Action
 from sensor_msgs.msg import Image
 from std_msgs.msg import Bool, Float64MultiArray
 from std_srvs.srv import Trigger
@@ -31,7 +33,6 @@ from std_srvs.srv import Trigger
 DIAGNOSTICS_TIMEOUT_S = 5.0  # they come once a second
 SERVICE_TIMEOUT_S, CONFIGURE_TIMEOUT_S, SILENCE_S = 120.0, 300.0, 60.0
 NO_ANSWERS = ('episode_reset', 'deactivated')  # holds that answer no observation
-IMAGE_TOPICS = {STATIC_CAMERA: 'rgb', HAND_CAMERA: 'hand_rgb'}
 
 
 class DemoError(RuntimeError):
@@ -102,8 +103,9 @@ class DemoObserver:
         self._gripper_open, self._heard_s = 1.0, 0.0
         self._arrivals_s: dict[int, float] = {}
         self.first_command_s: float | None = None
-        for camera, topic in IMAGE_TOPICS.items():
-            self._node.create_subscription(Image, topic, partial(self._take_image, camera), 10)
+        for camera in MODEL_CAMERAS:
+            self._node.create_subscription(
+                Image, image_topic(camera), partial(self._take_image, camera), 10)
         self._node.create_subscription(
             Float64MultiArray, f'{actor}/gripper_command', self._take_gripper, 10)
         self._node.create_subscription(TwistStamped, f'{actor}/arm_delta', self._take_arm, 10)
@@ -205,7 +207,7 @@ class DemoObserver:
         stamp = stamp_ns(message)
         images = self._record.images.setdefault(stamp, {})
         images[camera] = image_to_rgb(message).copy()
-        if len(images) == len(CAMERAS):
+        if len(images) == len(MODEL_CAMERAS):
             self._arrivals_s.setdefault(stamp, time.monotonic())
         self._record.begun_s = self._record.begun_s or time.monotonic()
 

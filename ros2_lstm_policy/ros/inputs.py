@@ -13,6 +13,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import qos_check_compatible, qos_profile_sensor_data, QoSCompatibility, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
+from ros2_lstm_policy.manifest import image_topic
 from ros2_lstm_policy.messages import image_to_rgb, ImageError, stamp_ns
 from ros2_lstm_policy.resample import Missing, StreamSampler
 from ros2_lstm_policy.ros.conversions import pose_from_message
@@ -20,11 +21,10 @@ from ros2_lstm_policy.ros.diagnostics import Rate
 from ros2_lstm_policy.ros.lifecycle import guarded
 from ros2_lstm_policy.ros.parameters import has_workspace, Settings
 from ros2_lstm_policy.runtime.safety import Pose
-from ros2_lstm_policy.types import HAND_CAMERA, Observation, Reason, STATIC_CAMERA
+from ros2_lstm_policy.types import Observation, Reason
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
-TOPICS = {STATIC_CAMERA: 'rgb', HAND_CAMERA: 'hand_rgb'}
 _NS = 1_000_000_000
 _ASK_PERIOD_S = 1.0
 
@@ -65,7 +65,7 @@ class Inputs:
         self._pose: tuple[int, Pose] | None = None
         self._findings: dict[str, tuple[float, tuple[str, str]]] = {}
         kind = CompressedImage if settings.compressed else Image
-        self._images = {camera: self._subscribe(kind, TOPICS[camera],
+        self._images = {camera: self._subscribe(kind, image_topic(camera),
                                                 partial(self._take_image, camera),
                                                 qos_profile_sensor_data) for camera in cameras}
         self._image_type = kind.__name__

@@ -17,9 +17,9 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from ros2_lstm_policy.manifest import check_camera_name, DEFAULT_CAMERAS
 from ros2_lstm_policy.ros import declared
 from ros2_lstm_policy.ros.declared import parameter
-from ros2_lstm_policy.types import CAMERAS
 
 
 class ParameterError(ValueError):
@@ -41,7 +41,8 @@ class Settings:
         "before the next, or 'ensemble' of all")
     autostart: bool = parameter(False, 'configure and activate by itself', read_only=True)
     cameras: tuple[str, ...] = parameter(
-        CAMERAS, 'the cameras that this robot has; a checkpoint that needs another one is refused')
+        DEFAULT_CAMERAS, 'the cameras that this robot has; a checkpoint that needs another one is '
+        'refused')
     compressed: bool = parameter(False, 'subscribe to CompressedImage on the image topics')
     trigger: str = parameter(
         'timer', 'what begins a tick: the timer, or a set of camera frames of one stamp, at most '
@@ -180,10 +181,19 @@ def _problem(row: Field[Any], value: Any) -> str:
         return (f'workspace_m is {list(value)}; expected x y z minima, then larger x y z maxima, '
                 'in m')
     if row.name == 'cameras':
-        unknown = [name for name in value if name not in CAMERAS]
-        if unknown or not value:
-            return f'cameras is {list(value)}; expected some of {", ".join(CAMERAS)}'
+        return _wrong_cameras(value)
     return declared.problem(row, value)
+
+
+def _wrong_cameras(names: Sequence[str]) -> str:
+    if not names or len(set(names)) < len(names):
+        return f'cameras is {list(names)}; expected at least one name, and each once'
+    try:
+        for name in names:
+            check_camera_name(name)
+    except ValueError as error:
+        return f'cameras: {error}'
+    return ''
 
 
 def _is_box(value: Sequence[float]) -> bool:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from ros2_lstm_policy.manifest import DEFAULT_CAMERAS
 from ros2_lstm_policy.ros import declared
 from ros2_lstm_policy.ros.declared import parameter
-from ros2_lstm_policy.types import CAMERAS
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class RecorderSettings:
 
     directory: str = parameter('recordings', 'folder of the bags', read_only=True)
     prefix: str = parameter('episode', 'first part of the names of the bags')
-    cameras: tuple[str, ...] = parameter(CAMERAS, 'the cameras to record', read_only=True)
+    cameras: tuple[str, ...] = parameter(DEFAULT_CAMERAS, 'the cameras to record', read_only=True)
     compressed: bool = parameter(False, 'the image topics carry CompressedImage',
                                  read_only=True)
     automatic: bool = parameter(False, 'an instruction begins an episode, a message on '

@@ -13,12 +13,13 @@ from rclpy.duration import Duration
 from rclpy.event_handler import PublisherEventCallbacks, QoSPublisherMatchedInfo
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from ros2_lstm_policy.manifest import image_topic
 from ros2_lstm_policy.messages import stamp_ns
 from ros2_lstm_policy.ros.conversions import time_message
 from ros2_lstm_policy.ros.sim_commands import CommandInbox
+from ros2_lstm_policy.sim.cameras import MODEL_CAMERAS
 from ros2_lstm_policy.sim.privileged import FINGER_STROKE_M
 from ros2_lstm_policy.sim.robot import SimState
-from ros2_lstm_policy.types import HAND_CAMERA, STATIC_CAMERA
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Bool, Float64MultiArray, String
@@ -26,7 +27,6 @@ from std_srvs.srv import Trigger
 
 WORLD_FRAME = 'world'
 JOINTS = (*(f'panda_joint{i}' for i in range(1, 8)), 'panda_finger_joint1')
-IMAGE_TOPICS = {STATIC_CAMERA: 'rgb', HAND_CAMERA: 'hand_rgb'}
 ACTOR_TIMEOUT_S = 10.0
 
 
@@ -46,8 +46,8 @@ class SimFace:
         self._node, self._inbox, self._on_reset = node, inbox, on_reset
         self._clock = node.create_publisher(Clock, '/clock', 1) if with_clock else None
         # reliable fits subscriptions of both kinds; in lock-step a lost image would be waited for
-        self._images = {camera: node.create_publisher(Image, topic, 5)
-                        for camera, topic in IMAGE_TOPICS.items()}
+        self._images = {camera: node.create_publisher(Image, image_topic(camera), 5)
+                        for camera in MODEL_CAMERAS}
         self._joints = node.create_publisher(JointState, 'joint_states', 10)
         self._pose = node.create_publisher(PoseStamped, 'ee_pose', 10)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)

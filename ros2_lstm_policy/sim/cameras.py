@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ros2_lstm_policy.types import HAND_CAMERA, STATIC_CAMERA
-
-MODEL_CAMERAS = {STATIC_CAMERA: 'agentview', HAND_CAMERA: 'robot0_eye_in_hand'}
+MODEL_CAMERAS = {'static': 'agentview', 'hand': 'robot0_eye_in_hand'}
 COLLISION_GROUP = 0
 
 

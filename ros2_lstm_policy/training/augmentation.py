@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from einops import rearrange
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.transforms import normalise_images
-from ros2_lstm_policy.types import HAND_CAMERA
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -26,9 +25,9 @@ class AugmentationConfig:
     """
     How far each draw may go; 0 for none.
 
-    :param static_shift: shift of the static camera, a share of its side; borders are repeated.
-        The reference's 10 of 224 pixels.
-    :param hand_shift: shift of the hand camera; the reference's 4 of 224 pixels.
+    :param static_shift: shift of every camera but `hand`, a share of its side; borders are
+        repeated. The reference's 10 of 224 pixels.
+    :param hand_shift: shift of a camera named `hand`; the reference's 4 of 224 pixels.
     :param crop: the largest share of a side that a random crop cuts away before the resize back.
     :param brightness: added to all channels, of values in [0, 1].
     :param contrast: relative change about mid-grey.
@@ -63,7 +62,7 @@ def augment(images_BTHWC: Tensor, camera: CameraSpec, config: AugmentationConfig
     :param images_BTHWC: uint8 RGB.
     :return: (B, T, 3, H, W) float32, as :func:`transforms.normalise_images` gives it.
     """
-    share = config.hand_shift if camera.name == HAND_CAMERA else config.static_shift
+    share = config.hand_shift if camera.name == 'hand' else config.static_shift
     if share:
         images_BTHWC = random_shift(images_BTHWC, share)
     normalised = normalise_images(images_BTHWC, camera)

@@ -61,7 +61,7 @@ class LossConfig:
         for name, loss, there in (('cap_loss_ratio', 'caption: true', self.caption),
                                   ('kl_div_ratio', 'latent', self.latent),
                                   ('vl_cotrain_ratio', 'cotrain', self.cotrain),
-                                  ('fwd_loss_ratio', 'forward.static or forward.hand',
+                                  ('fwd_loss_ratio', 'forward.cameras',
                                    self.forward.cameras)):
             if getattr(self, name) and not there:
                 raise ValueError(f'{name} is {getattr(self, name)}, but the loss that it weighs '
@@ -140,7 +140,8 @@ class Objective(nn.Module):
         cameras = {camera.name for camera in policy.manifest.cameras}
         for camera in config.future_cameras:
             if camera not in cameras:
-                raise ValueError(f'losses.forward.{camera}: the policy has no {camera} camera')
+                raise ValueError(f'losses.forward.cameras: the policy has no camera {camera!r}; '
+                                 f'it has {", ".join(sorted(cameras))}')
         if config.future_frames >= chunk:
             raise ValueError(f'losses.forward.frames: {config.future_frames} must be below the '
                              f'chunk of {chunk} actions, whose mask says which frames exist')

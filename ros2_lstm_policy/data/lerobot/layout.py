@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 import math
-from typing import Literal
+from typing import Any, Literal
 
-from ros2_lstm_policy.types import HAND_CAMERA, STATIC_CAMERA
+from ros2_lstm_policy.data.conventions import cameras_by_name
 
 Rotation = Literal['rotation_vector', 'euler_xyz']
 
@@ -16,8 +17,8 @@ class LeRobotLayout:
     """
     How to read a LeRobot dataset whose action is six arm deltas and a gripper.
 
-    :param static: feature of the third-person camera.
-    :param hand: feature of the wrist camera.
+    :param cameras: feature by the name of the camera; one that is not named here has
+        `observation.images.NAME`.
     :param action: feature of seven values: six arm deltas and the gripper, in the order of their
         names in info.json, or the gripper last where they have none.
     :param arm: 'displacement': the deltas are motions of one control period, which names of axes
@@ -29,8 +30,7 @@ class LeRobotLayout:
     :param gripper_open: stored value that means open.
     """
 
-    static: str = 'observation.images.static'
-    hand: str = 'observation.images.hand'
+    cameras: Mapping[str, str] = field(default_factory=dict)
     action: str = 'action'
     arm: Literal['displacement'] | None = None
     arm_scale: tuple[float, ...] = (1.0,) * 6
@@ -48,5 +48,10 @@ class LeRobotLayout:
             raise ValueError('gripper_closed and gripper_open must differ')
 
     def camera(self, name: str) -> str:
-        """Return the image feature of that camera, 'static' or 'hand'."""
-        return {STATIC_CAMERA: self.static, HAND_CAMERA: self.hand}[name]
+        """Return the image feature of that camera."""
+        return self.cameras.get(name, f'observation.images.{name}')
+
+    @staticmethod
+    def upgrade(values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Read 0.1's keys `static` and `hand`, a camera each."""
+        return cameras_by_name(values)

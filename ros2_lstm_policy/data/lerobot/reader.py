@@ -39,7 +39,7 @@ def list_lerobot(root: Path, layout: LeRobotLayout, cameras: tuple[str, ...]) ->
     for feature in (layout.action, *images):
         if feature not in meta.features:
             raise refuse('missing-topic', meta.root, '', f'no feature {feature!r}; it has '
-                         f'{", ".join(meta.features)}; set lerobot.static, lerobot.action')
+                         f'{", ".join(meta.features)}; set lerobot.cameras.NAME, lerobot.action')
     for feature in images:
         _require_colour(meta, feature)
     columns = action_columns(meta.features[layout.action], layout, meta.root / INFO)
@@ -64,7 +64,7 @@ def _require_colour(meta: LeRobotMeta, feature: str) -> None:
     if any(each.get(key) is True for each in details for key in ('video.is_depth_map',
                                                                  'is_depth_map')):
         raise refuse('missing-topic', meta.root / INFO, '', f'{feature}: expected a colour '
-                     'camera, found a depth map; name another with lerobot.static, lerobot.hand')
+                     'camera, found a depth map; name another with lerobot.cameras.NAME')
 
 
 def _remarks(meta: LeRobotMeta, columns: ActionColumns) -> tuple[Problem, ...]:

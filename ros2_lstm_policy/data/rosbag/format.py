@@ -7,13 +7,14 @@ any of them is the same thing to training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ros2_lstm_policy.config import ConfigError, parse
-from ros2_lstm_policy.types import HAND_CAMERA, STATIC_CAMERA
+from ros2_lstm_policy.data.conventions import cameras_by_name
+from ros2_lstm_policy.manifest import image_topic
 import yaml
 
 IMAGE = 'sensor_msgs/msg/Image'
@@ -37,15 +38,15 @@ class TopicNames:
     A bag's topic matches where it is the name or ends with `/` and the name, so that
     `arm_delta` finds `/policy/arm_delta`.
 
-    :param static: third-person camera; its name and `/compressed` is looked for as well.
-    :param hand: camera at the wrist; likewise.
+    :param cameras: by the name of the camera; one that is not named here has the topic
+        `manifest.image_topic`: `rgb` for `static`, `hand_rgb` for `hand`, its own name otherwise.
+        The name and `/compressed` is looked for as well.
     :param arm_delta: TwistStamped, see :class:`BagLayout`.
     :param gripper_command: Float64MultiArray of one value.
     :param problems: what the recorder promised and did not get, one line each.
     """
 
-    static: str = 'rgb'
-    hand: str = 'hand_rgb'
+    cameras: Mapping[str, str] = field(default_factory=dict)
     instruction: str = 'instruction'
     arm_delta: str = 'arm_delta'
     gripper_command: str = 'gripper_command'
@@ -56,8 +57,13 @@ class TopicNames:
     problems: str = 'episode/problems'
 
     def camera(self, name: str) -> str:
-        """Return the image topic of that camera, 'static' or 'hand'."""
-        return {STATIC_CAMERA: self.static, HAND_CAMERA: self.hand}[name]
+        """Return the image topic of that camera."""
+        return self.cameras.get(name, image_topic(name))
+
+    @staticmethod
+    def upgrade(values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Read 0.1's keys `static` and `hand`, a camera each."""
+        return cameras_by_name(values)
 
     def all_names(self, cameras: Sequence[str], words: bool) -> tuple[str, ...]:
         """

@@ -17,7 +17,8 @@ from ros2_lstm_policy.data.rosbag.index import BagIndex, index_bag
 from ros2_lstm_policy.data.rosbag.steps import (missing_remarks, OTHER_STAMP, Segment, segments,
                                                 Steps, steps)
 from ros2_lstm_policy.data.rosbag.storage import bag_name
-from ros2_lstm_policy.types import CAMERAS, Episode, Reason
+from ros2_lstm_policy.manifest import DEFAULT_CAMERAS
+from ros2_lstm_policy.types import Episode, Reason
 
 _NS = 1_000_000_000
 _MAX_MISSING = 0.1
@@ -35,7 +36,7 @@ class BagRecording:
 
     path: Path
     layout: BagLayout
-    cameras: tuple[str, ...] = CAMERAS
+    cameras: tuple[str, ...] = DEFAULT_CAMERAS
     period_s: float | None = None
 
     @property
@@ -61,7 +62,7 @@ class BagRecording:
 
 
 def read_episodes(root: Path, layout: BagLayout | None = None,
-                  cameras: Sequence[str] = CAMERAS,
+                  cameras: Sequence[str] = DEFAULT_CAMERAS,
                   period_s: float | None = None) -> Iterator[Episode]:
     """
     Read every episode of the bags at or under a path, refusing the first broken one.
