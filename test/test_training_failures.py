@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import os
 from pathlib import Path
+import pickle
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 from ros2_lstm_policy.model import checkpoint
 from ros2_lstm_policy.training import cli, run
-from ros2_lstm_policy.training.keeping import LAST, STATE
+from ros2_lstm_policy.training.keeping import Keeper, LAST, STATE
 from ros2_lstm_policy.training.module import TrainingModule
 import torch
 from training_data import values, write_store
@@ -63,6 +67,112 @@ def test_a_bad_configuration_is_refused_by_name(trained: Path, overrides: list[s
     assert status == cli.BAD_INPUT
     assert wanted in capsys.readouterr().err
     assert not (tmp_path / 'out' / LAST).exists()
+
+
+def _pointer(path: Path) -> None:
+    path.write_text('version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n')
+
+
+def _foreign(path: Path) -> None:
+    torch.save({'state_dict': {'a': torch.zeros(1)}, 'epoch': 1, 'global_step': 1}, path)
+
+
+def _other_network(path: Path) -> None:
+    state = torch.load(path, weights_only=True)
+    name = next(name for name in state['state_dict'] if name.endswith('rnn.weight_hh_l0'))
+    state['state_dict'][name] = torch.zeros(2, 2)
+    torch.save(state, path)
+
+
+def _other_optimiser(path: Path) -> None:
+    state = torch.load(path, weights_only=True)
+    state['optimizer_states'][0]['param_groups'] = []
+    torch.save(state, path)
+
+
+def _code(path: Path) -> None:
+    path.write_bytes(pickle.dumps({'state_dict': Path}))
+
+
+@pytest.mark.parametrize(('spoil', 'said'), [
+    (lambda path: path.write_bytes(path.read_bytes()[:path.stat().st_size // 2]), 'cut off'),
+    (lambda path: path.write_bytes(b''), '0 bytes are no whole state'),
+    (_pointer, 'git lfs pull'), (_code, 'no archive of torch'),
+    (_foreign, 'found state_dict, epoch, global_step'),
+    (_other_network, 'rnn.weight_hh_l0: found shape (2, 2)'),
+    (_other_optimiser, 'cannot be taken up'),
+    (lambda path: path.unlink(), 'there is no state to go on from')])
+def test_a_damaged_state_is_one_line_that_names_it(
+        trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+        spoil: Callable[[Path], Any], said: str) -> None:
+    """Each was a traceback after the data had been opened, and none named a file."""
+    copied = Path(shutil.copytree(trained / 'run', tmp_path / 'run'))
+    spoil(copied / STATE)
+    capsys.readouterr()
+    assert cli.main(['--resume', str(copied), 'schedule.max_steps=9']) == cli.BAD_INPUT
+    error = capsys.readouterr().err
+    line, = [line for line in error.splitlines() if line.startswith('train: ')]
+    assert line.startswith(f'train: {copied / STATE}: ') and said in line, error
+    assert 'Traceback' not in error
+    assert checkpoint.load(copied / LAST)
+
+
+def test_a_damaged_state_is_told_before_data_are_opened(
+        trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Opening hours of recordings takes minutes."""
+    copied = Path(shutil.copytree(trained / 'run', tmp_path / 'run'))
+    _other_network(copied / STATE)
+    overrides = ['schedule.max_steps=9', f'data.store={tmp_path / "nowhere"}']
+    assert cli.main(['--resume', str(copied), *overrides]) == cli.BAD_INPUT
+    assert STATE in capsys.readouterr().err
+
+
+def test_what_resume_advises_works(trained: Path, tmp_path: Path,
+                                   capsys: pytest.CaptureFixture[str]) -> None:
+    """It advised an init_from that was refused, though no weight depends on the window."""
+    run_ = trained / 'run'
+    change = 'policy.decoder.window_size=4'
+    assert cli.main(['--resume', str(run_), change]) == cli.BAD_INPUT
+    advised = capsys.readouterr().err.split('start a new run: train ')[1].split(', with')[0]
+    words = advised.replace('output=NEW', f'output={tmp_path / "new"}').split()
+    assert f'init_from={run_ / LAST}' in words
+    assert cli.main([*words, change]) == cli.DONE
+    new = checkpoint.load(tmp_path / 'new' / LAST)
+    assert new.config.decoder.window_size == 4
+    capsys.readouterr()
+    assert cli.main(['--resume', str(run_), 'policy.decoder.hidden_size=8']) == cli.BAD_INPUT
+    assert 'init_from' not in capsys.readouterr().err  # its weights would not fit
+
+
+def test_a_log_file_holds_lines_and_what_comes_next(
+        trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A bar filled the file with redrawings, and the end named no checkpoint."""
+    assert train(trained, f'output={tmp_path / "out"}', 'schedule.max_steps=3') == cli.DONE
+    told = capsys.readouterr()
+    assert '\r' not in told.err and 'it/s' not in told.err
+    assert 'step 3 of 3' in told.err.splitlines()[-1]
+    for wanted in (str(tmp_path / 'out' / LAST), 'evaluate --config', 'policy.launch.py'):
+        assert wanted in told.out
+
+
+def test_an_interval_leaves_a_policy_that_acts_before_any_validation(
+        trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was stopped in its first hour left nothing that a robot could try."""
+    monkeypatch.setattr(Keeper, 'on_validation_end', lambda *_: pytest.fail('validated'))
+    seen = []
+    export = Keeper._export
+
+    def exported(self: Keeper, trainer: Any, names: tuple[str, ...]) -> None:
+        export(self, trainer, names)
+        seen.append((trainer.global_step, names))
+        if len(seen) == 1:
+            os.kill(os.getpid(), signal.SIGINT)  # the second one is after its answer
+    monkeypatch.setattr(Keeper, '_export', exported)
+    status = train(trained, f'output={tmp_path / "out"}', 'schedule.max_steps=9',
+                   'validation.every_steps=1000', 'engine.save_every_steps=2')
+    assert status == cli.INTERRUPTED
+    assert seen[0] == (2, (LAST,))
+    assert checkpoint.load(tmp_path / 'out' / LAST)
 
 
 def test_a_bad_configuration_fails_before_data_is_read(trained: Path,

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-__all__ = ['CheckpointError', 'fingerprint', 'load', 'save']
+__all__ = ['CheckpointError', 'described', 'fingerprint', 'load', 'load_as', 'save']
 
 CONFIG, MANIFEST, CARD = 'config.yaml', 'action.yaml', 'README.md'
 _SHOWN_KEYS = 5
@@ -63,19 +63,37 @@ def load(directory: Path, device: str | torch.device = 'cpu') -> Policy:
     :raises CheckpointError: for files that are absent, truncated or made for something else.
     :raises ConfigError: for a config.yaml or action.yaml that does not fit this version.
     """
+    return load_as(directory, *described(directory)).to(device).eval()
+
+
+def described(directory: Path) -> tuple[PolicyConfig, ActionManifest]:
+    """
+    Read what a checkpoint is, without its weights.
+
+    :raises ValueError: as :func:`load`.
+    """
     directory = Path(directory)
     for name in (CONFIG, MANIFEST):
         if not (directory / name).is_file():
             raise CheckpointError(f'{directory / name} is missing: a checkpoint is a directory '
                                   f'with {CONFIG}, {MANIFEST} and {WEIGHTS}')
-    parts = (config.load(PolicyConfig, directory / CONFIG),
-             config.load(ActionManifest, directory / MANIFEST), directory)
+    return (config.load(PolicyConfig, directory / CONFIG),
+            config.load(ActionManifest, directory / MANIFEST))
+
+
+def load_as(directory: Path, policy_config: PolicyConfig, manifest: ActionManifest) -> Policy:
+    """
+    Read a checkpoint's weights into a policy that may differ in what no weight depends on.
+
+    :raises ValueError: as :func:`load`.
+    """
+    parts = policy_config, manifest, Path(directory)
     shape = outline(*parts)  # takes no memory: what cannot be loaded is refused before it does
-    _check_names(directory, shards.shapes(directory), shape.state_dict())
+    _check_names(parts[-1], shards.shapes(parts[-1]), shape.state_dict())
     memory.require(shape, str(directory))
     policy = Policy(*parts)
-    _load_weights(directory, policy)
-    return policy.to(device).eval()
+    _load_weights(parts[-1], policy)
+    return policy.eval()
 
 
 def fingerprint(directory: Path) -> str:

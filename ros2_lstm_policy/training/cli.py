@@ -42,10 +42,11 @@ def _train(options: argparse.Namespace) -> int:
             run.preview(chosen)
         else:
             run.fit(chosen, resume=options.resume is not None)
+            print(run.what_is_next(chosen))
     except (ValueError, WeightsError) as error:
         return _fail(str(error), BAD_INPUT)
     except Interrupted as stop:
-        return _fail(f'{stop}; go on with: train --resume {chosen.output}', INTERRUPTED)
+        return _fail(f'{stop}; {run.what_is_left(chosen)}', INTERRUPTED)
     except KeyboardInterrupt:
         return _fail('interrupted while preparing; nothing was trained', INTERRUPTED)
     except (LossIsNotFinite, NotSaved) as error:

@@ -24,14 +24,14 @@ from ros2_lstm_policy.model.policy import Policy
 from ros2_lstm_policy.training import tuning
 from ros2_lstm_policy.training.card import model_card
 from ros2_lstm_policy.training.module import TrainingModule
+from ros2_lstm_policy.training.state import LAST, STATE
 from ros2_lstm_policy.training.weight_average import WeightAverage
 from safetensors import SafetensorError
 import torch
 from torch import distributed, Tensor
 
-STATE = 'training_state.ckpt'
 _POLICY = 'objective.policy.'
-BEST, LAST = 'checkpoints/best', 'checkpoints/last'
+BEST = 'checkpoints/best'
 
 
 class Interrupted(RuntimeError):
@@ -43,7 +43,11 @@ class NotSaved(RuntimeError):
 
 
 class Keeper(Callback):
-    """Averages weights, ends the run on time, and saves."""
+    """
+    Averages weights, ends the run on time, and saves.
+
+    :param started: whether training has begun, and a state of before was taken up.
+    """
 
     def __init__(self, module: TrainingModule, output: Path) -> None:
         """Keep a run in a directory."""
@@ -52,7 +56,7 @@ class Keeper(Callback):
         self._loaded: dict[str, Any] | None = None
         self._batches, self._saved_step = 0, 0
         self._best = float('inf')
-        self._interrupted = False
+        self._interrupted, self.started = False, False
         self._shell: Policy | None = None
         if module.config.engine.strategy == 'fsdp':  # before the weights are cut into pieces
             self._shell = copy.deepcopy(module.objective.policy).to('meta')
@@ -67,6 +71,7 @@ class Keeper(Callback):
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._interrupt)
         self._saved_step = trainer.global_step
+        self.started = True
         if self._loaded is not None:
             self._module.clock.before_s = self._loaded['elapsed_s']
             if self._average is not None:
@@ -84,6 +89,7 @@ class Keeper(Callback):
         interrupted = self._any_process(trainer)
         if due or interrupted:
             self._save_state(trainer)
+            self._export_average(trainer, (LAST,))  # something that acts, measured or not
         if interrupted:
             raise Interrupted(f'stopped at step {trainer.global_step}')
 
@@ -118,12 +124,8 @@ class Keeper(Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the final weights, and the state, so that the run can go on with higher limits."""
         self._save_state(trainer)
-        if self._average is not None:
-            self._average.swap()
         measured = self._best < float('inf')
-        self._export(trainer, (LAST,) if measured else (LAST, BEST))
-        if self._average is not None:
-            self._average.swap()
+        self._export_average(trainer, (LAST,) if measured else (LAST, BEST))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what Lightning's own state lacks; every process calls this."""
@@ -171,6 +173,13 @@ class Keeper(Callback):
             self._shell.load_state_dict(mine, strict=True, assign=True)
             self._shell.manifest = self._module.data.manifest
         return self._shell
+
+    def _export_average(self, trainer: pl.Trainer, names: tuple[str, ...]) -> None:
+        if self._average is not None:
+            self._average.swap()
+        self._export(trainer, names)
+        if self._average is not None:
+            self._average.swap()
 
     def _export(self, trainer: pl.Trainer, names: tuple[str, ...]) -> None:
         whole = self._whole(trainer)

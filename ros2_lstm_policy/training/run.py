@@ -13,7 +13,6 @@ import warnings
 
 import numpy as np
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy
 from ros2_lstm_policy import config as yaml_config
@@ -26,8 +25,8 @@ from ros2_lstm_policy.data.usable import failures_said, unusable, used
 from ros2_lstm_policy.data.windows import WindowIndex
 from ros2_lstm_policy.model import backbones, checkpoint
 from ros2_lstm_policy.model.backbones.base import InstructionTooLong
-from ros2_lstm_policy.model.policy import build, complete, Policy
-from ros2_lstm_policy.training import dry_run, tuning
+from ros2_lstm_policy.model.policy import build, complete, Policy, PolicyConfig
+from ros2_lstm_policy.training import dry_run, progress, state as run_state, tuning
 from ros2_lstm_policy.training.config import TrainConfig
 from ros2_lstm_policy.training.failures import does_not_fit
 from ros2_lstm_policy.training.feature_cache import check_cacheable
@@ -39,17 +38,25 @@ import torch
 
 USED_CONFIG, LOGS = 'train.yaml', 'logs'
 _ALONE = Share()
+_EXPECTED_WARNINGS = (
+    '.*does not have many workers.*',  # one process that gathers batches is what was asked for
+    r'.*isinstance\(treespec, LeafSpec\).*',  # of Lightning about torch; both are pinned
+    '.*Checkpoint directory .* exists and is not empty.*')  # a run's parts share a directory
 _FIXED = ('manifest', 'policy', 'losses', 'tune', 'ema_decay')  # what a resumed run keeps
+# What no tensor depends on: `init_from` takes a checkpoint that differs in these.
+_WEIGHTLESS_DECODER = ('window_size', 'dropout', 'history')
+_WEIGHTLESS_OPTIONS = ('dropout', 'tune_vision', 'attention', 'directory', 'allow_download')
 _PRECISION: dict[str, Any] = {'fp32': '32-true', 'bf16': 'bf16-mixed', 'fp16': '16-mixed'}
 
 
 def assemble(config: TrainConfig, share: Share = _ALONE,
-             tell: Callable[[str], None] = print) -> TrainingModule:
+             tell: Callable[[str], None] = print, resume: bool = False) -> TrainingModule:
     """
     Build everything of a run: the model first, so that a bad configuration reads no data.
 
     :param share: this process's part of every global batch.
     :param tell: takes lines for people.
+    :param resume: compare the network with the state in `config.output`.
     :raises ValueError: for settings that do not fit together, or data that cannot be trained on.
     """
     torch.manual_seed(config.seed)
@@ -59,6 +66,8 @@ def assemble(config: TrainConfig, share: Share = _ALONE,
         tuning.checkpoint_gradients(policy)
     _check_cache(config, policy)
     objective = Objective(policy, config.losses)
+    if resume:
+        run_state.check(config.output, run_state.read(config.output), objective)
     pairs = _pairs(config, policy, tell)
     store = _store(config, tell)
     decoder = config.policy.decoder
@@ -93,14 +102,16 @@ def fit(config: TrainConfig, resume: bool = False) -> None:
         raise ValueError(f'{config.output}: holds a run already; go on with `train --resume '
                          f'{config.output}`, or choose another output')
     logging.getLogger('pytorch_lightning').setLevel(logging.WARNING)
-    warnings.filterwarnings('ignore', '.*does not have many workers.*')
+    for expected in _EXPECTED_WARNINGS:
+        warnings.filterwarnings('ignore', expected)
     torch.set_float32_matmul_precision('high')  # TF32 for what autocast leaves in fp32
-    bar = _Progress(refresh_rate=config.engine.log_every_steps)
+    bar = progress.of_this_terminal(config.engine.log_every_steps)
     pieces = tuning.Pieces()
     trainer = _trainer(config, bar, pieces)
     module = assemble(config, Share(trainer.global_rank, trainer.world_size),
-                      print if trainer.is_global_zero else lambda line: None)
-    trainer.callbacks.append(Keeper(module, config.output))  # type: ignore[attr-defined]
+                      print if trainer.is_global_zero else lambda line: None, resume)
+    keeper = Keeper(module, config.output)
+    trainer.callbacks.append(keeper)  # type: ignore[attr-defined]
     if module.schedule.max_steps is not None:
         bar.batches = module.schedule.max_steps * config.optimiser.accumulate
     pieces.find(module.objective.policy)
@@ -117,6 +128,10 @@ def fit(config: TrainConfig, resume: bool = False) -> None:
                     ckpt_path=config.output / STATE if resume else None, weights_only=True)
     except torch.OutOfMemoryError as error:
         raise _too_large(module) from error
+    except Exception as error:
+        if resume and not keeper.started:  # it is Lightning that takes the state up
+            raise run_state.unfit(config.output, error) from error
+        raise
 
 
 def preview(config: TrainConfig) -> None:
@@ -135,14 +150,13 @@ def resumed(used: TrainConfig, wanted: TrainConfig, where: Path) -> TrainConfig:
     :param wanted: the same with overrides.
     :raises ValueError: where there is no state, or where the state would not fit.
     """
-    if not (where / STATE).is_file():
-        raise ValueError(f'{where / STATE}: there is no state to go on from; start the run again '
-                         'with --config')
+    run_state.read(where)
     for name in _FIXED:
         found = difference(getattr(used, name), getattr(wanted, name))
         if found:
-            raise ValueError(f'--resume cannot change {name}: {found}; start a new run, from '
-                             f'init_from={where / LAST}')
+            raise ValueError(f'--resume cannot change {name}: {found}; start a new run: train '
+                             f'--config {used_config(where)} output=NEW'
+                             f'{_from_weights(used, wanted, where)}, with these changes')
     return replace(wanted, output=where)
 
 
@@ -154,6 +168,16 @@ def can_replay(config: TrainConfig, device: torch.device, processes: int) -> boo
     """
     return (device.type == 'cuda' and processes == 1 and config.optimiser.accumulate == 1
             and config.engine.strategy in ('auto', 'ddp'))
+
+
+def what_is_next(config: TrainConfig) -> str:
+    """Say what a finished run left, and what to do with it."""
+    best = config.output / BEST
+    kept = [str(config.output / name) for name in (BEST, LAST) if (config.output / name).exists()]
+    return (f'trained: {", ".join(kept)}\n'
+            f'look at its curves: curves {config.output}\n'
+            f'try it in simulation: evaluate --config config/evaluate.yaml checkpoint={best}\n'
+            f'or on a robot: ros2 launch ros2_lstm_policy policy.launch.py checkpoint:={best}')
 
 
 def what_is_left(config: TrainConfig) -> str:
@@ -180,6 +204,24 @@ def _flat(prefix: str, value: Any) -> dict[str, Any]:
             for key, item in _flat(f'{prefix}.{name}' if prefix else str(name), part).items()}
 
 
+def _from_weights(used: TrainConfig, wanted: TrainConfig, where: Path) -> str:
+    """Return the setting that starts from a run's weights, where they would be taken."""
+    fits = not _weights_differ(used.policy, wanted.policy) \
+        and used.manifest.cameras == wanted.manifest.cameras
+    return f' init_from={where / LAST}' if fits and (where / LAST).is_dir() else ''
+
+
+def _weights_differ(found: PolicyConfig, wanted: PolicyConfig) -> str:
+    """Name the settings that differ and that weights depend on."""
+    decoder = {name: getattr(wanted.decoder, name) for name in _WEIGHTLESS_DECODER}
+    options = {**found.backbone.options,
+               **{name: value for name, value in wanted.backbone.options.items()
+                  if name in _WEIGHTLESS_OPTIONS}}
+    same = replace(found, decoder=replace(found.decoder, **decoder),
+                   backbone=replace(found.backbone, options=options))
+    return difference(complete(same), complete(wanted))
+
+
 def _too_large(module: TrainingModule) -> RuntimeError:
     config = module.config
     module.to_cpu()
@@ -190,13 +232,14 @@ def _too_large(module: TrainingModule) -> RuntimeError:
 def _policy(config: TrainConfig) -> Policy:
     if config.init_from is None:
         return build(config.policy, config.manifest.manifest(), 'policy')
-    policy, wanted = checkpoint.load(config.init_from), complete(config.policy)
-    found, cameras = policy.config, config.manifest.cameras
-    if found != wanted or policy.manifest.cameras != cameras:
+    found, manifest = checkpoint.described(config.init_from)
+    cameras = config.manifest.cameras
+    differs = [said for said in (_weights_differ(found, complete(config.policy)),
+                                 difference(manifest.cameras, cameras)) if said]
+    if differs:
         raise ValueError(f'init_from {config.init_from}: is of another architecture; found '
-                         f'{difference(found, wanted)}'
-                         f'{difference(policy.manifest.cameras, cameras)}')
-    return policy
+                         f'{", ".join(differs)}')
+    return checkpoint.load_as(config.init_from, config.policy, manifest)
 
 
 def _check_cache(config: TrainConfig, policy: Policy) -> None:
@@ -272,7 +315,7 @@ def _arm(store: FrameStore, episodes_E: np.ndarray) -> np.ndarray:
     return np.asarray(store.arm)[np.repeat(episodes_E, store.lengths)]
 
 
-def _trainer(config: TrainConfig, bar: _Progress, pieces: tuning.Pieces) -> pl.Trainer:
+def _trainer(config: TrainConfig, bar: pl.Callback, pieces: tuning.Pieces) -> pl.Trainer:
     engine, output = config.engine, config.output
     return pl.Trainer(
         accelerator=engine.accelerator, devices=engine.devices or 'auto', num_nodes=engine.nodes,
@@ -282,6 +325,7 @@ def _trainer(config: TrainConfig, bar: _Progress, pieces: tuning.Pieces) -> pl.T
         max_steps=-1, max_epochs=-1, use_distributed_sampler=False, num_sanity_val_steps=0,
         val_check_interval=config.validation.every_steps * config.optimiser.accumulate,
         check_val_every_n_epoch=None, enable_checkpointing=False, enable_model_summary=False,
+        enable_progress_bar=isinstance(bar, progress.Bar),
         log_every_n_steps=1, logger=_loggers(output), callbacks=[bar],
         default_root_dir=output)
 
@@ -291,16 +335,6 @@ def _loggers(output: Path) -> list[Logger]:
     part = f'part_{len(list((output / LOGS).glob("part_*")))}'
     return [CSVLogger(output, LOGS, part, flush_logs_every_n_steps=1),
             TensorBoardLogger(output, LOGS, part)]
-
-
-class _Progress(TQDMProgressBar):
-    """A bar that knows where the run ends."""
-
-    batches = float('inf')
-
-    @property
-    def total_train_batches(self) -> int | float:
-        return self.batches
 
 
 def _strategy(config: TrainConfig, pieces: tuning.Pieces) -> Any:
