@@ -171,7 +171,7 @@ class _Player:
         """Play one bag in lock-step; return the answers (T, 7) and their stamps."""
         from ros2_lstm_policy.data.rosbag import BagLayout
         from ros2_lstm_policy.data.rosbag.index import index_bag
-        from ros2_lstm_policy.data.rosbag.steps import segments
+        from ros2_lstm_policy.data.rosbag.cut import segments
         index = index_bag(bag, BagLayout(), ('static', 'hand'))
         segment, = segments(index, BagLayout())
         frames = self._frames(bag, index)

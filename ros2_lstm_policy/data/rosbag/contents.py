@@ -84,13 +84,14 @@ class Contents:
     One pass over the messages of a bag, counted on the way.
 
     :param counts: messages of each topic, complete when the pass is.
+    :param begin_ns: log time of the first message; likewise.
     """
 
     def __init__(self, bag: Bag, files: OpenFiles) -> None:
         """Read nothing yet."""
         self.counts: Counter[StoredTopic] = Counter()
         self._bag, self._files = bag, files
-        self._begin_ns, self._end_ns = 2**63, -1
+        self.begin_ns, self._end_ns = 2**63, -1
         self._promises: list[Promise] = []
 
     def messages(self) -> Iterator[StoredMessage]:
@@ -101,7 +102,7 @@ class Contents:
                 file = self._files.file(path)
                 for message in file.messages():
                     counts[message.topic] += 1
-                    self._begin_ns = min(self._begin_ns, message.log_ns)
+                    self.begin_ns = min(self.begin_ns, message.log_ns)
                     self._end_ns = max(self._end_ns, message.log_ns)
                     yield message
                 promised = file.promised() or {}
@@ -145,7 +146,7 @@ class Contents:
         """Return the span, which a recorder that wrote a part of what it got tells too long."""
         if metadata.seconds is None or self._end_ns < 0:
             return None
-        return Promise('seconds', '', metadata.seconds, (self._end_ns - self._begin_ns) / 1e9,
+        return Promise('seconds', '', metadata.seconds, (self._end_ns - self.begin_ns) / 1e9,
                        FILE_NAME, _SPAN_TOLERANCE_S)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ JOINTS = 'sensor_msgs/msg/JointState'
 
 ArmKind = Literal['displacement', 'velocity']
 StampKind = Literal['observation', 'now']
+CutKind = Literal['instruction', 'message', 'marker', 'pause', 'times']
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,50 @@ class TopicNames:
 
 
 @dataclass(frozen=True)
+class EpisodeCut:
+    """
+    Where the episodes of a bag begin and end.
+
+    :param by: 'instruction': where the words change; 'message': at each message on the
+        instruction topic; 'marker': from a start word to a stop word on a topic; 'pause': where
+        no command comes for longer than `pause_s`; 'times': as given. None is 'instruction',
+        where it is sure; a bag that may hold several episodes of one instruction is refused.
+    :param marker: topic of std_msgs/String, matched as those of :class:`TopicNames`.
+    :param start: words that begin an episode: a message that is one, or begins with one.
+    :param stop: words that end it; none where the next start ends it.
+    :param discard: words after which it is none.
+    :param success: words in a stop message that label it as a success.
+    :param failure: likewise as a failure.
+    :param pause_s: longest silence of the commands inside of an episode.
+    :param times: begin and end of each episode in s since the first message of the bag.
+    """
+
+    by: CutKind | None = None
+    marker: str = 'episode_marker'
+    start: tuple[str, ...] = ('start',)
+    stop: tuple[str, ...] = ('stop',)
+    discard: tuple[str, ...] = ('discard',)
+    success: tuple[str, ...] = ('success',)
+    failure: tuple[str, ...] = ('failure',)
+    pause_s: float = 1.0
+    times: tuple[tuple[float, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse words and times that cut nothing."""
+        if not self.pause_s > 0:
+            raise ValueError(f'pause_s must be positive, found {self.pause_s}')
+        if not self.start:
+            raise ValueError('start: expected at least one word that begins an episode')
+        for begin, end in self.times:
+            if not 0 <= begin < end < math.inf:
+                raise ValueError(f'times: expected [begin, end] in s, found [{begin}, {end}]')
+        for (_, end), (begin, _) in zip(self.times, self.times[1:]):
+            if not end <= begin:
+                raise ValueError(f'times: an episode begins at {begin} s, before the one before '
+                                 f'it ends, at {end} s')
+
+
+@dataclass(frozen=True)
 class BagLayout:
     """
     How to read a bag. One that has `episode/info` says most of it itself.
@@ -94,6 +140,7 @@ class BagLayout:
     :param max_image_age_s: oldest frame that a step may use, as the node's parameter.
     :param max_skew_s: largest distance between the cameras' stamps, as the node's parameter.
     :param instruction: words for bags that have none; None to take them from the bag.
+    :param episodes: where its episodes begin and end.
     """
 
     topics: TopicNames = field(default_factory=TopicNames)
@@ -105,6 +152,14 @@ class BagLayout:
     max_image_age_s: float = 0.2
     max_skew_s: float = 0.05
     instruction: str | None = None
+    episodes: EpisodeCut = field(default_factory=EpisodeCut)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that decide nothing."""
+        _check_gripper(self.gripper_closed, self.gripper_open)
+        for name in ('max_image_age_s', 'max_skew_s'):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f'{name} must not be negative, found {getattr(self, name)}')
 
     def described_by(self, info: EpisodeInfo | None) -> BagLayout:
         """Return the layout with what the bag says about itself."""
@@ -146,13 +201,20 @@ class EpisodeInfo:
 
     def __post_init__(self) -> None:
         """Refuse names that are no folder names, and a policy without its fingerprint."""
-        if self.control_period_s <= 0:
+        if not 0 < self.control_period_s < math.inf:
             raise ValueError(f'control_period_s must be positive, found {self.control_period_s}')
+        _check_gripper(self.gripper_closed, self.gripper_open)
         if not self.name or self.name != Path(self.name).name or self.name.startswith('.'):
             raise ValueError(f'episode name {self.name!r} cannot be a folder name')
         if self.actor == 'policy' and not self.model:
             raise ValueError('an episode in which a policy acted needs the fingerprint of its '
                              'checkpoint (model)')
+
+
+def _check_gripper(closed: float, opened: float) -> None:
+    if not (math.isfinite(opened - closed) and opened != closed):
+        raise ValueError(f'gripper_closed and gripper_open must be two numbers, found {closed} '
+                         f'and {opened}')
 
 
 def parse_info(text: str, where: str) -> EpisodeInfo:

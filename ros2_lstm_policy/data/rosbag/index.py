@@ -21,6 +21,7 @@ from ros2_lstm_policy.data.rosbag.typestore import typestore
 from ros2_lstm_policy.messages import image_shape, ImageError, stamp_ns
 
 _READ = (bag.IMAGE, bag.COMPRESSED_IMAGE, bag.TWIST, bag.GRIPPER, bag.STRING, bag.BOOL)
+_LONGEST_MARKER = 200
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,9 @@ class BagIndex:
 
     :param instructions: (log time, words), in order.
     :param labels: (log time, success), in order.
+    :param texts: topic of std_msgs/String to (log time, text) of its short messages, in order;
+        without the topics that mean something else.
+    :param begin_ns: log time of the first message of any topic.
     :param others: topics that nothing was read from.
     :param remarks: what is said wrongly, and does no harm.
     :param problems: what its recorder missed, as it said itself.
@@ -82,6 +86,8 @@ class BagIndex:
     instructions: tuple[tuple[int, str], ...]
     labels: tuple[tuple[int, bool], ...]
     info: bag.EpisodeInfo | None
+    texts: Mapping[str, tuple[tuple[int, str], ...]]
+    begin_ns: int
     others: tuple[str, ...]
     remarks: tuple[Problem, ...] = ()
     problems: tuple[str, ...] = ()
@@ -100,13 +106,15 @@ def index_bag(path: Path, layout: bag.BagLayout, cameras: Sequence[str]) -> BagI
         wanted = layout.topics.all_names(cameras, layout.instruction is None)
         items = [_decode(message, path) for message in contents.messages()
                  if message.topic.msgtype in _READ and message.topic.encoding == CDR
-                 and any(matches(message.topic.name, name) for name in wanted)]
+                 and (message.topic.msgtype == bag.STRING
+                      or any(matches(message.topic.name, name) for name in wanted))]
     remarks = contents.check()
     # Stable, so equal times stay in the order of the file; but a gripper command comes before the
     # arm's of its time, also where another file holds it.
     items.sort(key=lambda item: (item.log_ns, item.topic.msgtype == bag.TWIST))
     topics = Topics(path, contents.counts)
-    return _Collector(path, layout, topics, cameras).collect(items, tuple(remarks))
+    collector = _Collector(path, layout, topics, cameras)
+    return collector.collect(items, contents.begin_ns, tuple(remarks))
 
 
 class Item(NamedTuple):
@@ -222,7 +230,7 @@ class _Collector:
     def __init__(self, path: Path, layout: bag.BagLayout, topics: Topics,
                  cameras: Sequence[str]) -> None:
         names = layout.topics
-        self._path, self._topics = path, topics
+        self._path, self._topics, self._cut = path, topics, layout.episodes
         self._images = {camera: self._need_image(camera, names.camera(camera))
                         for camera in cameras}
         self._arm = topics.need(names.arm_delta, bag.TWIST, key='arm_delta')
@@ -243,7 +251,8 @@ class _Collector:
         return raw or compressed or self._topics.need(name, bag.IMAGE, bag.COMPRESSED_IMAGE,
                                                       key=camera)
 
-    def collect(self, items: Sequence[Item], remarks: tuple[Problem, ...]) -> BagIndex:
+    def collect(self, items: Sequence[Item], begin_ns: int,
+                remarks: tuple[Problem, ...]) -> BagIndex:
         def content(topic: StoredTopic | None) -> Iterator[tuple[int, Any]]:
             return ((item.log_ns, item.content.data) for item in items if item.topic == topic)
         cameras = {camera: ImageTopic(topic.name, topic.msgtype,
@@ -253,9 +262,25 @@ class _Collector:
             self._path, cameras, tuple(self._actions(items)), tuple(content(self._instruction)),
             tuple((log_ns, bool(data)) for log_ns, data in content(self._success)),
             self._parse_info([data for _, data in content(self._info)]),
-            tuple(sorted({t.name for t, n in self._topics.counts.items()
-                          if n and t not in self._topics.used})), remarks,
+            self._texts(items), begin_ns,
+            self._others(), remarks,
             tuple(line for _, text in content(self._problems) for line in text.splitlines()))
+
+    def _others(self) -> tuple[str, ...]:
+        marker = self._cut.marker if self._cut.by == 'marker' else None
+        return tuple(sorted({
+            topic.name for topic, count in self._topics.counts.items()
+            if count and topic not in self._topics.used
+            and not (marker and matches(topic.name, marker))}))
+
+    def _texts(self, items: Sequence[Item]) -> dict[str, tuple[tuple[int, str], ...]]:
+        """Return what is said on topics that mean nothing here, such as markers of episodes."""
+        texts: dict[str, list[tuple[int, str]]] = {}
+        for item in items:
+            if (item.topic.msgtype == bag.STRING and item.topic not in self._topics.used
+                    and len(item.content.data) <= _LONGEST_MARKER):
+                texts.setdefault(item.topic.name, []).append((item.log_ns, item.content.data))
+        return {topic: tuple(said) for topic, said in sorted(texts.items())}
 
     def _frames(self, camera: str, topic: StoredTopic,
                 items: Sequence[Item]) -> tuple[FrameRef, ...]:

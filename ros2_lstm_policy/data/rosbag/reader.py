@@ -10,12 +10,12 @@ import numpy as np
 from ros2_lstm_policy.data.conventions import to_rotation_vectors
 from ros2_lstm_policy.data.episodes import Reading, Recording
 from ros2_lstm_policy.data.problems import Problem, refuse
+from ros2_lstm_policy.data.rosbag.cut import Segment, segments
 from ros2_lstm_policy.data.rosbag.find import find_bags
 from ros2_lstm_policy.data.rosbag.format import BagLayout
 from ros2_lstm_policy.data.rosbag.frames import BagFrames
 from ros2_lstm_policy.data.rosbag.index import BagIndex, index_bag
-from ros2_lstm_policy.data.rosbag.steps import (missing_remarks, OTHER_STAMP, Segment, segments,
-                                                Steps, steps)
+from ros2_lstm_policy.data.rosbag.steps import missing_remarks, OTHER_STAMP, Steps, steps
 from ros2_lstm_policy.data.rosbag.storage import bag_name
 from ros2_lstm_policy.manifest import DEFAULT_CAMERAS
 from ros2_lstm_policy.types import Episode, Reason

@@ -9,9 +9,9 @@ from typing import cast
 
 import numpy as np
 from ros2_lstm_policy.data.problems import Problem, refuse
+from ros2_lstm_policy.data.rosbag.cut import Segment
 from ros2_lstm_policy.data.rosbag.format import BagLayout
 from ros2_lstm_policy.data.rosbag.index import ArmMessage, BagIndex, FrameRef, ImageTopic
-from ros2_lstm_policy.data.rosbag.storage import bag_name
 from ros2_lstm_policy.resample import Missing, StreamSampler
 from ros2_lstm_policy.types import Observation, Reason
 
@@ -20,21 +20,6 @@ SERVO_TIMEOUT_S = 0.1
 _GRIPPER_TOLERANCE = 0.02
 _CHANGED_PLACES = 2.5  # frame periods that a neighbour may come late
 OTHER_STAMP = 'other_stamp'
-
-
-@dataclass(frozen=True)
-class Segment:
-    """
-    The part of a bag that one instruction covers.
-
-    :param arm: its actions, in the order of the bag.
-    :param success: the label that was given in this part; None where nobody said.
-    """
-
-    name: str
-    instruction: str
-    arm: tuple[ArmMessage, ...]
-    success: bool | None
 
 
 @dataclass(frozen=True)
@@ -52,39 +37,6 @@ class Steps:
     arm: np.ndarray
     gripper_open: np.ndarray
     missing: tuple[tuple[int, Reason], ...]
-
-
-def segments(index: BagIndex, layout: BagLayout) -> list[Segment]:
-    """
-    Split a bag where its instruction changes, as the robot begins a new episode there.
-
-    :raises RecordingError: where there is no instruction.
-    """
-    name = index.info.name if index.info else bag_name(index.path)
-    if layout.instruction is not None:
-        return [Segment(name, layout.instruction, index.arm, _label(index, -1, 2**63))]
-    changes: list[tuple[int, str]] = []
-    for log_ns, words in index.instructions:
-        if not changes or words != changes[-1][1]:
-            changes.append((log_ns, words))
-    if not changes:
-        raise refuse('no-instruction', index.path, name, 'the instruction topic is silent; say '
-                     'the words with bag.instruction')
-    begins = [-1, *(log_ns for log_ns, _ in changes[1:])]
-    ends = [*begins[1:], 2**63]
-    found = [Segment(name if len(changes) == 1 else f'{name}#{number}', words,
-                     tuple(a for a in index.arm if begin <= a.log_ns < end),
-                     _label(index, begin, end))
-             for number, ((_, words), begin, end) in enumerate(zip(changes, begins, ends), 1)
-             if words.strip()]
-    # The next task may be said before the recording ends; where nothing was done is no episode.
-    return [segment for segment in found if segment.arm] or found[:1]
-
-
-def _label(index: BagIndex, begin_ns: int, end_ns: int) -> bool | None:
-    """Return the last label of a part of the bag; None where nobody said one."""
-    labels = [success for log_ns, success in index.labels if begin_ns <= log_ns < end_ns]
-    return labels[-1] if labels else None
 
 
 def steps(index: BagIndex, segment: Segment, layout: BagLayout, period_s: float | None) -> Steps:
