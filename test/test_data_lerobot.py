@@ -348,6 +348,15 @@ def test_joints_are_never_read_as_displacements(tmp_path, names, layout):
         read(root, **layout)
 
 
+def test_joints_are_named_before_cameras_that_have_other_names(tmp_path):
+    """Nobody should set the cameras of a dataset whose action cannot be read."""
+    root = with_names(write_lerobot_v21(tmp_path / 'set', 1), [f'{n}.pos' for n in (
+        'shoulder_pan', 'shoulder_lift', 'elbow_flex', 'wrist_flex', 'wrist_roll', 'gripper')])
+    rewrite_info(root, lambda info: info['features'].pop(KEY))
+    with pytest.raises(RecordingError, match='those of joints'):
+        read(root)
+
+
 @pytest.mark.parametrize(('names', 'said'), [
     (ROLL, 'may be poses or displacements'),
     (['x', 'y', 'z', 'rx', 'ry', 'rz', 'gripper'], 'may be poses or displacements'),

@@ -142,8 +142,8 @@ def test_robomimic_demonstrations_are_read_by_a_layout(tmp_path):
     recording, _ = open_source(SourceSpec(path, libero=LiberoLayout(instruction='lift')))
     with pytest.raises(RecordingError, match='agentview_image.*libero.bottom_row_first=false'):
         recording.read()
-    readings, problems = read(path, instruction='lift it', static='agentview_image',
-                              hand='robot0_eye_in_hand_image', bottom_row_first=False)
+    readings, problems = read(path, instruction='lift it', bottom_row_first=False, cameras={
+        'static': 'agentview_image', 'hand': 'robot0_eye_in_hand_image'})
     assert problems == []
     np.testing.assert_array_equal(readings[0].episode.frames['hand'][4], smooth_image(4, 'hand'))
 

@@ -36,13 +36,11 @@ def list_lerobot(root: Path, layout: LeRobotLayout, cameras: tuple[str, ...]) ->
     """
     meta = read_meta(root)
     images = [layout.camera(name) for name in cameras]
-    for feature in (layout.action, *images):
-        if feature not in meta.features:
-            raise refuse('missing-topic', meta.root, '', f'no feature {feature!r}; it has '
-                         f'{", ".join(meta.features)}; set lerobot.cameras.NAME, lerobot.action')
-    for feature in images:
-        _require_colour(meta, feature)
+    _require(meta, layout.action)
     columns = action_columns(meta.features[layout.action], layout, meta.root / INFO)
+    for feature in images:  # whose names are worth setting where the action can be read
+        _require(meta, feature)
+        _require_colour(meta, feature)
     faults = misplaced(meta.episodes, images)
     first = meta.episodes[0].number if meta.episodes else -1
     good = [LeRobotRecording(meta, line, layout, cameras, columns, faults.get(line.number, ''),
@@ -51,6 +49,12 @@ def list_lerobot(root: Path, layout: LeRobotLayout, cameras: tuple[str, ...]) ->
     broken = [BrokenRecording(f'{meta.root.name}-line-{line.number}', line.error.problem)
               for line in meta.broken]
     return [*good, *broken]
+
+
+def _require(meta: LeRobotMeta, feature: str) -> None:
+    if feature not in meta.features:
+        raise refuse('missing-topic', meta.root, '', f'no feature {feature!r}; it has '
+                     f'{", ".join(meta.features)}; set lerobot.cameras.NAME, lerobot.action')
 
 
 def _require_colour(meta: LeRobotMeta, feature: str) -> None:
