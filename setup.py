@@ -38,6 +38,7 @@ setup(
             'recorder_node = ros2_lstm_policy.ros.recorder_node:main',
             'demo = ros2_lstm_policy.ros.demo:main',
             'train = ros2_lstm_policy.training.cli:main',
+            'curves = ros2_lstm_policy.training.curves:main',
             'dataset = ros2_lstm_policy.data.dataset:main',
             'collect = ros2_lstm_policy.sim.collect:main',
             'dagger = ros2_lstm_policy.sim.dagger:main',

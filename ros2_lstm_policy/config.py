@@ -15,7 +15,8 @@ from pathlib import Path
 import types
 from typing import Any, get_args, get_origin, get_type_hints, Literal, TypeAlias, TypeVar, Union
 
-from ros2_lstm_policy.config_files import ConfigError, parse_yaml, read_json, read_yaml
+from ros2_lstm_policy import config_help
+from ros2_lstm_policy.config_files import ConfigError, parse_yaml, plain, read_json, read_yaml
 import yaml
 
 __all__ = ['ConfigError', 'dump', 'from_command_line', 'load', 'override', 'parse',
@@ -49,7 +50,9 @@ def from_command_line(cls: type[T], argv: Sequence[str] | None, description: str
     :param example: one change, for the help text.
     :raises ConfigError: as :func:`load`.
     """
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(
+        description=description, epilog=config_help.text(cls),
+        formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--config', type=Path, required=True, help='YAML file, see config/')
     parser.add_argument('overrides', nargs='*', metavar='key=value',
                         help=f'changes to it, such as {example}')
@@ -111,17 +114,6 @@ def parse(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 def dump(value: Any) -> str:
     """Write a dataclass as the YAML that :func:`load` reads back to an equal one."""
     return yaml.safe_dump(plain(value), sort_keys=False, allow_unicode=True, width=99)
-
-
-def plain(value: Any) -> Any:
-    """Return dataclasses, tuples and paths as plain YAML values."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 def require_finite(value: Any) -> None:

@@ -7,7 +7,8 @@ grow to more than any configuration needs ("billion laughs") or stand inside the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,17 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(_one_line(error)) from error
     except RecursionError:
         raise ValueError('it is nested too deeply') from None
+
+
+def plain(value: Any) -> Any:
+    """Return dataclasses, tuples and paths as plain YAML values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _read(path: Path, parse: Callable[[str], Any], language: str) -> dict[str, Any]:

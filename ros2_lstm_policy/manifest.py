@@ -48,8 +48,10 @@ class CameraSpec:
 
     :param name: unique in the manifest; its images' topic follows from it (`image_topic`).
     :param height: pixels after the resize.
+    :param width: the same.
     :param interpolation: 'area' (OpenCV), or 'bicubic' (Pillow, as CLIP's preprocessing).
     :param mean: per channel RGB, of values in [0, 1].
+    :param std: the same; the input is (value - mean) / std.
     :param crop: (top, left, bottom, right) of the part that is resized, as shares of the image's
         height and width, so that it fits any resolution; None for the whole image.
     """

@@ -6,12 +6,14 @@ import csv
 from pathlib import Path
 import shutil
 
+import numpy as np
 import pytest
 from ros2_lstm_policy import config
 from ros2_lstm_policy.model import checkpoint
-from ros2_lstm_policy.training import run
+from ros2_lstm_policy.training import dry_run, run
 from ros2_lstm_policy.training.config import TrainConfig
 from ros2_lstm_policy.training.keeping import BEST, LAST, STATE
+from ros2_lstm_policy.types import Batch
 import torch
 from training_data import configured, values, write_store
 
@@ -118,6 +120,23 @@ def test_a_resumed_run_goes_by_its_new_learning_rate(trained: Path, tmp_path: Pa
     wanted = config.load(TrainConfig, used, ['optimiser.lr=0.003', 'schedule.max_steps=5'])
     run.fit(run.resumed(config.load(TrainConfig, used), wanted, tmp_path / 'run'), resume=True)
     assert float([row for row in rows(tmp_path / 'run') if row['loss']][-1]['lr']) == 0.003
+
+
+def test_the_picture_of_the_first_batch_shows_its_labels(store: Path, tmp_path: Path) -> None:
+    """Images and words alone hide a gripper the wrong way round and an axis that is another."""
+    module = run.assemble(configured(values(tmp_path, store)), tell=lambda line: None)
+    batch = dry_run.first_batch(module.data)
+
+    def drawn(windows: Batch) -> np.ndarray:
+        torch.manual_seed(0)  # the augmentation draws
+        return np.asarray(dry_run.picture(module, batch._replace(windows=windows)))
+    windows = batch.windows
+    as_it_is = drawn(windows)
+    other_way = windows._replace(gripper_open_BTK=1 - windows.gripper_open_BTK)
+    mirrored = windows._replace(arm_BTKA=-windows.arm_BTKA)
+    assert np.array_equal(as_it_is, drawn(windows))
+    assert not np.array_equal(as_it_is, drawn(other_way))
+    assert not np.array_equal(as_it_is, drawn(mirrored))
 
 
 @pytest.mark.parametrize(('frames', 'free', 'place'), [

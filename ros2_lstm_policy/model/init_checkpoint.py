@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 import sys
 
-from ros2_lstm_policy import config
+from ros2_lstm_policy import config, config_help
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -16,7 +16,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--config', type=Path, required=True, help='YAML with policy and manifest')
     parser.add_argument('--out', type=Path, required=True, help='checkpoint directory to make')
     parser.add_argument('--seed', type=int, default=0, help='of the random weights')
-    parser.add_argument('overrides', nargs='*', help='key.subkey=value')
+    parser.add_argument('--keys', action=config_help.ShowKeys,
+                        module='ros2_lstm_policy.model.untrained', name='InitConfig')
+    parser.add_argument('overrides', nargs='*', metavar='key.subkey=value',
+                        help='changes to the configuration; --keys lists them all')
     return _run(config.parse_arguments(parser, arguments, 'overrides'))
 
 

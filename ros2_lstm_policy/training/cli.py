@@ -8,7 +8,7 @@ from pathlib import Path
 import sys
 from typing import TYPE_CHECKING
 
-from ros2_lstm_policy import config
+from ros2_lstm_policy import config, config_help
 
 if TYPE_CHECKING:
     from ros2_lstm_policy.training.config import TrainConfig
@@ -24,7 +24,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen.add_argument('--resume', type=Path, metavar='RUN', help='go on with the run there')
     parser.add_argument('--dry-run', action='store_true',
                         help='show sizes, memory and the first batch; train nothing')
-    parser.add_argument('overrides', nargs='*', metavar='key.subkey=value')
+    parser.add_argument('--keys', action=config_help.ShowKeys,
+                        module='ros2_lstm_policy.training.config', name='TrainConfig')
+    parser.add_argument('overrides', nargs='*', metavar='key.subkey=value',
+                        help='changes to the configuration, such as optimiser.lr=1e-4; --keys '
+                             'lists them all')
     return _train(config.parse_arguments(parser, arguments, 'overrides'))
 
 

@@ -87,6 +87,7 @@ class TrainConfig:
     :param init_from: checkpoint directory to start from; its model must be `policy`.
     :param ema_decay: decay of the exponential moving average of the weights, which is what is
         validated and saved; 0 for none. Ours; the reference saves the raw weights.
+    :param seed: of the weights, the order of the data and the augmentation.
     """
 
     output: Path

@@ -1,7 +1,7 @@
 """
-A picture of a run's curves, from the CSV files of all its parts.
+Command `curves`: a picture of a run's curves, from the CSV files of all its parts.
 
-    python -m ros2_lstm_policy.training.curves runs/compact     # writes runs/compact/curves.png
+    ros2 run ros2_lstm_policy curves runs/compact     # writes runs/compact/curves.png
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def picture(rows: Sequence[Mapping[str, float]], path: Path, title: str) -> None
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__,
+    parser = argparse.ArgumentParser(prog='curves', description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('run', type=Path, help='output directory of a run')
     run = parser.parse_args(arguments).run

@@ -52,6 +52,11 @@ class ManifestConfig:
     """
     An :class:`ActionManifest` whose statistics come from the training episodes.
 
+    :param frame: axes of the deltas: 'base' for the robot's base, 'tool' for the moving tool.
+    :param rotation: 'rotation_vector' (axis times angle) or 'euler_xyz', both rad.
+    :param control_period_s: time that one action covers.
+    :param cameras: the cameras the policy needs, in the order of its tokens.
+    :param gripper_threshold: the gripper opens where its probability of open is above this.
     :param arm: normalisation of the deltas; None to compute it.
     :param statistics: how: 'range' maps the smallest and largest delta of each axis to -1 and 1;
         'quantile' the 1 % and 99 % quantiles, and clips what lies beyond.

@@ -13,12 +13,15 @@ from ros2_lstm_policy.training.augmentation import augment
 from ros2_lstm_policy.training.config import TrainConfig
 from ros2_lstm_policy.training.module import DTYPES, TrainingModule
 from ros2_lstm_policy.training.objective import total
+from ros2_lstm_policy.types import Batch
 import torch
 from torch import nn, Tensor
 
 PICTURE = 'first_batch.png'
 _SHOWN_WINDOWS = 4
 _CAPTION_PX = 14
+_LABEL_PX = 30
+_LABEL_COLOURS = ('red', 'green', 'blue', 'orange', 'purple', 'brown', 'black')
 _FLOAT_BYTES = 4
 
 
@@ -59,7 +62,8 @@ def dry_run(module: TrainingModule) -> None:
     config.output.mkdir(parents=True, exist_ok=True)
     path = config.output / PICTURE
     picture(module, first_batch(data)).save(path)
-    print(f'first batch, as the model sees it: {path}')
+    print(f'first batch, as the model sees it, and below each step its label (x red, y green, '
+          f'z blue, rotations orange, purple, brown, gripper black: up is open): {path}')
 
 
 def first_batch(data: DataModule) -> TrainingBatch:
@@ -100,7 +104,12 @@ def kept_bytes(module: TrainingModule, batch: TrainingBatch) -> int:
 
 
 def picture(module: TrainingModule, batch: TrainingBatch) -> Image.Image:
-    """Show augmented windows: a row a window and camera, a column a step, the words above."""
+    """
+    Show augmented windows: a row a window and camera, a column a step, the words above.
+
+    Below each step stands the label of its first action: the six normalised deltas, as the
+    network is to give them, and what the gripper does.
+    """
     windows, cameras = batch.windows, module.data.manifest.cameras
     shown = min(_SHOWN_WINDOWS, len(windows.instructions))
     strips = []
@@ -109,7 +118,8 @@ def picture(module: TrainingModule, batch: TrainingBatch) -> Image.Image:
         mean, std = (np.array(v)[:, None, None] for v in (camera.mean, camera.std))
         pixels = (seen.numpy() * std + mean).clip(0, 1) * 255
         strips.append(np.concatenate(list(pixels.astype(np.uint8).transpose(1, 0, 3, 4, 2)), 2))
-    height = sum(strip.shape[1] for strip in strips) + _CAPTION_PX
+    images_px = sum(strip.shape[1] for strip in strips)
+    height = images_px + _CAPTION_PX + _LABEL_PX
     sheet = Image.new('RGB', (max(strip.shape[2] for strip in strips), shown * height), 'white')
     for row in range(shown):
         words = f'{windows.instructions[row]} ({windows.episode_names[row]})'
@@ -118,7 +128,25 @@ def picture(module: TrainingModule, batch: TrainingBatch) -> Image.Image:
         for strip in strips:
             sheet.paste(Image.fromarray(strip[row]), (0, top))
             top += strip.shape[1]
+        _draw_labels(sheet, windows, row, top)
     return sheet
+
+
+def _draw_labels(sheet: Image.Image, windows: Batch, row: int, top: int) -> None:
+    """Draw seven bars a step, -1 to 1 around a line: x y z, three rotations, the gripper."""
+    steps, draw = windows.arm_BTKA.shape[1], ImageDraw.Draw(sheet)
+    step_px, middle = sheet.width // steps, top + _LABEL_PX // 2
+    for step in range(steps):
+        left = step * step_px
+        draw.line((left, middle, left + step_px - 2, middle), 'lightgray')
+        if not windows.valid_BTK[row, step, 0]:
+            continue
+        gripper = 2 * float(windows.gripper_open_BTK[row, step, 0]) - 1
+        values = [*windows.arm_BTKA[row, step, 0].tolist(), gripper]
+        for place, (value, colour) in enumerate(zip(values, _LABEL_COLOURS)):
+            x = left + (place + 0.5) * step_px / len(values)
+            reach = min(max(value, -1.0), 1.0) * (_LABEL_PX // 2 - 1)
+            draw.line((x, middle, x, middle - reach), colour, max(1, step_px // 16))
 
 
 def _table(module: TrainingModule) -> Iterator[str]:

@@ -34,6 +34,7 @@ class OptimiserConfig:
 
     :param lr: learning rate after the warm-up; the reference's, for fine-tuning a whole model.
     :param weight_decay: decoupled; biases, norms and other vectors are never decayed.
+    :param betas: decay of AdamW's averages of the gradient and of its square.
     :param clip_norm: largest norm of the whole gradient; 0 for no clipping.
     :param accumulate: batches whose gradients make one step.
     :param groups: parameters treated differently.

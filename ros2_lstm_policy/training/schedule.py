@@ -22,6 +22,7 @@ class ScheduleConfig:
         once a pass over the data (cosine annealing per epoch).
     :param warmup_steps: optimiser steps of linear warm-up.
     :param warmup_epochs: the same in passes over the data; the two add up.
+    :param min_lr_scale: the lowest rate of a cosine, as a share of the full one.
     :param max_steps: optimiser steps; None for no such limit.
     :param max_epochs: passes over the training windows; None for no such limit.
     :param max_time_s: seconds of training, validation included; None for no such limit.

@@ -43,8 +43,13 @@ class TopicNames:
     :param cameras: by the name of the camera; one that is not named here has the topic
         `manifest.image_topic`: `rgb` for `static`, `hand_rgb` for `hand`, its own name otherwise.
         The name and `/compressed` is looked for as well.
+    :param instruction: String, what to do.
     :param arm_delta: TwistStamped, see :class:`BagLayout`.
     :param gripper_command: Float64MultiArray of one value.
+    :param ee_pose: PoseStamped of the tool; need not be there.
+    :param joint_states: JointState; need not be there.
+    :param success: Bool, how the episode ended; need not be there.
+    :param info: String, what the recorder knows about the episode.
     :param problems: what the recorder promised and did not get, one line each.
     """
 
