@@ -336,3 +336,40 @@ def test_a_rate_that_lerobot_cannot_say_is_said_or_refused(tmp_path, capsys):
         {'0': {'control_period_s': '0.4'}}))
     assert main(['convert', str(near), str(tmp_path / 'b'), '--to', 'lerobot']) == 2
     assert 'no good episode' in capsys.readouterr().err
+
+
+def test_inspect_and_validate_say_which_topics_are_not_read(tmp_path, capsys):
+    """A robot's joints and poses are recorded and not needed; nobody is to find that out late."""
+    from data_bag_files import message, messages_of, store
+    messages = messages_of(write_bag(tmp_path / 'whole'))
+    extra = message('/battery', 'std_msgs/msg/Bool', messages[-1].log_ns, data=True)
+    path = store(tmp_path / 'one', [*messages, extra])
+    for command in ('inspect', 'validate'):
+        assert main([command, str(path)]) == 0
+        assert 'not read, since an episode has no place for it: /battery' in (
+            capsys.readouterr().out)
+        assert main([command, str(tmp_path / 'whole')]) == 0
+        assert 'not read' not in capsys.readouterr().out
+
+
+def test_the_picture_shows_some_of_every_instruction():
+    """The first three episodes may all be of one."""
+    from ros2_lstm_policy.data.summary import Drawn, drawn_episodes, EpisodeSummary
+    drawn, episodes = Drawn(), []
+    for number, words in enumerate(['pick'] * 5 + ['place', 'push', 'pick', 'pull']):
+        images = {'static': np.zeros((4, 4, 3), np.uint8)} if drawn.wants(words) else {}
+        episodes.append(EpisodeSummary(f'{number}', words, 0.1, None, np.zeros((2, 6)),
+                                       np.zeros(2), {}, '', images))
+    assert [e.instruction for e in drawn_episodes(episodes)] == ['pick', 'place', 'push', 'pull']
+    assert [e.name for e in drawn_episodes(episodes[:5])] == ['0', '1', '2']
+
+
+def test_a_histogram_never_shows_rounding_as_motion():
+    """An axis that rests is one bar, beside axes of its kind that move."""
+    from ros2_lstm_policy.data.summary import histogram_bins
+    arm = np.zeros((50, 6))
+    arm[:, 0] = np.linspace(-0.02, 0.03, 50)
+    arm[:, 1:] = 1e-17 * np.random.default_rng(1).standard_normal((50, 5))
+    for axis in (1, 2, 3, 5):
+        assert np.count_nonzero(np.histogram(arm[:, axis], histogram_bins(arm, axis))[0]) == 1
+    assert np.histogram(arm[:, 0], histogram_bins(arm, 0))[0].sum() == 50

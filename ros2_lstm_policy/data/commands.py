@@ -18,18 +18,17 @@ from ros2_lstm_policy.data.episodes import Reading, Recording
 from ros2_lstm_policy.data.problems import Problem, RecordingError
 from ros2_lstm_policy.data.sources import open_source, SourceSpec
 from ros2_lstm_policy.data.statistics import as_numbers, normalisation
-from ros2_lstm_policy.data.summary import DatasetSummary, draw, EpisodeSummary
+from ros2_lstm_policy.data.summary import DatasetSummary, draw, Drawn, EpisodeSummary, unread_said
 from ros2_lstm_policy.manifest import ActionManifest
 from tqdm import tqdm
 
 OK, PROBLEMS = 0, 1
-_DRAWN_EPISODES = 3
 _A_PROCESS = 8  # recordings for which starting another process pays
 
 
 def inspect(options: argparse.Namespace) -> int:
     """Print the table, and draw the picture."""
-    summary = _summary(options, 0 if options.png is None else _DRAWN_EPISODES)
+    summary = _summary(options, with_images=options.png is not None)
     print(summary.table(options.all))
     for problem in summary.problems:
         print(problem)
@@ -82,20 +81,28 @@ def validate(options: argparse.Namespace) -> int:
     recordings = _recordings(options)
     processes = min(len(os.sched_getaffinity(0)), len(recordings) // _A_PROCESS)
     find = partial(_problems_of, limits=limits, images=not options.skip_images)
+    others: dict[str, None] = {}
     broken = 0
     with closing(in_order(find, recordings, processes, lambda r: f'{r.where}')) as found:
-        for problems in tqdm(found, total=len(recordings), unit='recording', disable=None):
+        for problems, unread in tqdm(found, total=len(recordings), unit='recording',
+                                     disable=None):
+            others |= dict.fromkeys(unread)
             broken += any(problem.fatal for problem in problems)
             for problem in problems:
                 tqdm.write(f'{"BROKEN" if problem.fatal else "note"}  {problem}')
+    if others:
+        print(unread_said(others))
     print(f'{options.path}: {len(recordings) - broken} good, {broken} broken of '
           f'{len(recordings)} recordings')
     return PROBLEMS if broken else OK
 
 
-def _problems_of(recording: Recording, limits: Limits, images: bool) -> list[Problem]:
+def _problems_of(recording: Recording, limits: Limits,
+                 images: bool) -> tuple[list[Problem], tuple[str, ...]]:
+    """Return the problems of a recording, and what of it nothing is read from."""
     readings, problems = read_checked(recording, limits)
-    return problems + (_look_at_images(readings) if images else [])
+    others = dict.fromkeys(name for reading in readings for name in reading.others)
+    return problems + (_look_at_images(readings) if images else []), tuple(others)
 
 
 def _recordings(options: argparse.Namespace) -> list[Recording]:
@@ -119,21 +126,24 @@ def _look_at_images(readings: list[Reading]) -> list[Problem]:
     return problems
 
 
-def _summary(options: argparse.Namespace, with_images: int = 0) -> DatasetSummary:
-    """Read everything but the images; those of the first episodes only."""
+def _summary(options: argparse.Namespace, with_images: bool = False) -> DatasetSummary:
+    """Read everything but the images; the first ones of the episodes that are drawn."""
     episodes: list[EpisodeSummary] = []
     problems: list[Problem] = []
-    broken = 0
+    others: dict[str, None] = {}
+    broken, drawn = 0, Drawn()
     for recording in tqdm(_recordings(options), unit='recording', disable=None):
         readings, found = read_checked(recording, Limits())
         for reading in readings:
+            others |= dict.fromkeys(reading.others)
             try:
-                episodes.append(EpisodeSummary.of(reading, len(episodes) < with_images))
+                episodes.append(EpisodeSummary.of(
+                    reading, with_images and drawn.wants(reading.episode.instruction)))
             except RecordingError as error:
                 found.append(error.problem)
         problems += found
         broken += any(problem.fatal for problem in found)
-    return DatasetSummary(options.path, tuple(episodes), tuple(problems), broken)
+    return DatasetSummary(options.path, tuple(episodes), tuple(problems), broken, tuple(others))
 
 
 @contextmanager

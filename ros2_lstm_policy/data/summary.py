@@ -21,6 +21,9 @@ AXES = ('x [m]', 'y [m]', 'z [m]', 'rx [rad]', 'ry [rad]', 'rz [rad]')
 _NS = 1_000_000_000
 _LONGEST_LIST = 30
 _DRAWN_GRIPPERS = 40
+_DRAWN_EPISODES, _DRAWN_OF_ONE = 9, 3
+_IMAGES_A_ROW = 6
+_NO_MOTION = 1e-4  # m or rad: a histogram that is narrower shows rounding
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,14 @@ class DatasetSummary:
 
     :param problems: what `validate` finds without decoding images.
     :param broken: how many recordings could not be read.
+    :param others: names of what the recordings hold that nothing is read from.
     """
 
     path: Path
     episodes: tuple[EpisodeSummary, ...]
     problems: tuple[Problem, ...]
     broken: int
+    others: tuple[str, ...] = ()
 
     @property
     def arm(self) -> np.ndarray:
@@ -94,6 +99,8 @@ class DatasetSummary:
              f'{np.median(lengths):g}'),
             '; '.join(rates), f'outcome: {outcomes}; actor: {actors}', '',
             *self._actions(), '', *self._instructions()]
+        if self.others:
+            lines += ['', unread_said(self.others)]
         if every_episode:
             lines += ['', *self._episodes()]
         return '\n'.join(lines)
@@ -133,24 +140,65 @@ class DatasetSummary:
             f'{e.instruction}' for e in self.episodes)]
 
 
+class Drawn:
+    """Chooses the episodes whose first images are drawn: some of every instruction."""
+
+    def __init__(self) -> None:
+        """Choose none yet."""
+        self._counts: Counter[str] = Counter()
+
+    def wants(self, instruction: str) -> bool:
+        """Return whether another episode of these words is to be drawn."""
+        wanted = (self._counts[instruction] < _DRAWN_OF_ONE
+                  and (instruction in self._counts or len(self._counts) < _DRAWN_EPISODES))
+        self._counts[instruction] += 1
+        return wanted
+
+
+def unread_said(others: Iterable[str]) -> str:
+    """Say what of the recordings nothing is read from."""
+    return f'not read, since an episode has no place for it: {", ".join(others)}'
+
+
+def drawn_episodes(episodes: Sequence[EpisodeSummary]) -> list[EpisodeSummary]:
+    """Return the episodes to draw: one of each instruction first, then further ones."""
+    seen: Counter[str] = Counter()
+    ranked = []
+    for number, episode in enumerate(episodes):
+        if episode.first_images:
+            ranked.append((seen[episode.instruction], number, episode))
+            seen[episode.instruction] += 1
+    most = max(_DRAWN_OF_ONE, min(_DRAWN_EPISODES, len(seen)))
+    return [episode for *_, episode in sorted(ranked, key=lambda item: item[:2])][:most]
+
+
+def histogram_bins(arm: np.ndarray, axis: int) -> list[float]:
+    """Return the edges for an axis, as wide as the widest of its kind and never only rounding."""
+    kind = slice(0, 3) if axis < 3 else slice(3, 6)
+    limit = max(float(np.abs(arm[:, kind]).max()), _NO_MOTION)
+    return np.linspace(-limit, limit, 62).tolist()
+
+
 def draw(summary: DatasetSummary, png: Path) -> None:
     """Draw first images, lengths, instructions, the histogram of each action and the gripper."""
     from matplotlib.figure import Figure
-    figure = Figure(figsize=(12, 12), layout='constrained')
-    grid = figure.add_gridspec(5, 6)
-    _draw_images(figure, grid, summary.episodes)
-    lengths = figure.add_subplot(grid[1, :2])
+    images = _images(summary.episodes)
+    rows = max(1, -(-len(images) // _IMAGES_A_ROW))
+    figure = Figure(figsize=(12, 10 + 2 * rows), layout='constrained')
+    grid = figure.add_gridspec(4 + rows, _IMAGES_A_ROW)
+    _draw_images(figure, grid, images)
+    lengths = figure.add_subplot(grid[rows, :2])
     lengths.hist([len(episode.arm) for episode in summary.episodes], bins=30)
     lengths.set(title=f'{len(summary.episodes)} episodes', xlabel='steps', ylabel='episodes')
-    _draw_instructions(figure.add_subplot(grid[1, 2:]), summary.episodes)
+    _draw_instructions(figure.add_subplot(grid[rows, 2:]), summary.episodes)
     arm = summary.arm
     for axis, name in enumerate(AXES):
         column = 2 * (axis % 3)
-        plot = figure.add_subplot(grid[2 + axis // 3, column:column + 2])
-        plot.hist(arm[:, axis], bins=61, log=True)
+        plot = figure.add_subplot(grid[rows + 1 + axis // 3, column:column + 2])
+        plot.hist(arm[:, axis], bins=histogram_bins(arm, axis), log=True)
         plot.set(xlabel=name, ylabel='steps')
         plot.locator_params('x', nbins=5)
-    plot = figure.add_subplot(grid[4, :])
+    plot = figure.add_subplot(grid[rows + 3, :])
     for number, episode in enumerate(summary.episodes[:_DRAWN_GRIPPERS]):
         plot.step(np.arange(len(episode.arm)), episode.gripper_open * 0.8 + number, lw=0.8,
                   where='post')
@@ -158,14 +206,21 @@ def draw(summary: DatasetSummary, png: Path) -> None:
     figure.savefig(png, dpi=110)
 
 
-def _draw_images(figure: Figure, grid: GridSpec, episodes: Sequence[EpisodeSummary]) -> None:
-    """Draw the first image of each camera: an upside-down or swapped camera shows here."""
-    shown = [(f'{camera}, {episode.name}', image) for episode in episodes
-             for camera, image in episode.first_images.items()]
-    for column, (title, image) in enumerate(shown[:6]):
-        plot = figure.add_subplot(grid[0, column])
+def _images(episodes: Sequence[EpisodeSummary]) -> list[tuple[str, np.ndarray]]:
+    """Return the first image of each camera with its title."""
+    return [(f'{camera}, {episode.name}\n{episode.instruction}', image)
+            for episode in drawn_episodes(episodes)
+            for camera, image in episode.first_images.items()]
+
+
+def _draw_images(figure: Figure, grid: GridSpec,
+                 images: Sequence[tuple[str, np.ndarray]]) -> None:
+    """Draw them: an upside-down or swapped camera shows here."""
+    for number, (title, image) in enumerate(images):
+        plot = figure.add_subplot(grid[number // _IMAGES_A_ROW, number % _IMAGES_A_ROW])
         plot.imshow(image)
-        plot.set_title(title if len(title) <= 26 else title[:23] + '...', fontsize=7)
+        plot.set_title('\n'.join(line if len(line) <= 26 else line[:23] + '...'
+                                 for line in title.split('\n')), fontsize=7)
         plot.axis('off')
 
 

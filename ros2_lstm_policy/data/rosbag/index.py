@@ -249,7 +249,7 @@ class _Collector:
         if raw is not None and compressed is not None:
             self._topics.used.discard(compressed)
         return raw or compressed or self._topics.need(name, bag.IMAGE, bag.COMPRESSED_IMAGE,
-                                                      key=camera)
+                                                      key=f'cameras.{camera}')
 
     def collect(self, items: Sequence[Item], begin_ns: int,
                 remarks: tuple[Problem, ...]) -> BagIndex:
