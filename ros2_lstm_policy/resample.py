@@ -4,7 +4,9 @@ Stamped camera streams to one observation a tick: the same live and from bags.
 Time is given, never read, and nothing is locked: whoever owns a sampler pushes and samples on one
 thread. Rules, by header stamp:
 
-- the newest frame of a camera counts; one that arrives after a newer one is dropped;
+- the newest frame of each camera counts, if these lie within `max_skew_s`; else, as a camera may
+  be late on its way, the set around the newest moment that every camera has reached;
+- a frame that arrives after a newer one of its camera is dropped;
 - a stamp more than `JUMP_BACK_S` behind the newest, or frames ahead of now by more than
   `max_age_s`, mean that the clock jumped back: everything is forgotten and begins afresh;
 - a stamp of zero (a driver that does not stamp) is refused;
@@ -14,7 +16,8 @@ thread. Rules, by header stamp:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +26,7 @@ import numpy as np
 from ros2_lstm_policy.types import Observation, Reason
 
 JUMP_BACK_S = 1.0
+KEPT_FRAMES = 32  # of a camera at most; those of the last `max_age_s` are enough for any pairing
 _NS = 1_000_000_000
 
 
@@ -54,6 +58,8 @@ class StreamSampler:
         self._cameras = tuple(cameras)
         self._max_age_s, self._max_skew_s = max_age_s, max_skew_s
         self._frames: dict[str, Frame] = {}
+        self._recent: dict[str, deque[Frame]] = {
+            camera: deque(maxlen=KEPT_FRAMES) for camera in self._cameras}
         self._sizes: dict[str, tuple[int, ...]] = {}
         self._refused: dict[str, Reason] = {}
 
@@ -66,12 +72,18 @@ class StreamSampler:
         """Begin an episode: any image size is accepted again; good newest frames stay."""
         for camera in self._refused:
             self._frames.pop(camera, None)
+        for recent in self._recent.values():
+            recent.clear()  # of the episode before; the newest frames are what there is now
+        for camera, frame in self._frames.items():
+            self._recent[camera].append(frame)
         self._sizes.clear()
         self._refused.clear()
 
     def flush(self) -> None:
         """Forget every frame and what was fixed by it."""
         self._frames.clear()
+        for recent in self._recent.values():
+            recent.clear()
         self._sizes.clear()
         self._refused.clear()
 
@@ -102,6 +114,7 @@ class StreamSampler:
                 camera))
         self._refused.pop(camera, None)
         self._frames[camera] = Frame(stamp_ns, image)
+        self._keep(camera, self._frames[camera])
         return None
 
     def refuse(self, camera: str, reason: Reason) -> Reason:
@@ -110,13 +123,25 @@ class StreamSampler:
         return reason
 
     def complete_set(self) -> int | None:
-        """Return the stamp that the newest frames of all cameras share, if they do."""
-        stamps = {frame.stamp_ns for frame in self._frames.values()}
-        complete = len(self._frames) == len(self._cameras) and len(stamps) == 1
-        return stamps.pop() if complete else None
+        """
+        Return the stamp of the newest set of frames that no later frame can improve.
 
-    def sample(self, now_ns: int) -> Observation | Missing:
-        """Return the observation of this moment, or every reason why there is none."""
+        Its moment is the newest that every camera has reached; of each camera it has the frame
+        nearest to that. Frames of one stamp are a set as soon as the last of them has come.
+
+        :return: None while there is no such set within `max_skew_s`.
+        """
+        matched = self._matched()
+        if matched is None or _skew_ns(matched.values()) > self._max_skew_s * _NS:
+            return None
+        return max(frame.stamp_ns for frame in matched.values())
+
+    def sample(self, now_ns: int, complete: bool = False) -> Observation | Missing:
+        """
+        Return the observation of this moment, or every reason why there is none.
+
+        :param complete: take the set of :meth:`complete_set`, not the newest frames.
+        """
         ahead = [name for name, frame in self._frames.items()
                  if frame.stamp_ns - now_ns > self._max_age_s * _NS]
         if ahead:
@@ -127,13 +152,30 @@ class StreamSampler:
                         if (reason := self._unusable(name, now_ns)) is not None)
         if reasons:
             return Missing(reasons)
-        stamps = [self._frames[name].stamp_ns for name in self._cameras]
-        skew_ns = max(stamps) - min(stamps)
+        chosen: Mapping[str, Frame] = self._frames
+        if complete or _skew_ns(chosen.values()) > self._max_skew_s * _NS:
+            chosen = self._matched() or chosen
+        skew_ns = _skew_ns(chosen.values())
         if skew_ns > self._max_skew_s * _NS:
             return Missing((Reason('skew', f'the frames lie {_seconds(skew_ns)} apart, at most '
                                    f'{self._max_skew_s:.3f} s is allowed (max_skew_s)'),))
-        images = {name: self._frames[name].image for name in self._cameras}
-        return Observation(max(stamps), images)
+        images = {name: chosen[name].image for name in self._cameras}
+        return Observation(max(chosen[name].stamp_ns for name in self._cameras), images)
+
+    def _keep(self, camera: str, frame: Frame) -> None:
+        recent = self._recent[camera]
+        while recent and frame.stamp_ns - recent[0].stamp_ns > self._max_age_s * _NS:
+            recent.popleft()
+        recent.append(frame)
+
+    def _matched(self) -> Mapping[str, Frame] | None:
+        """Return the frames nearest to the newest moment that every camera has reached."""
+        if len(self._frames) < len(self._cameras):
+            return None
+        moment_ns = min(frame.stamp_ns for frame in self._frames.values())
+        return {camera: min(reversed(self._recent[camera]),
+                            key=lambda frame: abs(frame.stamp_ns - moment_ns))
+                for camera in self._cameras}
 
     def _unusable(self, camera: str, now_ns: int) -> Reason | None:
         if camera in self._refused:
@@ -152,6 +194,11 @@ class StreamSampler:
         return Reason('clock', f'{camera}: the newest image is {_seconds(ahead_ns)} ahead of now: '
                       "the clock jumped back, or the camera's clock is not this one's",
                       camera)
+
+
+def _skew_ns(frames: Iterable[Frame]) -> int:
+    stamps = [frame.stamp_ns for frame in frames]
+    return max(stamps) - min(stamps)
 
 
 def _seconds(duration_ns: int) -> str:

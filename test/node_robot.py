@@ -111,7 +111,8 @@ class Robot:
         self._reset = self.node.create_client(Trigger, 'policy/reset_episode')
         self._parameters = self.node.create_client(SetParameters, 'policy/set_parameters')
         self.cameras, self.rate_hz, self.stamp_offset_s = set(cameras), 20.0, 0.0
-        self.pose_m, self.sim_time_ns, self.change_image = None, None, lambda name, message: None
+        self.pose_m, self.pose_frame, self.sim_time_ns = None, 'base_link', None
+        self.change_image = lambda name, message: None
         self.shown, self._next_s, self._random = [], 0.0, np.random.default_rng(0)
 
     def close(self):
@@ -240,7 +241,8 @@ class Robot:
         self.show(now_ns + int(self.stamp_offset_s * 1e9))
         if self.pose_m is not None:
             pose = PoseStamped()
-            pose.header.stamp, pose.pose.orientation.w = stamp(now_ns), 1.0
+            pose.header.stamp, pose.header.frame_id = stamp(now_ns), self.pose_frame
+            pose.pose.orientation.w = 1.0
             pose.pose.position.x, pose.pose.position.y, pose.pose.position.z = self.pose_m
             self._poses.publish(pose)
 

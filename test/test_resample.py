@@ -136,16 +136,74 @@ def test_a_refused_frame_answers_until_a_good_one(sampler):
 
 
 def test_a_complete_set_is_one_stamp_of_all_cameras(sampler):
-    """What lock-step ticks come from."""
+    """What lock-step ticks come from; the one before stays until the next is whole."""
     sampler.push('static', T0, image())
     assert sampler.complete_set() is None
     sampler.push('hand', T0, image())
     assert sampler.complete_set() == T0
-    sampler.push('static', T0 + MS, image())
-    assert sampler.complete_set() is None
+    sampler.push('static', T0 + 100 * MS, image())
+    assert sampler.complete_set() == T0
+    sampler.push('hand', T0 + 100 * MS, image())
+    assert sampler.complete_set() == T0 + 100 * MS
 
 
 def test_an_unknown_camera_is_our_own_error(sampler):
     """Names are fixed when the sampler is made."""
     with pytest.raises(ValueError, match="'side' is none of static, hand"):
         sampler.push('side', T0, image())
+
+
+def test_a_camera_that_is_always_late_is_paired_with_the_frames_of_its_time(sampler):
+    """A hand camera 80 ms behind never gave an observation: only the newest frames were kept."""
+    for step in range(6):
+        sampler.push('static', T0 + 33 * step * MS, image(step))
+        if step >= 3:
+            sampler.push('hand', T0 + (33 * (step - 3) + 2) * MS, image(100 + step))
+    observation = sampler.sample(T0 + 170 * MS)
+    assert observation.stamp_ns == T0 + 68 * MS
+    assert observation.images['static'][0, 0, 0] == 2
+    assert observation.images['hand'][0, 0, 0] == 105
+    assert sampler.complete_set() == observation.stamp_ns
+
+
+@pytest.mark.parametrize('offset_ns', [0, 1_000, 11 * MS, 16 * MS])
+def test_cameras_that_do_not_share_a_stamp_make_sets_of_the_nearest_frames(sampler, offset_ns):
+    """Stamps had to be equal to the nanosecond, and nobody was told."""
+    sets = []
+    for step in range(5):
+        at_ns = T0 + 33 * step * MS
+        sampler.push('static', at_ns, image(step))
+        sets.append(sampler.complete_set())
+        sampler.push('hand', at_ns + offset_ns, image(step))
+        sets.append(sampler.complete_set())
+        sampled = sampler.sample(at_ns + 20 * MS, complete=True)
+        assert abs(int(sampled.images['static'][0, 0, 0]) - step) <= 1
+    found = list(dict.fromkeys(stamp for stamp in sets if stamp is not None))
+    assert found[-1] >= T0 + 33 * 3 * MS and len(found) >= 4
+    assert found == sorted(found)
+
+
+def test_frames_of_one_stamp_are_never_paired_with_those_of_another(sampler):
+    """While the second camera's frame is on its way, the set before is the newest whole one."""
+    push_both(sampler, 0, 1)
+    sampler.push('static', T0 + 33 * MS, image(2))
+    assert sampler.complete_set() == T0
+    sampled = sampler.sample(T0 + 40 * MS, complete=True)
+    assert [sampled.images[name][0, 0, 0] for name in ('static', 'hand')] == [1, 1]
+    sampler.push('hand', T0 + 33 * MS, image(2))
+    assert sampler.complete_set() == T0 + 33 * MS
+
+
+def test_cameras_that_are_never_near_enough_are_a_named_reason(sampler):
+    """A hand camera at 5 Hz, between whose frames lie more than the skew that is allowed."""
+    sampler.push('hand', T0, image())
+    sampler.push('static', T0 + 80 * MS, image())
+    assert sampler.complete_set() is None
+    assert codes(sampler.sample(T0 + 90 * MS, complete=True)) == ['skew']
+
+
+def test_a_flood_of_frames_does_not_fill_the_memory(sampler):
+    """What is kept is bounded by time and by number."""
+    for number in range(500):
+        sampler.push('static', T0 + number * MS, image())
+    assert len(sampler._recent['static']) <= 32

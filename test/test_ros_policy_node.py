@@ -3,11 +3,14 @@
 import time
 
 from node_robot import (ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, nanoseconds, node_process,
-                        Robot, small_checkpoint, values)
+                        Robot, small_checkpoint, stamp, values)
 import numpy as np
 import pytest
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from ros2_lstm_policy.manifest import ArmNormalisation
 from ros2_lstm_policy.model.checkpoint import fingerprint
+from safetensors.torch import load_file, save_file
+from std_msgs.msg import String
 
 T0 = 1_000_000_000_000
 MS = 1_000_000
@@ -372,6 +375,68 @@ def test_the_workspace_is_kept_with_the_pose_that_the_robot_tells(robot):
     robot.bring_to('unconfigured', workspace_m=[-np.inf] * 3 + [np.inf] * 3)
 
 
+@pytest.mark.parametrize(('pose_m', 'frame', 'words'), [
+    ((0.0, 0.0, float('nan')), 'base_link', 'not all finite'),
+    ((0.0, 0.0, 0.3), 'camera_link', "ee_pose is in the frame 'camera_link'"),
+])
+def test_a_pose_that_says_nothing_holds_where_there_is_a_workspace(robot, pose_m, frame, words):
+    """A NaN switched the box off: 24 commands, no hold, and diagnostics said that all is well."""
+    box = [-0.5, -0.5, 0.0, 0.5, 0.5, 0.8]
+    robot.pose_m = (0.0, 0.0, 0.3)
+    robot.bring_to('active', instruction='pick up the milk', workspace_m=box)
+    robot.until(robot.acts)
+    robot.pose_m, robot.pose_frame = pose_m, frame
+    robot.until(robot.holds(words))
+    robot.forget()
+    robot.until(lambda: len(robot.arms) >= 5)
+    assert not robot.acts()
+    robot.pose_m, robot.pose_frame = None, 'base_link'
+    robot.bring_to('unconfigured', workspace_m=[-np.inf] * 3 + [np.inf] * 3)
+
+
+def test_cameras_slower_than_the_policy_are_answered_once_a_frame_and_are_told(robot):
+    """At 5 Hz each observation was commanded twice, and the history took it twice."""
+    robot.rate_hz = 4.0
+    robot.order('pick up the milk')
+    robot.until(robot.acts)
+    robot.forget()
+    robot.until(robot.holds('a camera is slower than the policy'))
+    robot.until(lambda: len(robot.commands()) >= 5)
+    stamps = [nanoseconds(arm) for arm in robot.commands()]
+    assert len(set(stamps)) == len(stamps)
+
+
+def test_frames_that_are_not_synchronised_tick_too_and_their_end_is_a_hold(robot):
+    """Stamps had to be equal to the nanosecond: no command, no reason, "all cameras are seen"."""
+    def late(name, message):
+        if name == 'hand':
+            message.header.stamp = stamp(nanoseconds(message) + 7_001_000)
+    robot.change_image = late
+    robot.bring_to('active', trigger='frames', instruction='pick up the milk')
+    robot.until(lambda: len(robot.commands()) >= 5)
+    stamps = [nanoseconds(arm) for arm in robot.commands()]
+    assert len(set(stamps)) == len(stamps)
+    robot.rate_hz = 0.0
+    robot.until(robot.holds('max_image_age_s'))
+    robot.until(lambda: values(robot.arms[-1]) == (0,) * 6)
+
+
+def test_latched_words_are_heard_by_a_node_that_comes_later(robot):
+    """After a crash and a restart the words were gone, though their publisher had latched them."""
+    robot.bring_to('unconfigured')
+    latched = robot.node.create_publisher(String, 'instruction', QoSProfile(
+        depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+    try:
+        latched.publish(String(data='pick up the milk'))
+        robot.forget()
+        robot.bring_to('active')
+        robot.until(robot.acts)
+        robot.order('')
+        robot.until(robot.holds('there is no instruction'))
+    finally:
+        robot.node.destroy_publisher(latched)
+
+
 def test_answers_beyond_the_deadline_are_holds(robot):
     """Every observation is answered, once; a later deadline lets the robot act again."""
     robot.order('pick up the milk')
@@ -404,13 +469,17 @@ def test_diagnostics_tell_rates_latencies_and_the_checkpoint(robot, checkpoint):
 
 
 def spoil_long_instructions(policy):
-    """Put NaN where only instructions of many words look."""
-    policy.backbone.text_position.data[8:] = float('nan')
+    """Put numbers that overflow to NaN where only instructions of many words look."""
+    policy.backbone.text_position.data[8:] = 3e38
 
 
-def spoil(policy):
-    """Put NaN where every step comes by."""
-    policy.decoder.actions.mlp[-1].bias.data.fill_(float('nan'))
+def with_nan(tmp_path):
+    """Return a checkpoint with NaN among its weights, which the package itself never writes."""
+    path = small_checkpoint(tmp_path / 'nan')
+    weights = load_file(path / 'model.safetensors')
+    weights['decoder.actions.mlp.6.bias'].fill_(float('nan'))
+    save_file(weights, path / 'model.safetensors', {'format': 'pt'})
+    return path
 
 
 def test_nan_from_the_policy_holds_until_it_gives_numbers_again(robot, tmp_path):
@@ -436,7 +505,7 @@ def truncated(tmp_path):
     (lambda tmp: tmp / 'nowhere', {}, 'config.yaml is missing'),
     (truncated, {}, 'are no whole safetensors file'),
     (lambda tmp: '', {}, 'the parameter checkpoint is empty'),
-    (lambda tmp: small_checkpoint(tmp / 'nan', spoil=spoil), {}, 'no finite number'),
+    (with_nan, {}, 'holds NaN or infinite numbers'),
     (lambda tmp: small_checkpoint(tmp / 'high', gripper_threshold=0.95), {},
      'its gripper threshold of 0.95 with 0.1 around it'),
     (None, {'cameras': ['static']}, 'it needs the camera hand, and this robot has static'),

@@ -55,7 +55,7 @@ def robot():
     ('max_linear_speed_m_s', 1, 'write 0.4'),
     ('threads', 0, 'threads'),
     ('trigger', 'sometimes', "trigger is 'sometimes'; expected one of 'timer', 'frames'"),
-    ('cameras', ['side'], "cameras is ['side']; expected some of static, hand"),
+    ('cameras', ['Side'], "camera 'Side': a name is a lower-case letter"),
     ('workspace_m', [0.0, 0.0], 'workspace_m is [0.0, 0.0]; expected x y z minima'),
 ])
 def test_a_bad_parameter_at_the_start_is_kept_from_use_until_it_is_set_again(
@@ -284,3 +284,33 @@ def test_a_gripper_goal_has_the_fields_of_its_action(kind):
     else:
         assert vars(goal.command) == {'name': ['finger_joint'], 'position': [0.04],
                                       'velocity': [], 'effort': [5.0]}
+
+
+class _Lines:
+    """A logger that keeps what it is told."""
+
+    def __init__(self):
+        self.lines = []
+
+    def info(self, text):
+        self.lines.append(text)
+
+    warning = info
+
+
+def test_the_logs_last_word_is_what_the_robot_does(monkeypatch):
+    """The throttle dropped the line for good: the log said "acting" for minutes of holding."""
+    now = [100.0]
+    monkeypatch.setattr('ros2_lstm_policy.ros.diagnostics.time.monotonic', lambda: now[0])
+    log = _Lines()
+    holds = Holds(log)
+    reason = Reason('no_image', 'hand: no image yet', 'hand')
+    for _ in range(2):
+        holds.begin([reason])
+        holds.end()
+        now[0] += 0.5
+    for _ in range(100):
+        holds.begin([reason])
+        now[0] += 0.1
+    assert log.lines[-1] == 'holding: hand: no image yet'
+    assert len(log.lines) <= 4, 'still throttled'

@@ -184,3 +184,27 @@ def test_a_reset_gripper_decides_as_a_new_one():
     assert shaper.update(0.9, 0)
     shaper.reset()
     assert not shaper.update(0.45, 0.1)
+
+
+def test_a_pose_that_is_no_number_never_switches_the_workspace_off():
+    """Every comparison with NaN is false, so 24 commands went out without a hold."""
+    limits = box_limits()
+    for position in ([np.nan, 0, 0], [0, 0, np.inf], [0, -np.inf, 0]):
+        pose = Pose(np.array(position), np.eye(3))
+        refused = check(action(0.001), 0.0, limits, pose)
+        assert isinstance(refused, Reason) and refused.code == 'bad_pose', position
+    why = Reason('pose_frame', 'another frame')
+    assert check(action(0.001), 0.0, limits, why) is why
+
+
+@pytest.mark.parametrize('name', ['period_s', 'max_linear_m_s', 'max_angular_rad_s', 'deadline_s'])
+def test_a_limit_of_nan_is_refused_instead_of_being_none(name):
+    """`min(1, nan)` is 1: the speed would have had no limit."""
+    with pytest.raises(ValueError, match=name):
+        replace(box_limits(), **{name: float('nan')})
+
+
+def box_limits() -> Limits:
+    """Return limits with a box around the origin."""
+    return Limits('base', 0.1, 0.4, 0.8, 0.3,
+                  workspace_m=np.array([[-0.5, -0.5, 0.0], [0.5, 0.5, 0.8]]))

@@ -54,8 +54,11 @@ class Commander:
         self._instruction = instruction.strip()
         # Frames may come faster than the policy's period; its deltas cover one period each.
         self._cadence = Cadence(round(limits.period_s * _NS))
+        self._offered_ns: int | None = None
         self._last_submitted: int | None = None
-        self.restarts, self.slowed = 0, 0
+        self.restarts, self.slowed, self.repeats = 0, 0, 0
+        self._ticked_ns = time.monotonic_ns()
+        self._reported = (0, 0)
         self._seen_ticks = -1
         self._begun_ns = 0
 
@@ -89,10 +92,23 @@ class Commander:
         if self._settings.trigger != 'frames':
             return
         stamp_ns = self._inputs.sampler.complete_set()
-        if stamp_ns is None:
-            return
+        if stamp_ns is None or stamp_ns == self._offered_ns:
+            return  # this frame completed nothing new: an episode begins with what comes after it
+        self._offered_ns = stamp_ns
         if self._cadence.takes(stamp_ns):
             self.tick()
+
+    def watch(self) -> None:
+        """Hold where frames bring no ticks any more; called once a period by a clock that runs."""
+        silent_s = (time.monotonic_ns() - self._ticked_ns) / _NS
+        if silent_s < self._settings.max_image_age_s:
+            return
+        now_ns = self._now_ns()
+        reasons = self._inputs.missing()
+        with self.worker.lock:
+            self._give_up_what_is_overdue(now_ns)
+            if reasons:
+                self._hold(reasons, now_ns)
 
     def tick(self, late_ns: int = 0) -> None:
         """
@@ -102,7 +118,8 @@ class Commander:
         """
         due_ns, now_ns = time.monotonic_ns() - late_ns, self._now_ns()
         self.ticks.add()
-        sampled = self._inputs.sampler.sample(now_ns)
+        self._ticked_ns = time.monotonic_ns()
+        sampled = self._inputs.sample(now_ns)
         with self.worker.lock:
             self._give_up_what_is_overdue(now_ns)
             if not self.worker.is_alive:
@@ -117,7 +134,15 @@ class Commander:
             if refusal is not None:
                 self._hold([refusal], sampled.stamp_ns)
                 return
+            if sampled.stamp_ns == self._last_submitted:
+                self.repeats += 1  # answered already; the history would take it twice
+                return
             self._submit(sampled, due_ns)
+
+    def recent_repeats(self) -> tuple[int, int]:
+        """Return the ticks since the last call that found no new observation, and all ticks."""
+        before, self._reported = self._reported, (self.repeats, self.ticks.count)
+        return self.repeats - before[0], self.ticks.count - before[1]
 
     def reset_episode(self, code: str, text: str) -> int:
         """
@@ -179,11 +204,17 @@ class Commander:
             return
         reasons = self._inputs.missing()
         if not reasons and self._settings.trigger == 'timer':
-            reasons = (Reason('no_tick', 'the clock stands still: use_sim_time is set and '
-                              f'/clock says {self._now_ns() / _NS:.3f} s'),)
+            reasons = (self._why_no_tick(),)
             self.worker.give_up()  # by this clock its answer would never be too old
         if reasons:
             self._hold(reasons, self._now_ns())
+
+    def _why_no_tick(self) -> Reason:
+        if self._node.get_parameter('use_sim_time').value:
+            return Reason('no_tick', 'the clock stands still: use_sim_time is set and /clock says '
+                          f'{self._now_ns() / _NS:.3f} s')
+        return Reason('no_tick', 'no tick has come for a second: the node is kept busy, or the '
+                      'system was stopped')
 
     def _submit(self, observation: Observation, due_ns: int) -> None:
         self._forget_after_a_gap(observation.stamp_ns)
@@ -255,7 +286,8 @@ class Commander:
         self.slowed += checked.slowed < 1
         self._holds.end()
         self._note_latencies(outcome, decision)
-        self._outputs.intention(observation.stamp_ns, decision, pose)
+        self._outputs.intention(observation.stamp_ns, decision,
+                                None if isinstance(pose, Reason) else pose)
 
     def _hold(self, reasons: Sequence[Reason], stamp_ns: int) -> None:
         self._outputs.hold(stamp_ns)

@@ -10,6 +10,8 @@ import numpy as np
 from ros2_lstm_policy.runtime.safety import Pose
 from std_msgs.msg import Float64MultiArray
 
+_QUATERNION_TOLERANCE = 0.01  # of its length: what rounding and single precision leave
+
 
 def time_message(stamp_ns: int) -> Time:
     """Return nanoseconds as a stamp."""
@@ -54,15 +56,25 @@ def path(stamp_ns: int, frame_id: str, arm_KA: np.ndarray, in_tool_axes: bool,
 
 
 def pose_from_message(message: PoseStamped) -> Pose:
-    """Return a pose message as arrays."""
+    """
+    Return a pose message as arrays.
+
+    :raises ValueError: for numbers that are no place, or a quaternion that is no rotation.
+    """
     p, q = message.pose.position, message.pose.orientation
-    quaternion = np.array([q.x, q.y, q.z, q.w])
-    x, y, z, w = quaternion / max(np.linalg.norm(quaternion), 1e-12)
+    position, quaternion = np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w])
+    if not (np.isfinite(position).all() and np.isfinite(quaternion).all()):
+        raise ValueError(f'position {position.tolist()} and orientation {quaternion.tolist()} '
+                         'are not all finite')
+    length = float(np.linalg.norm(quaternion))
+    if abs(length - 1) > _QUATERNION_TOLERANCE:
+        raise ValueError(f'the orientation {quaternion.tolist()} is no unit quaternion')
+    x, y, z, w = quaternion / length
     rotation = np.array([
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
         [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
         [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]])
-    return Pose(np.array([p.x, p.y, p.z]), rotation)
+    return Pose(position, rotation)
 
 
 def _rotation(vector: np.ndarray) -> np.ndarray:

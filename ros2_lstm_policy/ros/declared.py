@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import Field, field, fields
+import math
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -49,6 +50,9 @@ def read(node: Node, table: type[T]) -> T:
 
 def problem(row: Field[Any], value: Any) -> str:
     """Return what is wrong with a value beyond type and range, or nothing."""
+    numbers = value if isinstance(value, (list, tuple)) else [value]
+    if any(isinstance(number, float) and math.isnan(number) for number in numbers):
+        return f'{row.name} is {value}; expected a number (NaN compares as false with any bound)'
     choices = row.metadata['choices']
     if choices and value not in choices:
         return f'{row.name} is {value!r}; expected one of {", ".join(map(repr, choices))}'

@@ -61,7 +61,8 @@ class Holds:
     Why the robot holds: now, and how often for each reason.
 
     A reason is logged when it appears, and once more when it is over; never more than once in
-    five seconds, however fast it comes and goes.
+    five seconds, however fast it comes and goes. One that stays is logged when these are over: the
+    log's last word is what the robot does.
     """
 
     def __init__(self, logger: RcutilsLogger) -> None:
@@ -70,14 +71,16 @@ class Holds:
         self.current: tuple[Reason, ...] = ()
         self.counts: Counter[str] = Counter()
         self._logged_s: dict[Causes, float] = {}
-        self._announced = False
+        self._announced, self._is_unsaid = False, False
 
     def begin(self, reasons: Sequence[Reason]) -> None:
         """Note that the robot holds at this tick."""
-        is_new = _causes(reasons) != _causes(self.current)
+        causes = _causes(reasons)
+        self._is_unsaid |= causes != _causes(self.current)
         self.current = tuple(reasons)
         self.counts.update(reason.code for reason in reasons)
-        if is_new and self._may_log(_causes(reasons)):
+        if self._is_unsaid and self._may_log(causes):
+            self._is_unsaid = False
             text = HOLDING + '; '.join(reason.text for reason in reasons)
             if level(reasons) == WARN:  # two lines: rclpy binds a line of code to one severity
                 self._logger.info(text)
@@ -87,14 +90,14 @@ class Holds:
 
     def end(self) -> None:
         """Note that the robot acts at this tick."""
-        self.current = ()
+        self.current, self._is_unsaid = (), False
         if self._announced:
             self._logger.info('acting')
             self._announced = False
 
     def clear(self) -> None:
         """Forget the reason: nobody acts any more."""
-        self.current, self._announced = (), False
+        self.current, self._announced, self._is_unsaid = (), False, False
 
     def _may_log(self, causes: Causes) -> bool:
         now_s = time.monotonic()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from functools import partial
 import time
@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from geometry_msgs.msg import PoseStamped
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import qos_check_compatible, qos_profile_sensor_data, QoSCompatibility, QoSProfile
+from rclpy.qos import (DurabilityPolicy, qos_check_compatible, qos_profile_sensor_data,
+                       QoSCompatibility, QoSPolicyKind, QoSProfile)
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from ros2_lstm_policy.manifest import image_topic
@@ -27,6 +28,8 @@ from std_msgs.msg import String
 
 _NS = 1_000_000_000
 _ASK_PERIOD_S = 1.0
+OVERRIDABLE = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY,
+               QoSPolicyKind.DURABILITY)
 
 
 class Arrival(NamedTuple):
@@ -62,16 +65,17 @@ class Inputs:
         self.arrivals: dict[str, Arrival] = {}
         self.rates = {camera: Rate() for camera in cameras}
         self.dropped = dict.fromkeys(cameras, 0)
-        self._pose: tuple[int, Pose] | None = None
+        self._pose: tuple[int, Pose | Reason] | None = None
+        self._base_frame_id = settings.base_frame_id
+        self._by_frames = settings.trigger == 'frames'
         self._findings: dict[str, tuple[float, tuple[str, str]]] = {}
         kind = CompressedImage if settings.compressed else Image
         self._images = {camera: self._subscribe(kind, image_topic(camera),
                                                 partial(self._take_image, camera),
                                                 qos_profile_sensor_data) for camera in cameras}
         self._image_type = kind.__name__
-        self._others = [self._subscribe(String, 'instruction',
-                                        lambda message: on_instruction(message.data),
-                                        QoSProfile(depth=10))]
+        self._on_instruction, self._said_ns = on_instruction, 0
+        self._others = self._listen_to_words()
         if has_workspace(settings):
             self._others.append(self._subscribe(PoseStamped, 'ee_pose', self._take_pose,
                                                 qos_profile_sensor_data))
@@ -81,8 +85,8 @@ class Inputs:
         for subscription in (*self._images.values(), *self._others):
             self._node.destroy_subscription(subscription)
 
-    def pose(self, now_ns: int) -> Pose | None:
-        """Return the tool's pose, if there is one that is not too old."""
+    def pose(self, now_ns: int) -> Pose | Reason | None:
+        """Return the tool's pose, if one came that is not too old, or why it cannot be used."""
         if self._pose is None or abs(now_ns - self._pose[0]) > self._max_age_ns:
             return None
         return self._pose[1]
@@ -92,9 +96,13 @@ class Inputs:
         found = [a for a in self.arrivals.values() if a.stamp_ns == observation.stamp_ns]
         return max(found, key=lambda a: a.received_ns, default=None)
 
+    def sample(self, now_ns: int) -> Observation | Missing:
+        """Return the observation of this moment by the trigger's rule, or why there is none."""
+        return self.sampler.sample(now_ns, complete=self._by_frames)
+
     def missing(self) -> tuple[Reason, ...]:
         """Return why there is no observation now; nothing where there is one."""
-        sampled = self.sampler.sample(self._node.get_clock().now().nanoseconds)
+        sampled = self.sample(self._node.get_clock().now().nanoseconds)
         return self.explain(sampled.reasons) if isinstance(sampled, Missing) else ()
 
     def explain(self, reasons: Sequence[Reason]) -> tuple[Reason, ...]:
@@ -102,12 +110,31 @@ class Inputs:
         return tuple(reason if reason.code not in ('no_image', 'old_image')
                      else self._explain(reason) for reason in reasons)
 
-    def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None],
-                   qos: QoSProfile) -> Subscription:
+    def _listen_to_words(self) -> list[Subscription]:
+        """
+        Subscribe to the instruction: to every publisher, and to words that were latched before.
+
+        It takes two, since a subscription that is transient local hears no volatile publisher.
+        """
+        every = self._subscribe(String, 'instruction', self._take_words, QoSProfile(depth=10))
+        if every.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL:
+            return [every]  # by an override
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        return [every, self._subscribe(String, 'instruction', self._take_words, latched,
+                                       'latched')]
+
+    def _take_words(self, message: String, info: Mapping[str, int]) -> None:
+        """Take an instruction unless a later one came first, through the other subscription."""
+        if info['source_timestamp'] > self._said_ns:
+            self._said_ns = info['source_timestamp']
+            self._on_instruction(message.data)
+
+    def _subscribe(self, kind: type, topic: str, callback: Callable[..., None],
+                   qos: QoSProfile, override_id: str | None = None) -> Subscription:
         own_qos = copy(qos)  # rclpy writes overrides into the profile that it is given
-        return self._node.create_subscription(
-            kind, topic, guarded(self._node, callback), own_qos,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies())
+        options = QoSOverridingOptions(OVERRIDABLE, entity_id=override_id)
+        return self._node.create_subscription(kind, topic, guarded(self._node, callback), own_qos,
+                                              qos_overriding_options=options)
 
     def _take_image(self, camera: str, message: Any) -> None:
         received_ns = time.monotonic_ns()
@@ -129,7 +156,18 @@ class Inputs:
         self._on_frame()
 
     def _take_pose(self, message: PoseStamped) -> None:
-        self._pose = stamp_ns(message), pose_from_message(message)
+        self._pose = stamp_ns(message), self._checked(message)
+
+    def _checked(self, message: PoseStamped) -> Pose | Reason:
+        """Return the pose, or why it says nothing about where the tool is."""
+        frame = message.header.frame_id.removeprefix('/')
+        if frame != self._base_frame_id.removeprefix('/'):
+            return Reason('pose_frame', f'ee_pose is in the frame {frame!r}, workspace_m in '
+                          f'{self._base_frame_id!r}; transform the pose, or set base_frame_id')
+        try:
+            return pose_from_message(message)
+        except ValueError as error:
+            return Reason('bad_pose', f'ee_pose: {error}')
 
     def _explain(self, reason: Reason) -> Reason:
         """Ask the graph at most once a second: it costs as much as an image."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 import signal
 import threading
 import traceback
@@ -129,6 +130,7 @@ def guarded(node: LifecycleNode, callback: Callable[..., Any],
 
     :param on_error: what is to be done after one.
     """
+    @wraps(callback)  # rclpy counts a callback's parameters
     def call(*arguments: Any) -> Any:
         try:
             return callback(*arguments)

@@ -45,8 +45,8 @@ class Settings:
         'refused')
     compressed: bool = parameter(False, 'subscribe to CompressedImage on the image topics')
     trigger: str = parameter(
-        'timer', 'what begins a tick: the timer, or a set of camera frames of one stamp, at most '
-        'one a period (synchronised cameras, lock-step simulation)', choices=('timer', 'frames'))
+        'timer', 'what begins a tick: the timer, or a whole set of camera frames, at most one a '
+        'period (cameras triggered together, lock-step simulation)', choices=('timer', 'frames'))
     control_rate_hz: float = parameter(
         0.0, "ticks a second; 0 takes the checkpoint's, another value than its is refused",
         'Hz', 0.0, 1000.0)
@@ -66,7 +66,8 @@ class Settings:
     arm_frame: str = parameter(
         '', "axes that the robot's controller takes deltas in; a checkpoint with others is "
         'refused; empty: any', choices=('', 'base', 'tool'))
-    base_frame_id: str = parameter('base_link', 'frame_id of commands in base axes')
+    base_frame_id: str = parameter(
+        'base_link', 'frame_id of commands in base axes, and of ee_pose')
     tool_frame_id: str = parameter('tool0', 'frame_id of commands in tool axes')
     max_linear_speed_m_s: float = parameter(
         0.4, 'faster commands are slowed to this', 'm/s', 0.001, 10.0, live=True)
@@ -130,6 +131,14 @@ class Parameters:
         if self.problems:
             raise ParameterError('; '.join(self.problems.values()))
         return declared.read(self._node, Settings)
+
+    def unused_overrides(self) -> list[str]:
+        """Return a line for each QoS override that no subscription of the node takes."""
+        known = list(self._node.get_parameters_by_prefix('qos_overrides'))
+        return [f'there is no subscription for {name!r}; known: qos_overrides.'
+                + ', qos_overrides.'.join(known)
+                for name in self._node._parameter_overrides
+                if name.startswith('qos_overrides.') and not self._node.has_parameter(name)]
 
     def lock(self, is_configured: bool) -> None:
         """Refuse changes of what is read in configure only, or allow them again."""

@@ -81,6 +81,8 @@ class PolicyNode(GuardedLifecycleNode):
                               self._holding(self._frame_arrived),
                               self._holding(self._take_instruction))
         self._actor.warm_up()
+        for line in self.parameters.unused_overrides():
+            self.get_logger().warning(line)
         self.parameters.lock(True)
         self.get_logger().info(f'{settings.checkpoint} {self._fingerprint[:12]}: '
                                f'{1 / manifest.control_period_s:g} Hz, {manifest.frame} axes, '
@@ -97,8 +99,13 @@ class PolicyNode(GuardedLifecycleNode):
             self._outputs, self._holds, self._instruction, self._next_episode)
         self._commander.start()
         if settings.trigger == 'timer':
-            self._tick_timer = self._start_timer(manifest.control_period_s, self._tick,
-                                                 self.get_clock())
+            # A timer of the system's clock stands still when that clock is set back.
+            clock = self.get_clock() if self.get_parameter('use_sim_time').value else \
+                self._clock_that_runs
+            self._tick_timer = self._start_timer(manifest.control_period_s, self._tick, clock)
+        else:
+            self._start_timer(manifest.control_period_s, self._commander.watch,
+                              self._clock_that_runs)
         if settings.servo_rate_hz > 0:
             self._start_timer(1 / settings.servo_rate_hz, self._servo, self._clock_that_runs)
 

@@ -15,6 +15,10 @@ from ros2_lstm_policy.ros.parameters import Settings
 from ros2_lstm_policy.types import Reason
 
 
+BETWEEN_CAMERAS = ('skew',)  # reasons that are about cameras, and about none alone
+SLOW_CAMERA_SHARE = 0.2  # of the ticks; jitter of a camera of the policy's own rate is less
+
+
 def state(name: str, label: str, error: str, fingerprint: str,
           settings: Settings) -> DiagnosticStatus:
     """Say what the node is: lifecycle state, checkpoint, shadow, the last transition's error."""
@@ -38,7 +42,7 @@ def inputs(name: str, found: Inputs, reasons: Sequence[Reason]) -> DiagnosticSta
                    f'{camera} received': rate.count,
                    f'{camera} dropped': found.dropped[camera],
                    f'{camera} last good image [s ago]': age}
-    about = [reason for reason in reasons if reason.camera]
+    about = [reason for reason in reasons if reason.camera or reason.code in BETWEEN_CAMERAS]
     message = '; '.join(reason.text for reason in about) or 'all cameras are seen'
     return status(f'{name}: inputs', ERROR if about else OK, message, values)
 
@@ -52,9 +56,16 @@ def commands(name: str, commander: Commander, holds: Holds) -> DiagnosticStatus:
         'command rate [Hz]': f'{commander.commands.read_hz():.2f}',
         'slowed to the speed limits': commander.slowed, 'history restarts': commander.restarts}
     values |= {f'{HELD}{code}': count for code, count in sorted(holds.counts.items())}
-    message = '; '.join(reason.text for reason in holds.current)
-    return status(f'{name}: commands', diagnostics.level(holds.current),
-                  f'{HOLDING}{message}' if message else 'acting', values)
+    values['ticks without a new observation'] = commander.repeats
+    if holds.current:
+        message = '; '.join(reason.text for reason in holds.current)
+        return status(f'{name}: commands', diagnostics.level(holds.current), HOLDING + message,
+                      values)
+    missed, ticks = commander.recent_repeats()
+    if missed > SLOW_CAMERA_SHARE * ticks:
+        return status(f'{name}: commands', WARN, f'acting, but {missed} of the last {ticks} ticks '
+                      'found no new observation: a camera is slower than the policy', values)
+    return status(f'{name}: commands', OK, 'acting', values)
 
 
 def latency(name: str, commander: Commander) -> DiagnosticStatus:

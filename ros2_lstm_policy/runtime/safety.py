@@ -59,6 +59,14 @@ class Limits:
     max_step: np.ndarray | None = None
     workspace_m: np.ndarray | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse NaN: every comparison with it is false, so it would be no limit at all."""
+        for name in ('period_s', 'max_linear_m_s', 'max_angular_rad_s', 'deadline_s', 'max_step',
+                     'workspace_m'):
+            value = getattr(self, name)
+            if value is not None and np.isnan(value).any():
+                raise ValueError(f'{name}: expected a number, found {value}')
+
 
 @dataclass(frozen=True)
 class Command:
@@ -73,13 +81,13 @@ class Command:
     slowed: float
 
 
-def check(action: Action, age_s: float, limits: Limits, pose: Pose | None = None,
+def check(action: Action, age_s: float, limits: Limits, pose: Pose | Reason | None = None,
           ) -> Command | Reason:
     """
     Turn an action into a command, or refuse it.
 
     :param age_s: time since the observation was made.
-    :param pose: needed where the limits have a workspace.
+    :param pose: needed where the limits have a workspace; or why it cannot be used.
     """
     refusal = (_not_finite(action) or _too_old(age_s, limits.deadline_s)
                or _too_large(action.arm, limits.max_step))
@@ -194,13 +202,19 @@ def _slow_down(arm: np.ndarray, limits: Limits) -> float:
                limits.max_angular_rad_s / max(angular_rad_s, 1e-9))
 
 
-def _leaves_workspace(delta_m: np.ndarray, limits: Limits, pose: Pose | None) -> Reason | None:
+def _leaves_workspace(delta_m: np.ndarray, limits: Limits,
+                      pose: Pose | Reason | None) -> Reason | None:
     """Refuse a step that ends outside on a side it moves towards; moving back in is allowed."""
     assert limits.workspace_m is not None
     if pose is None:
         return Reason('no_pose', 'the workspace is limited and the tool pose is missing or old')
+    if isinstance(pose, Reason):
+        return pose
     step = pose.rotation @ delta_m if limits.frame == 'tool' else delta_m
     target, (lower, upper) = pose.position_m + step, limits.workspace_m
+    if not np.isfinite(target).all():  # and so on no side of any bound
+        return Reason('bad_pose', f'the tool would be at {target.tolist()} m; expected finite '
+                      'numbers on ee_pose')
     outside = ((target < lower) & (step < 0)) | ((target > upper) & (step > 0))
     if not outside.any():
         return None
