@@ -145,6 +145,7 @@ class _Player:
         from sensor_msgs.msg import Image
         from std_msgs.msg import Float64MultiArray, String
         from std_srvs.srv import Trigger
+        from ros2_lstm_policy.ros.demo_observer import EpisodeRecord
         rclpy.init()
         self._rclpy, self._clock_type, self._string = rclpy, Clock, String
         self._image_type, self._trigger = Image, Trigger
@@ -155,9 +156,8 @@ class _Player:
         self._images = {camera: create(Image, topic, 10)
                         for camera, topic in (('static', 'rgb'), ('hand', 'hand_rgb'))}
         self._reset = self._node.create_client(Trigger, 'policy/reset_episode')
-        self.arms: dict[int, np.ndarray] = {}
-        self._gripper = float('nan')
-        self._said = ''
+        self._record = EpisodeRecord()
+        self._said, self._said_ns = '', 0
         self._node.create_subscription(Float64MultiArray, 'policy/gripper_command',
                                        self._take_gripper, 100)
         self._node.create_subscription(TwistStamped, 'policy/arm_delta', self._take_arm, 100)
@@ -176,20 +176,21 @@ class _Player:
         segment, = segments(index, BagLayout())
         frames = self._frames(bag, index)
         self._begin(segment.instruction, segment.arm[0].stamp_ns - PERIOD_NS)
-        self.arms.clear()
+        self._record = record = type(self._record)()
         stamps = [action.stamp_ns for action in segment.arm]
-        answered = []
         for stamp_ns in stamps:
             self._tell_time(stamp_ns)
             shown = [c for c in self._images if (c, stamp_ns) in frames]
             for camera in shown:
                 self._images[camera].publish(frames[camera, stamp_ns])
             if len(shown) == len(self._images):
-                self._until(lambda s=stamp_ns: s in self.arms)
-                answered.append(stamp_ns)
+                self._until(lambda s=stamp_ns: s in record.arms)
+                record.images[stamp_ns] = {}
             else:
                 self._spin(0.05)
-        return np.stack([self.arms[stamp_ns] for stamp_ns in answered]), answered
+        self._until(record.pair)
+        rows = [np.append(action.arm, action.gripper_open) for action in record.actions.values()]
+        return np.stack(rows), list(record.actions)
 
     def _frames(self, bag: Path, index: Any) -> dict[tuple[str, int], Any]:
         """Return the images of a bag as messages that rclpy publishes."""
@@ -211,13 +212,15 @@ class _Player:
         """Begin an episode: the time, the words, a reset."""
         publishers = (self._clock, self._words, *self._images.values())
         self._until(lambda: all(p.get_subscription_count() for p in publishers))
-        self._tell_time(now_ns)
         self._said = ''
         self._words.publish(self._string(data=words))
-        self._until(lambda: self._said == words)
+
+        def is_heard() -> bool:
+            self._tell_time(now_ns)  # until the node's own clock says it
+            return self._said == words and self._said_ns == now_ns
+        self._until(is_heard)
         future = self._reset.call_async(self._trigger.Request())
         self._until(future.done)
-        self._spin(0.2)
 
     def _tell_time(self, time_ns: int) -> None:
         message = self._clock_type()
@@ -236,15 +239,17 @@ class _Player:
         while (left_s := end_s - time.monotonic()) > 0:
             self._rclpy.spin_once(self._node, timeout_sec=left_s)
 
-    def _take_gripper(self, message: Any) -> None:
-        self._gripper = message.data[0]
+    def _take_gripper(self, message: Any, info: Any) -> None:
+        self._record.grippers.append((info['source_timestamp'], message.data[0]))
 
-    def _take_arm(self, message: Any) -> None:
+    def _take_arm(self, message: Any, info: Any) -> None:
         stamp_ns = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
         v, w = message.twist.linear, message.twist.angular
-        self.arms[stamp_ns] = np.array([v.x, v.y, v.z, w.x, w.y, w.z, self._gripper])
+        self._record.arms[stamp_ns] = (info['source_timestamp'],
+                                       np.array([v.x, v.y, v.z, w.x, w.y, w.z]))
 
     def _take_said(self, message: Any) -> None:
+        self._said_ns = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
         for status in message.status:
             for pair in status.values:
                 if pair.key == 'instruction':

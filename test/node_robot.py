@@ -15,7 +15,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Path as PathMessage
 import numpy as np
-from rcl_interfaces.srv import SetParameters
+from rcl_interfaces.srv import GetParameters, SetParameters
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
@@ -98,7 +98,7 @@ class Robot:
         self._orders = self.node.create_publisher(String, 'instruction', QoSProfile(depth=10))
         self._clock = self.node.create_publisher(Clock, '/clock', qos_profile_sensor_data)
         self.arms, self.grippers, self.twists, self.chunks = [], [], [], []
-        self._heard, self.diagnostics = [], {}
+        self._heard, self.diagnostics, self._told_ns = [], {}, 0
         for kind, topic, take in (
                 (Float64MultiArray, 'gripper_command', self._take_gripper),
                 (TwistStamped, 'arm_delta', self._take_arm),
@@ -113,6 +113,7 @@ class Robot:
         self.cameras, self.rate_hz, self.stamp_offset_s = set(cameras), 20.0, 0.0
         self.pose_m, self.pose_frame, self.sim_time_ns = None, 'base_link', None
         self.change_image = lambda name, message: None
+        self._arm_sent_ns = 0
         self.shown, self._next_s, self._random = [], 0.0, np.random.default_rng(0)
 
     def close(self):
@@ -144,6 +145,7 @@ class Robot:
     def call(self, client, request):
         """Call a service."""
         self.until(client.service_is_ready)
+        until_known(self.node, self.until, 'policy')
         future = client.call_async(request)
         self.until(future.done)
         return future.result()
@@ -202,6 +204,50 @@ class Robot:
         """Return whether the node says that it holds, with these words."""
         return lambda: words in self.message('commands')
 
+    def until_holding(self, words):
+        """
+        Wait until the node says that it holds, and until its commands of before have come.
+
+        Two topics have no common order: a command may come after the diagnostics that follow it.
+        """
+        self.until(self.holds(words))
+        told_ns = self._told_ns
+        self.until(lambda: self._arm_sent_ns > told_ns)
+        self.forget()
+
+    def until_silent(self, duration_s=0.5):
+        """Wait for a time in which nothing that moves the robot is heard."""
+        def is_silent():
+            self.forget()
+            self.listen(duration_s)
+            return not self.heard and not self.twists
+        self.until(is_silent)
+
+    def until_answered(self, count):
+        """
+        Wait for so many answers, each a gripper and then an arm message, and nothing else.
+
+        The two come on topics of their own, so that either may be late.
+        """
+        def is_paired():
+            heard = self.heard
+            answers = heard[heard.index('gripper'):] if 'gripper' in heard else []
+            return (len(answers) >= 2 * count
+                    and answers == ['gripper', 'arm'] * (len(answers) // 2))
+        self.until(is_paired)
+
+    def show_until(self, condition, stamp_ns, image=None):
+        """Show a moment until a condition holds; frames of best effort may be lost."""
+        next_s = 0.0
+
+        def is_reached():
+            nonlocal next_s
+            if time.monotonic() >= next_s and not condition():
+                self.show(stamp_ns, image)
+                next_s = time.monotonic() + 1.0
+            return condition()
+        self.until(is_reached)
+
     def message(self, part):
         """Return what one part of the diagnostics says."""
         return self.diagnostics[part].message if part in self.diagnostics else ''
@@ -254,13 +300,33 @@ class Robot:
     def _take_arm(self, message, info):
         self.arms.append(message)
         self._heard.append((info['source_timestamp'], 'arm'))
+        self._arm_sent_ns = info['source_timestamp']
 
     def _take_gripper(self, message, info):
         self.grippers.append(message)
         self._heard.append((info['source_timestamp'], 'gripper'))
 
-    def _take_diagnostics(self, message):
+    def _take_diagnostics(self, message, info):
+        self._told_ns = info['source_timestamp']
         self.diagnostics.update({s.name.partition(': ')[2]: s for s in message.status})
+
+
+def until_known(node, until, name):
+    """
+    Wait until another node knows our clients; before, it throws their answers away.
+
+    It hears of them in the order in which they were made. What this one asks can be asked again;
+    once it is answered, questions of those before it will be.
+    """
+    client = node.create_client(GetParameters, f'{name}/get_parameters')
+    asked = []
+
+    def is_answered():
+        if client.service_is_ready() and (not asked or time.monotonic() - asked[-1][0] > 2):
+            asked.append((time.monotonic(), client.call_async(GetParameters.Request())))
+        return any(future.done() for _, future in asked)
+    until(is_answered)
+    node.destroy_client(client)
 
 
 def stamp(time_ns):

@@ -1,6 +1,7 @@
 """Two ways through an episode are the same only where every command is."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from ros2_lstm_policy.evaluation import controls
 from ros2_lstm_policy.evaluation.evaluate import EvaluateConfig
 from ros2_lstm_policy.ros import evaluate_nodes, sim_settings
+from ros2_lstm_policy.ros.demo_observer import EpisodeRecord
 from ros2_lstm_policy.ros.evaluate_nodes import Ending, Pair
 from ros2_lstm_policy.sim import benchmarks
 
@@ -36,6 +38,31 @@ def test_the_table_says_what_the_node_held_and_why():
     held = pair(Ending(True, ACTIONS))._replace(
         by_nodes=Ending(False, ACTIONS, 'held 2 of 3 steps (step 2): too far'))
     assert 'failure, 3 steps; held 2 of 3 steps (step 2): too far' in evaluate_nodes.table([held])
+
+
+def test_what_was_commanded_does_not_depend_on_the_order_of_arrival():
+    """
+    Frames, arm and gripper commands come on topics of their own, each in its order alone.
+
+    A gripper command that came late was once counted to the next step, and an answer that came
+    before its frames to none.
+    """
+    stamps = [100, 200, 300]
+    arms = {stamp: (stamp + 50, np.full(6, stamp, np.float32)) for stamp in stamps}
+    grippers = [(stamp + 49, float(stamp == 200)) for stamp in stamps]
+    records = []
+    for order in itertools.permutations(range(3)):
+        heard = {stamps[i]: arms[stamps[i]] for i in order}
+        record = EpisodeRecord(images={stamps[i]: {} for i in order},
+                               arms={10: (60, np.zeros(6)), **heard},
+                               grippers=[grippers[i] for i in order])
+        assert record.pair()
+        records.append([(stamp, action.arm[0], action.gripper_open)
+                        for stamp, action in record.actions.items()])
+    assert records == [[(100, 100, 0.0), (200, 200, 1.0), (300, 300, 0.0)]] * 6
+    for late in ({'arms': {s: arms[s] for s in (100, 200)}}, {'grippers': grippers[:2]}):
+        assert not EpisodeRecord(**{'images': dict.fromkeys(stamps), 'arms': arms,
+                                    'grippers': grippers} | late).pair()
 
 
 @pytest.mark.parametrize(('changes', 'complaint'), [

@@ -49,12 +49,8 @@ def test_nothing_is_commanded_unless_active(robot, checkpoint):
     robot.until(robot.acts)
     robot.forget()
     assert robot.change(DEACTIVATE)
-    robot.until(lambda: robot.arms)
-    robot.listen(0.3)
-    assert values(robot.arms[-1]) == (0,) * 6
-    robot.forget()
-    robot.listen(0.5)
-    assert robot.heard == robot.twists == []
+    robot.until(lambda: robot.arms and values(robot.arms[-1]) == (0,) * 6)
+    robot.until_silent()
     assert robot.change(CLEANUP)
     robot.until(lambda: not robot.node.get_publishers_info_by_topic('/policy/arm_delta'))
 
@@ -63,10 +59,7 @@ def test_every_observation_is_answered_by_one_gripper_and_then_one_arm_message(r
     """Stamps are those of frames that were shown, each at most once."""
     robot.order('pick up the milk')
     robot.until(lambda: len(robot.commands()) >= 12)
-    robot.until(lambda: robot.heard[-1] == 'arm')
-    first = robot.heard.index('gripper')
-    answered = robot.heard[first:]
-    assert answered == ['gripper', 'arm'] * (len(answered) // 2)
+    robot.until_answered(12)
     stamps = [nanoseconds(arm) for arm in robot.commands()]
     assert len(set(stamps)) == len(stamps)
     assert set(stamps) <= set(robot.shown)
@@ -106,8 +99,8 @@ def commands_for(robot, frames, first_ns, spacing_ns=100 * MS):
     """Show frames one by one, each after the answer to the one before; return the answers."""
     robot.forget()
     for index, frame in enumerate(frames):
-        robot.show(first_ns + index * spacing_ns, frame)
-        robot.until(lambda n=index: len(robot.commands()) > n)
+        robot.show_until(lambda n=index: len(robot.commands()) > n,
+                         first_ns + index * spacing_ns, frame)
     return [values(arm) for arm in robot.commands()]
 
 
@@ -136,13 +129,14 @@ def test_frames_faster_than_the_period_are_thinned_out(robot):
     robot.until_heard()
     first_ns = time.time_ns()
     for index in range(7):
-        robot.show(first_ns + index * 33 * MS)
-        robot.listen(0.05)
-    robot.until(lambda: len(robot.arms) >= 3)
-    robot.listen(0.2)
+        stamp_ns = first_ns + index * 33 * MS
+        if index % 3:
+            robot.show(stamp_ns)
+        else:  # what it answers here would come after an answer to any frame of before
+            robot.show_until(lambda s=stamp_ns: s in map(nanoseconds, robot.arms), stamp_ns)
     assert [(nanoseconds(arm) - first_ns) // MS for arm in robot.arms] == [0, 99, 198]
-    robot.show(first_ns - 5000 * MS)
-    robot.until(lambda: nanoseconds(robot.arms[-1]) == first_ns - 5000 * MS)
+    back_ns = first_ns - 5000 * MS
+    robot.show_until(lambda: nanoseconds(robot.arms[-1]) == back_ns, back_ns)
 
 
 def test_frames_of_one_stamp_are_answered_with_that_stamp(robot):
@@ -152,7 +146,7 @@ def test_frames_of_one_stamp_are_answered_with_that_stamp(robot):
     stamps = [nanoseconds(arm) for arm in robot.arms]
     assert set(stamps) <= set(robot.shown)
     assert len(set(stamps)) == len(stamps)
-    assert robot.heard[:4] == ['gripper', 'arm'] * 2
+    robot.until_answered(2)
     robot.until(robot.holds('there is no instruction'))
 
 
@@ -161,8 +155,7 @@ def test_an_empty_instruction_stops_and_another_one_begins_an_episode(robot):
     robot.order('pick up the milk')
     robot.until(robot.acts)
     robot.order('')
-    robot.until(robot.holds('there is no instruction'))
-    robot.forget()
+    robot.until_holding('there is no instruction')
     robot.until(lambda: len(robot.arms) >= 3)
     assert not robot.acts()
     robot.order('pick up the butter')
@@ -252,8 +245,7 @@ def test_a_bad_image_holds_until_good_ones_come_again(robot, change, words):
     robot.until(robot.acts)
     robot.change_image = lambda name, message: change(name, message) if name == 'hand' else None
     bad_from_ns = time.time_ns()
-    robot.until(robot.holds(words))
-    robot.forget()
+    robot.until_holding(words)
     robot.until(lambda: len(robot.arms) >= 3)
     assert all(nanoseconds(command) < bad_from_ns for command in robot.commands())
     robot.change_image = lambda name, message: None
@@ -304,11 +296,17 @@ def test_a_clock_that_stands_still_does_not_hide_what_the_policy_takes(robot):
     robot.rate_hz = 0
     robot.bring_to('active', use_sim_time=True, trigger='frames',
                    instruction='pick up the milk')
-    for number in range(1, 6):
-        robot.tell_time(T0 + number * 10**8)
-        robot.listen(0.05)  # for the node to hear the time first
-        robot.show(robot.sim_time_ns)
-        robot.until(lambda wanted=number: len(robot.commands()) >= wanted)
+    next_s, robot.sim_time_ns = 0.0, T0
+
+    def acts_again():
+        """Show the next moment; frames that come before the time that they are of are refused."""
+        nonlocal next_s
+        if time.monotonic() >= next_s:
+            robot.tell_time(robot.sim_time_ns + 10**8)
+            robot.show(robot.sim_time_ns)
+            next_s = time.monotonic() + 0.3
+        return len(robot.commands()) >= 5
+    robot.until(acts_again)
     robot.forget()
     robot.until(lambda: len(robot.diagnostics) == 4)
     policy_ms, total_ms = (float(robot.value('latency', f'{stage} p50 [ms]'))
@@ -330,7 +328,7 @@ def test_shadow_computes_and_shows_but_commands_nothing(robot):
     assert robot.give(shadow=True) == []
     robot.order('pick up the milk')
     robot.until(lambda: 'in shadow: nothing is commanded' in robot.message('state'))
-    robot.forget()
+    robot.until_silent()
     robot.until(lambda: len(robot.chunks) >= 5)
     assert robot.heard == robot.twists == []
     assert len(robot.chunks[-1].poses) == 11
@@ -347,7 +345,7 @@ def test_servo_twists_are_velocities_stamped_now_that_fade_with_age(robot):
         velocities = {tuple(np.round(np.divide(values(arm), 0.1), 9)) for arm in robot.commands()}
         return [t for t in robot.twists if tuple(np.round(values(t), 9)) in velocities]
     robot.until(lambda: len(full()) > len(robot.commands()) > 5)
-    assert abs(nanoseconds(robot.twists[-1]) / 1e9 - time.time()) < 1
+    robot.until(lambda: abs(nanoseconds(robot.twists[-1]) / 1e9 - time.time()) < 1)
     robot.cameras = set()
     robot.forget()
     robot.until(lambda: len(robot.twists) > 0 and values(robot.twists[-1]) == (0,) * 6)
@@ -442,8 +440,7 @@ def test_answers_beyond_the_deadline_are_holds(robot):
     robot.order('pick up the milk')
     robot.until(robot.acts)
     assert robot.give(deadline_s=0.001) == []
-    robot.until(robot.holds('at most 0.001 s is allowed (deadline_s)'))
-    robot.forget()
+    robot.until_holding('at most 0.001 s is allowed (deadline_s)')
     robot.until(lambda: len(robot.arms) >= 5)
     assert not robot.acts()
     stamps = [nanoseconds(arm) for arm in robot.arms]
@@ -459,8 +456,8 @@ def test_diagnostics_tell_rates_latencies_and_the_checkpoint(robot, checkpoint):
     robot.forget()
     robot.until(lambda: len(robot.diagnostics) == 4)
     assert robot.value('state', 'checkpoint sha256') == fingerprint(checkpoint)
-    assert 5 < float(robot.value('commands', 'tick rate [Hz]')) < 15
-    assert float(robot.value('inputs', 'static rate [Hz]')) > 5
+    robot.until(lambda: 5 < float(robot.value('commands', 'tick rate [Hz]')) < 15)
+    robot.until(lambda: float(robot.value('inputs', 'static rate [Hz]')) > 5)
     for stage in ('camera', 'decode', 'wait', 'tick', 'queue', 'policy', 'policy backbone',
                   'publish', 'overhead', 'total'):
         median_ms, p99_ms = (float(robot.value('latency', f'{stage} {p} [ms]'))

@@ -53,11 +53,15 @@ def until_it_moves(robot):
 
 
 def until_it_rests(robot):
-    """Wait for a zero on both topics of motion; nothing else may follow."""
-    robot.until(lambda: still(robot.arms[-1]) and still(robot.twists[-1]))
-    robot.forget()
-    robot.listen(0.3)
-    assert all(still(message) for message in (*robot.arms, *robot.twists))
+    """Wait for a zero on both topics of motion after which, for a time, nothing else follows."""
+    def rests():
+        robot.until(lambda: still(robot.arms[-1]) and still(robot.twists[-1]))
+        last = robot.arms[-1:], robot.twists[-1:]
+        robot.forget()
+        robot.arms[:], robot.twists[:] = last
+        robot.listen(0.3)
+        return all(still(message) for message in (*robot.arms, *robot.twists))
+    robot.until(rests)
 
 
 def no_more_cameras(robot):

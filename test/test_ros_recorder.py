@@ -10,7 +10,7 @@ import time
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped, TwistStamped
-from node_robot import image_message, stamp
+from node_robot import image_message, stamp, until_known
 import numpy as np
 import pytest
 from rcl_interfaces.srv import SetParameters
@@ -90,10 +90,21 @@ class Cell:
         """Call a service of the recorder."""
         client = self.node.create_client(kind, f'recorder/{name}')
         self.until(client.service_is_ready)
+        until_known(self.node, self.until, 'recorder')
         future = client.call_async(kind.Request(**fields))
         self.until(future.done)
         self.node.destroy_client(client)
         return future.result()
+
+    def begin(self):
+        """Begin an episode, once the recorder knows all who publish; return its name."""
+        answers = []
+
+        def has_begun():
+            answers.append(self.call('start'))
+            return answers[-1].success
+        self.until(has_begun)
+        return answers[-1].message
 
     def give(self, **values):
         """Set parameters of the recorder."""
@@ -105,9 +116,16 @@ class Cell:
         """Wait until the recorder hears everything and has adapted to it."""
         publishers = [*self.images.values(), self.gripper, self.arm, self.words, self.outcome]
         self.until(lambda: all(p.get_subscription_count() for p in publishers))
-        self.said = ''
-        self.until(lambda: self.said)  # it follows the publishers before it reports
-        self.until(lambda: all(p.get_subscription_count() for p in publishers))
+        self.until(lambda: all(map(self.is_followed, publishers)))
+
+    def is_followed(self, publisher):
+        """Return whether the recorder's subscription is the one that this publisher deserves."""
+        heard = self.node.get_subscriptions_info_by_topic(publisher.topic_name)
+        wanted = {publisher.qos_profile.reliability}
+        if publisher in (self.words, self.outcome):
+            return len(heard) >= 1
+        return (publisher.get_subscription_count() == len(heard) == 1
+                and {info.qos_profile.reliability for info in heard} == wanted)
 
     def step(self, number, stamp_ns, cameras=('static', 'hand')):
         """Publish one step: a frame of each camera, then the actor's answer."""
@@ -197,16 +215,15 @@ def test_no_episode_begins_without_words(cell):
 def test_what_is_published_is_what_training_reads(cell, bags):
     """Every pixel, delta, gripper value, stamp, the words and the label."""
     order(cell)
-    started = cell.call('start')
-    assert started.success, started.message
+    name = cell.begin()
     stamps = cell.episode()
     assert cell.call('label', SetBool, data=True).success
     stopped = cell.call('stop')
     assert stopped.success, stopped.message
     assert 'success; 0 lost' in stopped.message
-    reading = read(bags / started.message)
+    reading = read(bags / name)
     episode = reading.episode
-    assert (episode.name, episode.instruction, episode.success) == (started.message, WORDS, True)
+    assert (episode.name, episode.instruction, episode.success) == (name, WORDS, True)
     assert episode.stamps_ns.tolist() == stamps
     assert reading.facts['actor'] == 'expert'
     assert reading.remarks == ()
@@ -221,7 +238,7 @@ def test_a_discarded_episode_is_gone(cell, bags):
     """And the recorder is ready for the next one."""
     order(cell)
     before = find_bags(bags)
-    name = cell.call('start').message
+    name = cell.begin()
     cell.episode(3)
     assert cell.call('discard').message == name
     assert find_bags(bags) == before
@@ -232,7 +249,7 @@ def test_a_discarded_episode_is_gone(cell, bags):
 def test_an_episode_is_begun_once(cell):
     """A second start names the episode that is being recorded."""
     order(cell)
-    name = cell.call('start').message
+    name = cell.begin()
     answer = cell.call('start')
     assert not answer.success
     assert name in answer.message
@@ -283,7 +300,7 @@ def test_a_stream_that_dies_is_said_while_recording_and_when_it_is_stopped(cell,
     """
     order(cell)
     assert cell.give(max_camera_gap_s=1.0, max_action_gap_s=1.0) == []
-    name = cell.call('start').message
+    name = cell.begin()
     for number in range(4):
         publish(cell, number, EVERYTHING)
         cell.wait(PERIOD_S)
@@ -307,7 +324,7 @@ def test_a_stream_that_dies_is_said_while_recording_and_when_it_is_stopped(cell,
 def test_a_stream_that_never_came_is_no_success(cell, bags, missing, topic):
     """A publisher that says nothing was enough for the recorder, never for training."""
     order(cell)
-    name = cell.call('start').message
+    name = cell.begin()
     for number in range(3):
         publish(cell, number, set(EVERYTHING) - {missing})
     stopped = cell.call('stop')
@@ -320,7 +337,7 @@ def test_what_training_would_note_of_a_marked_bag_is_what_the_recorder_said(cell
     """A hole in a camera: the steps in it are left out, and everybody hears why."""
     order(cell)
     assert cell.give(max_camera_gap_s=0.2) == []
-    name = cell.call('start').message
+    name = cell.begin()
     begin_ns = time.time_ns()
     for number in range(60):
         cameras = ('static',) if 20 <= number < 26 else ('static', 'hand')
@@ -336,7 +353,7 @@ def test_what_training_would_note_of_a_marked_bag_is_what_the_recorder_said(cell
 def test_a_repeated_observation_is_recorded_once(cell, bags):
     """A lock-step simulator asks again where the answer is late."""
     order(cell)
-    name = cell.call('start').message
+    name = cell.begin()
     for number in range(6):
         for _ in range(2):
             cell.step(number, 10**9 + number * 5 * 10**7)
@@ -411,7 +428,7 @@ def test_an_episode_begins_only_where_all_that_it_needs_can_be_heard(tmp_path):
         second = other.create_publisher(TwistStamped, 'arm_delta', 10)
         refused('/arm_delta is published by /cell, /joystick, whose messages would be mixed')
         other.destroy_publisher(second)
-        cell.until(lambda: cell.call('start').success)
+        cell.begin()
     other.destroy_node()
     cell.close()
 
@@ -427,10 +444,10 @@ def test_a_killed_recorder_loses_its_episode_alone_and_says_so(tmp_path):
     arguments = {'directory': str(bags), 'instruction': WORDS, 'actor': 'expert'}
     with recorder(tmp_path / 'first.txt', stop=signal.SIGKILL, **arguments):
         cell.ready()
-        whole = cell.call('start').message
+        whole = cell.begin()
         cell.episode(4)
         assert cell.call('stop').success
-        torn = cell.call('start').message
+        torn = cell.begin()
         cell.episode(4)
     with recorder(tmp_path / 'second.txt', **arguments):
         cell.until(lambda: 'recording into' in (tmp_path / 'second.txt').read_text())
@@ -447,7 +464,7 @@ def test_an_interrupted_recorder_completes_its_episode(tmp_path):
     cell, bags = Cell(ReliabilityPolicy.RELIABLE), tmp_path / 'bags'
     with recorder(tmp_path / 'log.txt', directory=str(bags), instruction=WORDS, actor='expert'):
         cell.ready()
-        assert cell.call('start').success
+        cell.begin()
         stamps = cell.episode(5)
     path, = find_bags(bags)
     assert read(path).episode.stamps_ns.tolist() == stamps
@@ -476,7 +493,7 @@ def test_compressed_images_are_recorded_as_they_are(tmp_path):
     with recorder(tmp_path / 'log.txt', directory=str(bags), instruction=WORDS, actor='expert',
                   compressed=True):
         cell.ready()
-        assert cell.call('start').success
+        cell.begin()
         for number in range(4):
             for publisher in cell.images.values():
                 message = CompressedImage(format='jpeg', data=jpeg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,12 +15,13 @@ from geometry_msgs.msg import TwistStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 import numpy as np
-from rcl_interfaces.srv import SetParameters
+from rcl_interfaces.srv import GetParameters, SetParameters
 import rclpy
 from rclpy.client import Client
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.task import Future
 from ros2_lstm_policy.evaluation.pictures import Shot
 from ros2_lstm_policy.manifest import image_topic
 from ros2_lstm_policy.messages import image_to_rgb, stamp_ns
@@ -33,6 +35,7 @@ from std_srvs.srv import Trigger
 DIAGNOSTICS_TIMEOUT_S = 5.0  # they come once a second
 SERVICE_TIMEOUT_S, CONFIGURE_TIMEOUT_S, SILENCE_S = 120.0, 300.0, 60.0
 NO_ANSWERS = ('episode_reset', 'deactivated')  # holds that answer no observation
+LATE_S, ASK_AGAIN_S = 1.0, 2.0
 
 
 class DemoError(RuntimeError):
@@ -45,6 +48,9 @@ class EpisodeRecord:
     What was seen of one episode.
 
     :param name: what the simulated robot called it, with its instruction.
+    :param arms: every arm command by stamp, with the time of its sending; holds, too.
+    :param grippers: every gripper command with the time of its sending.
+    :param actions: the answers by stamp; complete when the episode is over.
     :param latencies_s: from the arrival of an observation's last frame to its command's.
     :param wall_s: from the first frame to the end.
     :param refusals: why the actor held, by the codes of its diagnostics, with how often.
@@ -55,6 +61,8 @@ class EpisodeRecord:
     success: bool | None = None
     images: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
     actions: dict[int, Action] = field(default_factory=dict)
+    arms: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
+    grippers: list[tuple[int, float]] = field(default_factory=list)
     latencies_s: list[float] = field(default_factory=list)
     begun_s: float = 0.0
     wall_s: float = 0.0
@@ -69,7 +77,27 @@ class EpisodeRecord:
     @property
     def steps(self) -> int:
         """Return the number of observations that were answered."""
-        return len(self.actions)
+        return sum(stamp in self.images for stamp in self.arms)
+
+    def pair(self) -> bool:
+        """
+        Give each observation its arm command, and the gripper command sent last before that.
+
+        Topics have no common order of arrival: stamps and times of sending decide.
+
+        :return: whether the answer to the last observation has come, and its gripper command: an
+            actor that has commanded the gripper does so before each arm command.
+        """
+        grippers = sorted(self.grippers)
+        sent = [sent_ns for sent_ns, _ in grippers]
+        answers = {stamp: self.arms[stamp] for stamp in sorted(self.images) if stamp in self.arms}
+        self.actions = {}
+        for stamp, (sent_ns, arm) in answers.items():
+            place = bisect.bisect(sent, sent_ns)
+            self.actions[stamp] = Action(arm, grippers[place - 1][1] if place else 1.0)
+        times = sorted(sent_ns for sent_ns, _ in answers.values())
+        is_answered = max(self.images, default=0) in answers
+        return is_answered and (not sent or len(times) < 2 or sent[-1] > times[-2])
 
     def holds(self) -> str:
         """Return how many steps were held, and why; nothing where none was."""
@@ -100,15 +128,18 @@ class DemoObserver:
         self._executor.add_node(self._node)
         self._actor, self._still_alive = actor, still_alive
         self._record = EpisodeRecord()
-        self._gripper_open, self._heard_s = 1.0, 0.0
+        self._heard_s = 0.0
         self._arrivals_s: dict[int, float] = {}
         self.first_command_s: float | None = None
         for camera in MODEL_CAMERAS:
             self._node.create_subscription(
                 Image, image_topic(camera), partial(self._take_image, camera), 10)
+        # rclpy's own annotation lacks the message's info
+        take_gripper: Any = self._take_gripper
+        take_arm: Any = self._take_arm
         self._node.create_subscription(
-            Float64MultiArray, f'{actor}/gripper_command', self._take_gripper, 10)
-        self._node.create_subscription(TwistStamped, f'{actor}/arm_delta', self._take_arm, 10)
+            Float64MultiArray, f'{actor}/gripper_command', take_gripper, 100)
+        self._node.create_subscription(TwistStamped, f'{actor}/arm_delta', take_arm, 100)
         self._node.create_subscription(Bool, 'episode/success', self._take_success, 10)
         self._node.create_subscription(DiagnosticArray, '/diagnostics', self._take_diagnostics, 10)
         self._counted: Counter[str] = Counter()  # of the actor's holds, since it was started
@@ -166,6 +197,9 @@ class DemoObserver:
                 raise DemoError(f'nothing was commanded for {SILENCE_S:.0f} s, after '
                                 f'{record.steps} steps')
         record.wall_s = time.monotonic() - record.begun_s
+        deadline = time.monotonic() + LATE_S
+        while not record.pair() and time.monotonic() < deadline:
+            self._spin()
         if record.held:
             self._hear_why()
             record.refusals = self._counted - counted_before
@@ -185,10 +219,28 @@ class DemoObserver:
         try:
             while not client.service_is_ready():
                 self._spin_until(deadline, f'the service {name} did not appear')
+            self._until_known(name.partition('/')[0], deadline)
             future = client.call_async(request)
             while not future.done():
                 self._spin_until(deadline, f'the service {name} did not answer')
             return future.result()
+        finally:
+            self._node.destroy_client(client)
+
+    def _until_known(self, name: str, deadline: float) -> None:
+        """
+        Wait until a node knows our clients, whose answers it would throw away before.
+
+        A process hears of our clients in the order in which they were made, and this question can
+        be asked again: once it is answered, a question of any earlier client will be.
+        """
+        client = self._node.create_client(GetParameters, f'{name}/get_parameters')
+        try:
+            future, asked_s = Future(), 0.0
+            while not future.done():
+                if client.service_is_ready() and time.monotonic() - asked_s > ASK_AGAIN_S:
+                    future, asked_s = client.call_async(GetParameters.Request()), time.monotonic()
+                self._spin_until(deadline, f'the node {name} did not answer')
         finally:
             self._node.destroy_client(client)
 
@@ -211,21 +263,22 @@ class DemoObserver:
             self._arrivals_s.setdefault(stamp, time.monotonic())
         self._record.begun_s = self._record.begun_s or time.monotonic()
 
-    def _take_gripper(self, message: Float64MultiArray) -> None:
-        self._gripper_open = float(message.data[0])
+    def _take_gripper(self, message: Float64MultiArray, info: dict[str, Any]) -> None:
+        self._record.grippers.append((info['source_timestamp'], float(message.data[0])))
 
-    def _take_arm(self, message: TwistStamped) -> None:
+    def _take_arm(self, message: TwistStamped, info: dict[str, Any]) -> None:
         now_s, stamp = time.monotonic(), stamp_ns(message)
-        if stamp not in self._record.images or stamp in self._record.actions:
-            return  # a hold at a reset, or an answer to a repeated observation
+        if stamp in self._record.arms:
+            return  # an answer to a repeated observation
         self._heard_s = now_s
-        self.first_command_s = self.first_command_s or now_s
+        if stamp in self._record.images:
+            self.first_command_s = self.first_command_s or now_s
         if stamp in self._arrivals_s:
             self._record.latencies_s.append(now_s - self._arrivals_s[stamp])
         linear, angular = message.twist.linear, message.twist.angular
         arm = np.array([linear.x, linear.y, linear.z, angular.x, angular.y, angular.z],
                        np.float32)
-        self._record.actions[stamp] = Action(arm, self._gripper_open)
+        self._record.arms[stamp] = info['source_timestamp'], arm
 
     def _take_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:

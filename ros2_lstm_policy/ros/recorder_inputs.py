@@ -76,13 +76,14 @@ class RecorderInputs:
 
     :param on_message: takes each message of a stream.
     :param on_instruction: takes the words and the time of their sending.
-    :param on_success: takes the outcome that the robot or a person published.
+    :param on_success: takes the outcome that the robot or a person published, and the time of
+        its sending.
     """
 
     def __init__(self, node: Node, settings: RecorderSettings,
                  on_message: Callable[[Message], None],
                  on_instruction: Callable[[str, int], None],
-                 on_success: Callable[[bool], None]) -> None:
+                 on_success: Callable[[bool, int], None]) -> None:
         """Subscribe; what begins an episode comes first, what ends it last."""
         self._node, self._on_message, self._on_instruction = node, on_message, on_instruction
         self.lost: Counter[str] = Counter()
@@ -101,9 +102,9 @@ class RecorderInputs:
         self._subscriptions: dict[str, Subscription] = {
             stream.name: self._subscribe(stream, ReliabilityPolicy.BEST_EFFORT)
             for stream in self._streams}
-        self._outcome = node.create_subscription(
-            Bool, bag.TopicNames().success,
-            lambda message: on_success(message.data), 10)  # type: ignore
+        self._on_success = on_success
+        take_outcome: Any = self._take_outcome
+        self._outcome = node.create_subscription(Bool, bag.TopicNames().success, take_outcome, 10)
         self.begin()
 
     @property
@@ -211,6 +212,9 @@ class RecorderInputs:
             return  # the other subscription's copy
         self._last_instruction_ns = sent_ns
         self._on_instruction(message.data, sent_ns)
+
+    def _take_outcome(self, message: Bool, info: dict[str, Any]) -> None:
+        self._on_success(message.data, _sent_ns(info))
 
 
 def _sent_ns(info: dict[str, Any]) -> int:

@@ -32,7 +32,7 @@ from std_srvs.srv import SetBool, Trigger
 
 FINGERPRINT = 'checkpoint sha256'
 _CHECK_PERIOD_S = 0.5
-_DRAIN_S = 0.3
+_LONGEST_DRAIN_S = 5.0  # where the clocks of two machines differ
 _MB = 1_000_000
 
 
@@ -49,7 +49,8 @@ class RecorderNode(Node):
         self._began_ns = 0
         self._instruction, self._model = '', ''
         self._success: bool | None = None
-        self._ends_at_s: float | None = None
+        self._outcome_ns: int | None = None  # when it was said that the episode is over
+        self._outcome_heard_s, self._is_drained = 0.0, False
         self._last: Ended | None = None
         for moved in self._left_over():
             self.get_logger().error(
@@ -81,7 +82,7 @@ class RecorderNode(Node):
 
     def stop(self) -> Ended:
         """Complete the episode's bag; :raises RecordingRefused: where there is none."""
-        recorded, self._bag, self._ends_at_s = self._current(), None, None
+        recorded, self._bag, self._outcome_ns = self._current(), None, None
         found = self._problems(recorded, is_over=True)
         names = bag.TopicNames()
         if self._success is not None:
@@ -105,7 +106,7 @@ class RecorderNode(Node):
 
     def discard(self) -> str:
         """Delete the episode's bag; :raises RecordingRefused: where there is none."""
-        recorded, self._bag, self._ends_at_s = self._current(), None, None
+        recorded, self._bag, self._outcome_ns = self._current(), None, None
         try:
             recorded.discard()
         except OSError as error:
@@ -208,6 +209,8 @@ class RecorderNode(Node):
     def _take(self, message: Message) -> None:
         if self._bag is not None:
             self._bag.put(message)
+            if self._outcome_ns is not None and message.log_ns <= self._outcome_ns:
+                self._is_drained = False
 
     def _take_instruction(self, words: str, sent_ns: int) -> None:
         changed, self._instruction = words != self._instruction, words
@@ -221,12 +224,13 @@ class RecorderNode(Node):
             self._bag.put(Message('/' + bag.TopicNames().instruction, sent_ns,
                                   self._bag.serialise(bag.STRING, data=words)))
 
-    def _take_success(self, success: bool) -> None:
+    def _take_success(self, success: bool, sent_ns: int) -> None:
         if self._bag is None:
             return
         self._success = success
-        if self._table.read().automatic:  # the last actions may still be on their way
-            self._ends_at_s = time.monotonic() + _DRAIN_S
+        if self._table.read().automatic:  # what was sent before may still be on its way
+            self._outcome_ns, self._is_drained = sent_ns, False
+            self._outcome_heard_s = time.monotonic()
 
     def _take_diagnostics(self, message: DiagnosticArray) -> None:
         wanted = f'{self._table.read().policy}: state'
@@ -254,8 +258,11 @@ class RecorderNode(Node):
         if self._bag is not None and self._bag.problem is not None:
             self.get_logger().error(self._bag.problem)
             self._try(self.stop)
-        elif self._ends_at_s is not None and time.monotonic() >= self._ends_at_s:
-            self._try(self.stop)
+        elif self._outcome_ns is not None:
+            # Twice, because what waits on a busy machine is taken between two checks.
+            if self._is_drained or time.monotonic() - self._outcome_heard_s > _LONGEST_DRAIN_S:
+                self._try(self.stop)
+            self._is_drained = True
         self._report(found)
 
     def _report(self, found: Sequence[str]) -> None:

@@ -8,7 +8,9 @@ import threading
 import numpy as np
 from ros2_lstm_policy.types import ARM_DIM
 
-GRIPPER_GRACE_S = 0.2
+# How long an arm command waits for its gripper command, which another topic brings: longer where
+# the actor has commanded the gripper before, for then it does so with every arm command.
+GRIPPER_GRACE_S, KNOWN_GRIPPER_GRACE_S = 0.2, 10.0
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class CommandInbox:
         self._changed = threading.Condition()
         self._arm: ArmCommand | None = None
         self._gripper_open = True
-        self._gripper_heard = False
+        self._gripper_heard = self._gripper_known = False
         self._interrupted = False
 
     def put_arm(self, stamp_ns: int, values: tuple[float, ...]) -> str | None:
@@ -53,7 +55,7 @@ class CommandInbox:
         with self._changed:
             if good:
                 self._gripper_open = values[0] >= 0.5
-            self._gripper_heard = True
+            self._gripper_heard = self._gripper_known = True
             self._changed.notify_all()
         if good:
             return None
@@ -61,18 +63,22 @@ class CommandInbox:
                 f'{list(values)}; the gripper holds')
 
     def clear(self, gripper_open: bool | None = None) -> None:
-        """Forget what was heard before the observation that is about to be published."""
+        """
+        Forget what was heard before the observation that is about to be published.
+
+        :param gripper_open: at the beginning of an episode: what the gripper is.
+        """
         with self._changed:
             self._arm, self._gripper_heard = None, False
             if gripper_open is not None:
-                self._gripper_open = gripper_open
+                self._gripper_open, self._gripper_known = gripper_open, False
 
     def answer(self, stamp_ns: int, timeout_s: float) -> tuple[np.ndarray, bool] | None:
         """
         Wait for the arm command of a stamp and for the gripper command.
 
         The gripper command comes first, so an arm command without one is an answer, too, a
-        moment later: the gripper holds.
+        moment later, of an actor that has not commanded the gripper in this episode: it holds.
 
         :return: arm (6,) and whether the gripper is to be open; None after the time-out or an
             interruption.
@@ -83,7 +89,8 @@ class CommandInbox:
             if not self._has_arm_of(stamp_ns):
                 return None
             self._changed.wait_for(
-                lambda: self._interrupted or self._gripper_heard, GRIPPER_GRACE_S)
+                lambda: self._interrupted or self._gripper_heard,
+                KNOWN_GRIPPER_GRACE_S if self._gripper_known else GRIPPER_GRACE_S)
             assert self._arm is not None
             return self._arm.arm, self._gripper_open
 

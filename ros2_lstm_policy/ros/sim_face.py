@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from collections.abc import Callable
+import time
 from typing import Any
 
 from geometry_msgs.msg import PoseStamped, TwistStamped
@@ -27,7 +29,8 @@ from std_srvs.srv import Trigger
 
 WORLD_FRAME = 'world'
 JOINTS = (*(f'panda_joint{i}' for i in range(1, 8)), 'panda_finger_joint1')
-ACTOR_TIMEOUT_S = 10.0
+ACTOR_TIMEOUT_S, ASK_AGAIN_S = 10.0, 2.5
+_LATE_NS = 5_000_000_000  # how late words may come that were said before others
 
 
 class SimFace:
@@ -51,11 +54,13 @@ class SimFace:
         self._joints = node.create_publisher(JointState, 'joint_states', 10)
         self._pose = node.create_publisher(PoseStamped, 'ee_pose', 10)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._words = ''
+        self._words, self._said_ns = '', 0
+        self._repetitions: deque[tuple[int, int]] = deque(maxlen=32)
         self._instruction = node.create_publisher(
             String, 'instruction', latched,
             event_callbacks=PublisherEventCallbacks(matched=self._tell_newcomer))
-        node.create_subscription(String, 'instruction', self._take_instruction, 10)
+        take: Any = self._take_instruction  # rclpy's own annotation lacks the message's info
+        node.create_subscription(String, 'instruction', take, 10)
         self._success = node.create_publisher(Bool, 'episode/success', 10)
         # the gripper first: where both have come, its command is taken first
         self._gripper = node.create_subscription(Float64MultiArray, 'gripper_command',
@@ -77,13 +82,13 @@ class SimFace:
 
     def publish(self, state: SimState, stamp: int) -> None:
         """Publish one moment: clock, joints, pose, then the cameras' frames."""
-        time = time_message(stamp)
+        moment = time_message(stamp)
         if self._clock is not None:
-            self._clock.publish(Clock(clock=time))
-        self._joints.publish(_joint_state(state, time))
-        self._pose.publish(_pose(state, time))
+            self._clock.publish(Clock(clock=moment))
+        self._joints.publish(_joint_state(state, moment))
+        self._pose.publish(_pose(state, moment))
         for camera, publisher in self._images.items():
-            publisher.publish(_image(state.observation.images[camera], camera, time))
+            publisher.publish(_image(state.observation.images[camera], camera, moment))
 
     def publish_end(self, success: bool) -> None:
         """Say how an episode ended."""
@@ -91,6 +96,7 @@ class SimFace:
 
     def instruct(self, instruction: str) -> None:
         """Publish the instruction; wait until everybody has it."""
+        self._words, self._said_ns = instruction, time.time_ns()
         self._instruction.publish(String(data=instruction))
         self._instruction.wait_for_all_acked(Duration(seconds=1))
 
@@ -104,8 +110,11 @@ class SimFace:
         if not self._actor.service_is_ready():
             self._node.get_logger().info(f'nobody offers {name}: no acting node to reset')
             return
-        future = self._actor.call_async(Trigger.Request())
-        rclpy.spin_until_future_complete(self._asking, future, timeout_sec=ACTOR_TIMEOUT_S)
+        for _ in range(round(ACTOR_TIMEOUT_S / ASK_AGAIN_S)):  # an answer that crosses the
+            future = self._actor.call_async(Trigger.Request())  # discovery of us is lost
+            rclpy.spin_until_future_complete(self._asking, future, timeout_sec=ASK_AGAIN_S)
+            if future.done():
+                break
         if not future.done():
             self._node.get_logger().warning(f'{name} did not answer in {ACTOR_TIMEOUT_S:.0f} s')
         elif not future.result().success:
@@ -115,13 +124,32 @@ class SimFace:
         """Destroy what is not the node's own."""
         self._asking.destroy_node()
 
-    def _take_instruction(self, message: String) -> None:
-        self._words = message.data  # whoever said it
+    def _take_instruction(self, message: String, info: dict[str, Any]) -> None:
+        """
+        Note what holds: the words that were said last, whoever said them.
+
+        DDS keeps no order between those who publish. Words that come only now, and were said
+        before this node repeated older ones, are said again, since others heard them in the other
+        order.
+        """
+        sent_ns = info['source_timestamp']
+        is_own = any(begun <= sent_ns <= done for begun, done in self._repetitions)
+        is_late = 0 < self._said_ns - sent_ns < _LATE_NS  # by far more: another machine's clock
+        if is_own or is_late or message.data == self._words:
+            return
+        self._words, self._said_ns = message.data, sent_ns
+        if self._repetitions and sent_ns < self._repetitions[-1][0]:
+            self._repeat()
 
     def _tell_newcomer(self, info: QoSPublisherMatchedInfo) -> None:
         """Repeat the instruction: not every subscription asks for what was said before."""
         if info.current_count_change > 0 and self._words:
-            self._instruction.publish(String(data=self._words))
+            self._repeat()
+
+    def _repeat(self) -> None:
+        begun_ns = time.time_ns()
+        self._instruction.publish(String(data=self._words))
+        self._repetitions.append((begun_ns, time.time_ns()))
 
     def _take_gripper(self, message: Float64MultiArray) -> None:
         self._complain(self._inbox.put_gripper(tuple(message.data)))
@@ -140,17 +168,17 @@ class SimFace:
         return response
 
 
-def _joint_state(state: SimState, time: Any) -> JointState:
+def _joint_state(state: SimState, moment: Any) -> JointState:
     message = JointState(name=list(JOINTS))
-    message.header.stamp = time
+    message.header.stamp = moment
     finger_m = state.gripper_opening * FINGER_STROKE_M / 2
     message.position = [*state.joint_positions.tolist(), finger_m]
     return message
 
 
-def _pose(state: SimState, time: Any) -> PoseStamped:
+def _pose(state: SimState, moment: Any) -> PoseStamped:
     message = PoseStamped()
-    message.header.stamp, message.header.frame_id = time, WORLD_FRAME
+    message.header.stamp, message.header.frame_id = moment, WORLD_FRAME
     position, orientation = message.pose.position, message.pose.orientation
     position.x, position.y, position.z = state.ee_pose.position.tolist()
     (orientation.x, orientation.y, orientation.z,
@@ -158,10 +186,10 @@ def _pose(state: SimState, time: Any) -> PoseStamped:
     return message
 
 
-def _image(image: np.ndarray, camera: str, time: Any) -> Image:
+def _image(image: np.ndarray, camera: str, moment: Any) -> Image:
     message = Image(height=image.shape[0], width=image.shape[1], encoding='rgb8',
                     step=3 * image.shape[1])
-    message.header.stamp, message.header.frame_id = time, f'{camera}_camera'
+    message.header.stamp, message.header.frame_id = moment, f'{camera}_camera'
     data = array('B')
     data.frombytes(np.ascontiguousarray(image).data)
     message.data = data
