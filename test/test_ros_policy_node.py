@@ -2,15 +2,18 @@
 
 import time
 
+from geometry_msgs.msg import TwistStamped
 from node_robot import (ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, nanoseconds, node_process,
                         Robot, small_checkpoint, stamp, values)
 import numpy as np
 import pytest
+import rclpy
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from ros2_lstm_policy.manifest import ArmNormalisation
 from ros2_lstm_policy.model.checkpoint import fingerprint
 from safetensors.torch import load_file, save_file
-from std_msgs.msg import String
+from sensor_msgs.msg import Image
+from std_msgs.msg import Float64MultiArray, String
 
 T0 = 1_000_000_000_000
 MS = 1_000_000
@@ -194,6 +197,51 @@ def test_a_missing_hand_camera_holds_and_is_named(robot):
     assert '/hand_rgb' in robot.message('inputs')
     robot.cameras = {'static', 'hand'}
     robot.until(robot.acts)
+
+
+@pytest.mark.parametrize(('make', 'destroy', 'words'), [
+    (lambda node: rclpy.create_node('policy', context=node.context),
+     lambda node, twin: twin.destroy_node(), '2 nodes are named /policy'),
+    (lambda node: node.create_publisher(TwistStamped, 'policy/arm_delta', 1),
+     lambda node, other: node.destroy_publisher(other),
+     '/policy/arm_delta (commands of this node) has 2 publishers: /policy, /robot'),
+    (lambda node: node.create_publisher(TwistStamped, 'policy/delta_twist_cmds', 1),
+     lambda node, other: node.destroy_publisher(other), '/policy/delta_twist_cmds (commands'),
+    (lambda node: node.create_publisher(Float64MultiArray, 'policy/gripper_command', 1),
+     lambda node, other: node.destroy_publisher(other), '/policy/gripper_command (commands'),
+    (lambda node: node.create_publisher(Image, 'hand_rgb', 1),
+     lambda node, other: node.destroy_publisher(other),
+     '/hand_rgb (camera hand) has 2 publishers: /robot, /robot'),
+], ids=['a node of the same name', 'arm', 'velocity', 'gripper', 'a second camera'])
+def test_a_second_one_of_what_must_be_alone_stops_the_robot(robot, make, destroy, words):
+    """
+    Two nodes of one name were both told to act, did, and both said that all was well.
+
+    Two cameras on one topic were taken in turns, as if they were one that jumps.
+    """
+    robot.order('pick up the milk')
+    robot.until(robot.acts)
+    other = make(robot.node)
+    try:
+        robot.until(robot.holds(words))
+        robot.until(lambda: words in robot.message('state'))
+        robot.forget()
+        robot.until(lambda: len(robot.arms) >= 3)
+        assert not robot.acts()
+    finally:
+        destroy(robot.node, other)
+    robot.until(robot.acts)
+
+
+def test_a_node_that_waits_says_that_there_is_another_of_its_name(robot):
+    """Both hear every transition, so it is too late once they act."""
+    robot.bring_to('unconfigured')
+    twin = rclpy.create_node('policy', context=robot.context)
+    try:
+        robot.until(lambda: '2 nodes are named /policy' in robot.message('state'))
+    finally:
+        twin.destroy_node()
+    robot.until(lambda: robot.message('state') == 'unconfigured')
 
 
 def test_a_policy_of_one_camera_acts_without_the_hand_camera(robot, tmp_path):

@@ -15,6 +15,7 @@ from rclpy.lifecycle import LifecycleNode
 from ros2_lstm_policy.manifest import ActionManifest
 from ros2_lstm_policy.resample import Missing
 from ros2_lstm_policy.ros.diagnostics import Holds, Latencies, Rate
+from ros2_lstm_policy.ros.exclusive import Exclusive
 from ros2_lstm_policy.ros.inputs import Inputs
 from ros2_lstm_policy.ros.lifecycle import guarded
 from ros2_lstm_policy.ros.outputs import Outputs
@@ -49,6 +50,7 @@ class Commander:
         self._inputs, self._outputs, self._holds = inputs, outputs, holds
         self._gripper = GripperShaper(manifest.gripper_threshold, settings.gripper_hysteresis,
                                       settings.gripper_min_hold_s)
+        self._exclusive = Exclusive(node, outputs.topics, inputs.topics)
         self.worker = PolicyWorker(actor, self._deliver, first_episode)
         self.latencies, self.ticks, self.commands = Latencies(), Rate(), Rate()
         self._instruction = instruction.strip()
@@ -122,8 +124,11 @@ class Commander:
         sampled = self._inputs.sample(now_ns)
         with self.worker.lock:
             self._give_up_what_is_overdue(now_ns)
+            doubts = self._exclusive.doubts()
             if not self.worker.is_alive:
-                self._hold([_WORKER_DIED], now_ns)
+                doubts = (*doubts, _WORKER_DIED)
+            if doubts:
+                self._hold(doubts, now_ns if isinstance(sampled, Missing) else sampled.stamp_ns)
                 return
             if isinstance(sampled, Missing):
                 last_ns = self._cadence.last_ns

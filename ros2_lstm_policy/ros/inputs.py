@@ -85,6 +85,11 @@ class Inputs:
         for subscription in (*self._images.values(), *self._others):
             self._node.destroy_subscription(subscription)
 
+    @property
+    def topics(self) -> dict[str, str]:
+        """Return the topic of each camera, as it was resolved."""
+        return {camera: subscription.topic_name for camera, subscription in self._images.items()}
+
     def pose(self, now_ns: int) -> Pose | Reason | None:
         """Return the tool's pose, if one came that is not too old, or why it cannot be used."""
         if self._pose is None or abs(now_ns - self._pose[0]) > self._max_age_ns:

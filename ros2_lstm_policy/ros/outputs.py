@@ -52,6 +52,12 @@ class Outputs:
         self._gripper_open = initial[settings.gripper_initial]
         self._velocity, self._commanded_ns = _STILL, 0
 
+    @property
+    def topics(self) -> list[str]:
+        """Return the topics of commands, as they were resolved."""
+        return [publisher.topic_name
+                for publisher in filter(None, (self._arm, self._gripper, self._servo))]
+
     def close(self) -> None:
         """Destroy the publishers, once their last messages have come to those who listen."""
         for publisher in filter(None, (self._gripper, self._arm, self._servo)):

@@ -20,12 +20,14 @@ from rclpy.timer import Timer
 from ros2_lstm_policy.manifest import ActionManifest
 from ros2_lstm_policy.ros import diagnostics, report
 from ros2_lstm_policy.ros.commander import Commander
+from ros2_lstm_policy.ros.exclusive import Exclusive
 from ros2_lstm_policy.ros.inputs import Inputs
 from ros2_lstm_policy.ros.lifecycle import guarded, GuardedLifecycleNode, run
 from ros2_lstm_policy.ros.outputs import Outputs
 from ros2_lstm_policy.ros.parameters import (has_workspace, ParameterError, Parameters,
                                              Settings)
 from ros2_lstm_policy.runtime.safety import Limits, step_limit
+from ros2_lstm_policy.types import Reason
 from std_srvs.srv import Trigger
 
 if TYPE_CHECKING:
@@ -194,10 +196,14 @@ class PolicyNode(GuardedLifecycleNode):
         elif self._outputs is not None:
             self._outputs.set_shadow(self._settings.shadow)
 
+    def _doubts(self) -> tuple[Reason, ...]:
+        return Exclusive(self, self._outputs.topics if self._outputs else (),
+                         self._inputs.topics if self._inputs else {}).doubts()
+
     def _publish_diagnostics(self) -> None:
-        name, found = self.get_fully_qualified_name(), []
-        found.append(report.state(name, self.state_label, self.last_error, self._fingerprint,
-                                  self._settings))
+        name, doubts, found = self.get_fully_qualified_name(), self._doubts(), []
+        found.append(report.state(name, self.state_label, self.last_error, doubts,
+                                  self._fingerprint, self._settings))
         commander = self._commander
         if commander is not None:
             with commander.worker.lock:
@@ -206,7 +212,7 @@ class PolicyNode(GuardedLifecycleNode):
                           report.latency(name, commander)]
         if self._inputs is not None:
             found.append(report.inputs(name, self._inputs, self._holds.current if commander
-                                       else self._inputs.missing()))
+                                       else (*doubts, *self._inputs.missing())))
         self._diagnostics.publish(diagnostics.array(self.get_clock().now().nanoseconds, found))
 
 

@@ -19,14 +19,19 @@ BETWEEN_CAMERAS = ('skew',)  # reasons that are about cameras, and about none al
 SLOW_CAMERA_SHARE = 0.2  # of the ticks; jitter of a camera of the policy's own rate is less
 
 
-def state(name: str, label: str, error: str, fingerprint: str,
+def state(name: str, label: str, error: str, doubts: Sequence[Reason], fingerprint: str,
           settings: Settings) -> DiagnosticStatus:
-    """Say what the node is: lifecycle state, checkpoint, shadow, the last transition's error."""
+    """
+    Say what the node is: lifecycle state, checkpoint, shadow, the last transition's error.
+
+    :param doubts: of what there is more than one, in every lifecycle state.
+    """
     values: dict[str, object] = {
         'state': label, 'checkpoint': settings.checkpoint, 'checkpoint sha256': fingerprint,
         'shadow': settings.shadow, 'trigger': settings.trigger, 'device': settings.device}
-    if error:
-        return status(f'{name}: state', ERROR, error, values)
+    if error or doubts:
+        problems = ([error] if error else []) + [reason.text for reason in doubts]
+        return status(f'{name}: state', ERROR, '; '.join(problems), values)
     if settings.shadow:
         return status(f'{name}: state', WARN, f'{label}, in shadow: nothing is commanded', values)
     return status(f'{name}: state', OK, label, values)
