@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 from dataclasses import replace
+import gc
 import os
 from pathlib import Path
 import signal
@@ -60,6 +61,7 @@ def node_process(log, **parameters):
     """Run the policy node as launch and demo start it; it must end well when told to."""
     spec = replace(nodes.POLICY, params_file=parameters.pop('params_file', 'policy.yaml'))
     environment = {**os.environ, **nodes.environment()}
+    gc.collect()  # rclpy's lifecycle nodes are cycles: until then this process has one of its name
     with log.open('w') as output:
         process = subprocess.Popen(nodes.command(spec.having(**parameters)), env=environment,
                                    stdout=output, stderr=subprocess.STDOUT)
@@ -356,3 +358,21 @@ def values(twist):
 def still(twist):
     """Return whether a twist moves nothing."""
     return not any(values(twist))
+
+
+def until_it_moves(robot):
+    """Wait for commands on both topics of motion."""
+    robot.forget()
+    robot.until(lambda: robot.acts() and not all(still(twist) for twist in robot.twists))
+
+
+def until_it_rests(robot):
+    """Wait for a zero on both topics of motion after which, for a time, nothing else follows."""
+    def rests():
+        robot.until(lambda: still(robot.arms[-1]) and still(robot.twists[-1]))
+        last = robot.arms[-1:], robot.twists[-1:]
+        robot.forget()
+        robot.arms[:], robot.twists[:] = last
+        robot.listen(0.3)
+        return all(still(message) for message in (*robot.arms, *robot.twists))
+    robot.until(rests)

@@ -1,16 +1,8 @@
 """Tests of every way out of acting: the last message on each topic of motion is a zero."""
 
-import signal
-import threading
-
-from lifecycle_msgs.msg import Transition
 from node_robot import (CLEANUP, DEACTIVATE, node_process, Robot, small_checkpoint, still,
-                        WAIT_S)
+                        until_it_moves, until_it_rests)
 import pytest
-import rclpy
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.parameter import Parameter
-from ros2_lstm_policy.ros.policy_node import PolicyNode
 
 WORDS = 'pick up the milk'
 
@@ -22,18 +14,12 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def beside():
-    """Return a robot without a node."""
+def running(tmp_path_factory):
+    """Return a robot beside a running node."""
     robot = Robot()
-    yield robot
-    robot.close()
-
-
-@pytest.fixture(scope='module')
-def running(beside, tmp_path_factory):
-    """Return the robot beside a running node."""
     with node_process(tmp_path_factory.mktemp('log') / 'node.log'):
-        yield beside
+        yield robot
+    robot.close()
 
 
 @pytest.fixture
@@ -44,24 +30,6 @@ def robot(running, checkpoint):
                      instruction=WORDS, shadow=False, deadline_s=1.0, max_image_age_s=0.5)
     until_it_moves(running)
     return running
-
-
-def until_it_moves(robot):
-    """Wait for commands on both topics of motion."""
-    robot.forget()
-    robot.until(lambda: robot.acts() and not all(still(twist) for twist in robot.twists))
-
-
-def until_it_rests(robot):
-    """Wait for a zero on both topics of motion after which, for a time, nothing else follows."""
-    def rests():
-        robot.until(lambda: still(robot.arms[-1]) and still(robot.twists[-1]))
-        last = robot.arms[-1:], robot.twists[-1:]
-        robot.forget()
-        robot.arms[:], robot.twists[:] = last
-        robot.listen(0.3)
-        return all(still(message) for message in (*robot.arms, *robot.twists))
-    robot.until(rests)
 
 
 def no_more_cameras(robot):
@@ -118,87 +86,3 @@ def test_a_shadow_leaves_nothing_behind_that_moves_the_robot_later(robot):
     robot.until(lambda: len(robot.arms) >= 3 and len(robot.twists) >= 10)
     assert all(still(message) for message in (*robot.arms, *robot.twists))
     assert robot.grippers == []
-
-
-def many_signals(robot, process):
-    """Send both signals again and again until the process is gone."""
-    def send():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            process.send_signal(number)
-        return process.poll() is not None
-    robot.until(send)
-
-
-@pytest.mark.parametrize('leave', [
-    pytest.param(lambda robot, _: robot.change(Transition.TRANSITION_ACTIVE_SHUTDOWN),
-                 id='shutdown'),
-    pytest.param(lambda _, process: process.send_signal(signal.SIGTERM), id='SIGTERM'),
-    pytest.param(many_signals, id='many signals'),
-])
-def test_a_node_that_ends_leaves_a_zero_on_every_topic_of_motion(
-        beside, checkpoint, tmp_path, leave):
-    """
-    The status is zero, however many signals come.
-
-    A second one used to end the interpreter while it was ending by itself: status -2.
-    """
-    beside.__dict__.update(cameras={'static', 'hand'}, sim_time_ns=None, rate_hz=20.0)
-    with node_process(tmp_path / 'node.log', checkpoint=checkpoint, autostart=True,
-                      instruction=WORDS, deadline_s=1.0) as process:
-        until_it_moves(beside)
-        leave(beside, process)
-        until_it_rests(beside)
-        if leave is not many_signals:
-            process.send_signal(signal.SIGINT)
-        assert process.wait(WAIT_S) == 0
-
-
-@pytest.fixture
-def node_inside(beside, checkpoint):
-    """Return a node that acts in this process, to be broken."""
-    context = rclpy.Context()
-    rclpy.init(context=context, args=[])
-    node = PolicyNode(context=context, parameter_overrides=[
-        Parameter(name, value=value) for name, value in (
-            ('checkpoint', checkpoint), ('instruction', WORDS), ('deadline_s', 1.0))])
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-    node.trigger_configure()
-    node.trigger_activate()
-    beside.__dict__.update(cameras={'static', 'hand'}, sim_time_ns=None, rate_hz=20.0)
-    thread = threading.Thread(target=executor.spin)
-    thread.start()
-    until_it_moves(beside)
-    yield node
-    executor.shutdown()
-    thread.join()
-    node.leave()
-    node.destroy_node()
-    rclpy.shutdown(context=context)
-
-
-def lose_the_worker(commander):
-    """End the thread that decides."""
-    assert commander.worker.stop(WAIT_S)
-
-
-def break_the_tick(commander):
-    """Take away what it needs to know of gaps."""
-    commander._settings = None
-
-
-def break_the_answer(commander):
-    """Take away what shapes the gripper's command."""
-    commander._gripper = None
-
-
-@pytest.mark.parametrize(('breaks', 'words'), [
-    (lose_the_worker, "the policy's thread has ended"),
-    (break_the_tick, 'the node failed: AttributeError'),
-    (break_the_answer, 'the node failed: AttributeError'),
-])
-def test_a_failure_inside_the_node_stops_the_robot(beside, node_inside, breaks, words):
-    """An exception used to be logged, and nothing was sent."""
-    breaks(node_inside._commander)
-    until_it_rests(beside)
-    beside.until(beside.holds(words))

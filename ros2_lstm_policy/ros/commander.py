@@ -157,13 +157,14 @@ class Commander:
         """
         with self.worker.lock:
             dropped = self.worker.reset()
+            self._begun_ns = self._now_ns()
+            # held first: the robot stops, whatever may go wrong with the rest
+            for stamp_ns in [job.observation.stamp_ns for job in dropped] or [self._begun_ns]:
+                self._hold([Reason(code, text)], stamp_ns)
             self._inputs.sampler.reset()
             self._gripper.reset()
             self._last_submitted = None
             self._cadence.reset()
-            self._begun_ns = self._now_ns()
-            for stamp_ns in [job.observation.stamp_ns for job in dropped] or [self._begun_ns]:
-                self._hold([Reason(code, text)], stamp_ns)
             return self.worker.episode
 
     def set_instruction(self, text: str) -> None:
