@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 
+from node_robot import small_checkpoint
 import pytest
 from rcl_interfaces.srv import GetParameters
 import rclpy
@@ -116,9 +117,8 @@ def test_a_dds_profile_of_the_user_stands(monkeypatch: pytest.MonkeyPatch) -> No
     assert nodes.environment() == {nodes.DDS_PROFILE_VARIABLE: '/etc/mine.xml'}
 
 
-@pytest.mark.parametrize('name', LAUNCH_FILES)
-def test_the_real_launch_starts_and_stops(observer: Node, name: str) -> None:
-    """The file's nodes appear, and end cleanly when launch is told to stop."""
+def launched(name: str, look: Callable[[], None], **arguments: str) -> None:
+    """Launch a file, look, and have everything end cleanly."""
     launch = pytest.importorskip('launch', reason='launch comes with ROS 2, not from PyPI')
     pytest.importorskip('launch_ros', reason='launch_ros comes with ROS 2, not from PyPI')
     source = launch.launch_description_sources.PythonLaunchDescriptionSource(
@@ -129,22 +129,57 @@ def test_the_real_launch_starts_and_stops(observer: Node, name: str) -> None:
     service = launch.LaunchService(noninteractive=True)
     service.include_launch_description(launch.LaunchDescription([
         launch.actions.RegisterEventHandler(on_exit),
-        launch.actions.IncludeLaunchDescription(source)]))
+        launch.actions.IncludeLaunchDescription(source, launch_arguments=arguments.items())]))
+    failures: list[BaseException] = []
+
+    def look_then_end() -> None:
+        try:
+            look()
+        except BaseException as error:  # told by the test's own thread
+            failures.append(error)
+        finally:
+            service.shutdown()
+
+    watcher = threading.Thread(target=look_then_end)
+    watcher.start()
+    assert service.run() == 0
+    watcher.join()
+    assert not failures, failures
+    assert codes and set(codes.values()) == {0}
+
+
+@pytest.mark.parametrize('name', LAUNCH_FILES)
+def test_the_real_launch_starts_and_stops(observer: Node, name: str) -> None:
+    """The file's nodes appear, and end cleanly when launch is told to stop."""
     wanted = {'policy.launch.py': ['policy'], 'record.launch.py': ['recorder'],
               'sim.launch.py': ['sim_robot', 'policy']}[name]
 
     def look() -> None:
-        try:
-            for node in wanted:
-                parameters_of(observer, node, ['use_sim_time'])
-                seen.append(node)
-        finally:
-            service.shutdown()
+        for node in wanted:
+            parameters_of(observer, node, ['use_sim_time'])
 
-    seen: list[str] = []
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    assert service.run() == 0
-    watcher.join()
-    assert seen == wanted
-    assert codes and set(codes.values()) == {0}
+    launched(name, look)
+
+
+def test_every_argument_of_the_policy_launch_reaches_the_node(
+        observer: Node, tmp_path: Path) -> None:
+    """The outputs could not be remapped, and most parameters needed a file."""
+    topics = {'arm_delta': '/arm/delta', 'delta_twist_cmds': '/servo/twist',
+              'gripper_command': '/hand/command', 'action_chunk': '/plan', 'rgb': '/cam/rgb',
+              'hand_rgb': '/cam/hand', 'instruction_topic': '/words'}
+    texts = {'checkpoint': str(small_checkpoint(tmp_path / 'checkpoint')), 'trigger': 'frames',
+             'device': 'cpu', 'instruction': 'pick up: "the" milk'}
+
+    def look() -> None:
+        assert parameters_of(observer, 'left/policy', [*texts, 'compressed', 'shadow']) == [
+            *texts.values(), True, True]
+        deadline = time.monotonic() + START_S
+        outputs = list(topics.values())[:4]
+        inputs = list(topics.values())[4:]
+        while not (all(map(observer.count_publishers, outputs))
+                   and all(map(observer.count_subscribers, inputs))):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    launched('policy.launch.py', look, namespace='left', autostart='true', compressed='true',
+             shadow='true', **topics, **texts)

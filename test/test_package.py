@@ -85,10 +85,31 @@ def test_the_licence_is_apache_2_0() -> None:
 def test_help_of_a_program_needs_no_torch(name: str) -> None:
     """`--help` answers at once, on a machine where torch is still to be installed."""
     module = console_scripts()[name]
-    code = f'import {module} as module\n' + ('' if name.endswith('_node') else HELP) + NO_TORCH
+    code = f'import {module} as module\n' + HELP + NO_TORCH
     result = subprocess.run([sys.executable, '-c', code, '--help'], capture_output=True, text=True,
                             cwd=ROOT, timeout=60)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(('name', 'parameter'), [
+    ('policy_node', 'max_linear_speed_m_s (double; default 0.4; m/s; 0.001 to 10; live): faster'),
+    ('recorder_node', "cameras (string array; default ['static', 'hand']; read only): the camera"),
+    ('sim_robot_node', 'lock_step (boolean; default True; read only): wait for the answer to ea'),
+])
+def test_a_node_answers_questions_about_itself_instead_of_starting(
+        name: str, parameter: str) -> None:
+    """Its `--help` once started it: the robot's node ran twice, the second time for a question."""
+    def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, '-m', console_scripts()[name], *arguments],
+                              capture_output=True, text=True, cwd=ROOT, timeout=60)
+    told = ask('--help', '--ros-args', '-p', 'seed:=3')
+    assert told.returncode == 0 and not told.stderr
+    assert parameter in ' '.join(told.stdout.split())
+    assert ask('--version').stdout == f'{name} {ros2_lstm_policy.__version__}\n'
+    wrong = ask('--checkpoint', 'x')
+    assert wrong.returncode == 2
+    assert wrong.stderr == (f"{name}: unknown argument '--checkpoint'; parameters are given as "
+                            f'--ros-args -p NAME:=VALUE, see {name} --help\n')
 
 
 def test_what_a_launch_file_imports_needs_neither_torch_nor_rclpy() -> None:

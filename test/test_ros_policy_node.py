@@ -171,6 +171,23 @@ def test_an_empty_instruction_stops_and_another_one_begins_an_episode(robot):
     assert robot.value('commands', 'episode') == episode
 
 
+def test_words_from_before_a_deactivation_move_nothing_after_it(robot):
+    """
+    Somebody may have reached in meanwhile, and the robot moved 0.14 s after the activation.
+
+    Words that come while the node waits do count: they were said for what comes.
+    """
+    robot.bring_to('active', instruction='pick up the milk')
+    robot.until(robot.acts)
+    assert robot.change(DEACTIVATE) and robot.change(ACTIVATE)
+    robot.until(robot.holds('there is no instruction'))
+    robot.forget()
+    robot.until(lambda: len(robot.arms) >= 3)
+    assert not robot.acts()
+    robot.order('pick up the milk')
+    robot.until(robot.acts)
+
+
 def test_a_very_long_instruction_holds_and_says_so(robot):
     """Too long for the node, or too long for the policy: a diagnostic each."""
     robot.order('milk ' * 1000)

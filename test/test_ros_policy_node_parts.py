@@ -220,6 +220,13 @@ def test_signals_end_the_node_with_status_zero(tmp_path, robot, number):
         assert process.wait(WAIT_S) == 0
 
 
+def test_a_node_that_waits_to_be_configured_says_so(tmp_path, robot):
+    """It printed nothing at all, and looked as if it hung."""
+    log = tmp_path / 'node.log'
+    with node_process(log):
+        robot.until(lambda: 'waiting: `ros2 lifecycle set /policy configure`' in log.read_text())
+
+
 def test_a_started_node_that_cannot_be_configured_lives_and_says_why(tmp_path, robot):
     """Autostart with a bad checkpoint and a bad parameter: one clear error after the other."""
     with node_process(tmp_path / 'node.log', autostart=True, checkpoint='/nowhere',

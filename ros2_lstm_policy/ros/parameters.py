@@ -60,7 +60,8 @@ class Settings:
     deadline_s: float = parameter(
         0.3, 'greatest age of an observation when its command goes out', 's', 0.001, 60.0,
         live=True)
-    instruction: str = parameter('', 'the first instruction; empty: wait for the topic')
+    instruction: str = parameter(
+        '', 'the words of the first activation after configure; empty: wait for the topic')
     new_instruction_resets: bool = parameter(True, 'another instruction begins a new episode')
     shadow: bool = parameter(False, 'compute and show everything, command nothing', live=True)
     arm_frame: str = parameter(

@@ -23,6 +23,7 @@ from ros2_lstm_policy.ros.commander import Commander
 from ros2_lstm_policy.ros.exclusive import Exclusive
 from ros2_lstm_policy.ros.inputs import Inputs
 from ros2_lstm_policy.ros.lifecycle import guarded, GuardedLifecycleNode, run
+from ros2_lstm_policy.ros.node_arguments import answer
 from ros2_lstm_policy.ros.outputs import Outputs
 from ros2_lstm_policy.ros.parameters import (has_workspace, ParameterError, Parameters,
                                              Settings)
@@ -100,6 +101,9 @@ class PolicyNode(GuardedLifecycleNode):
             self, settings, manifest, _limits(settings, manifest), self._actor, self._inputs,
             self._outputs, self._holds, self._instruction, self._next_episode)
         self._commander.start()
+        words = self._instruction.strip()[:80]
+        self.get_logger().info(f'active, and told {words!r}: it moves at once' if words else
+                               'active; it waits for an instruction')
         if settings.trigger == 'timer':
             # A timer of the system's clock stands still when that clock is set back.
             clock = self.get_clock() if self.get_parameter('use_sim_time').value else \
@@ -122,6 +126,7 @@ class PolicyNode(GuardedLifecycleNode):
                 commander.stop()
             finally:
                 self._holds.clear()
+                self._instruction = ''  # nobody wants it done at some later activation
                 self._next_episode = commander.worker.episode
 
     def cleanup(self) -> None:
@@ -218,7 +223,17 @@ class PolicyNode(GuardedLifecycleNode):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the node until it is told to stop."""
-    return run(PolicyNode, arguments, lambda node: node.get_parameter('autostart').value)
+    status = answer('policy_node', __doc__, Settings, arguments)
+    return run(PolicyNode, arguments, _autostart) if status is None else status
+
+
+def _autostart(node: PolicyNode) -> bool:
+    if node.get_parameter('autostart').value:
+        return True
+    name = node.get_fully_qualified_name()
+    node.get_logger().info(f'waiting: `ros2 lifecycle set {name} configure`, then `... activate`; '
+                           'with the parameter autostart the node does both by itself')
+    return False
 
 
 def _load(settings: Settings) -> tuple[PolicyActor, ActionManifest, str]:

@@ -24,6 +24,7 @@ from ros2_lstm_policy.data.rosbag import set_aside_unfinished
 from ros2_lstm_policy.data.rosbag.background import BackgroundBag, Message
 from ros2_lstm_policy.ros import diagnostics, nodes
 from ros2_lstm_policy.ros.lifecycle import run
+from ros2_lstm_policy.ros.node_arguments import answer
 from ros2_lstm_policy.ros.recorder_answers import answering, Ended, RecordingRefused
 from ros2_lstm_policy.ros.recorder_checks import clock_problems, Expected, problems
 from ros2_lstm_policy.ros.recorder_inputs import RecorderInputs
@@ -298,6 +299,9 @@ class RecorderNode(Node):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the node until it is interrupted, with room for whole images in shared memory."""
+    status = answer('recorder_node', __doc__.strip(), RecorderSettings, arguments)
+    if status is not None:
+        return status
     os.environ.update(nodes.environment())
     return run(RecorderNode, arguments)  # type: ignore[arg-type]
 

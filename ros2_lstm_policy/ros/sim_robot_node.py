@@ -12,8 +12,9 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from ros2_lstm_policy.ros.expert_node import ExpertNode
 from ros2_lstm_policy.ros.lifecycle import until_told_to_end
+from ros2_lstm_policy.ros.node_arguments import answer
 from ros2_lstm_policy.ros.sim_loop import SimLoop
-from ros2_lstm_policy.ros.sim_settings import SimParameters
+from ros2_lstm_policy.ros.sim_settings import SimParameters, SimSettings
 from ros2_lstm_policy.sim.backend import SimulatorMissingError
 
 END_TIMEOUT_S = 2.0
@@ -21,6 +22,9 @@ END_TIMEOUT_S = 2.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; return the exit status."""
+    status = answer('sim_robot_node', __doc__, SimSettings, arguments)
+    if status is not None:
+        return status
     told = threading.Event()
     loops: list[SimLoop] = []  # none yet where it is told early
 
