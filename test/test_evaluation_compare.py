@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from ros2_lstm_policy.evaluation import compare, report, rows, runs
+from ros2_lstm_policy.evaluation import compare, report, rows
 from ros2_lstm_policy.evaluation.intervals import exact_mcnemar
 from ros2_lstm_policy.evaluation.rollout import Result
+from ros2_lstm_policy.sim import resumable
 from ros2_lstm_policy.sim.tasks import SimEpisode
 
 SETTINGS = {'benchmark': 'a', 'actor': 'policy', 'control': 'none', 'horizon': 150,
@@ -21,7 +22,7 @@ def finished(folder: Path, successes: str, **settings) -> Path:
                for i, letter in enumerate(successes)]
     own = [SimEpisode(r.episode, 'libero_90/51', 'room', r.said, (), r.target, None)
            for r in results]
-    runs.keep_settings(folder, SETTINGS | settings)
+    resumable.keep_settings(folder, SETTINGS | settings)
     report.write(folder, SETTINGS | settings, results, own)
     return folder
 
@@ -99,7 +100,7 @@ def test_other_horizons_are_not_compared(tmp_path):
 
 def test_an_unfinished_evaluation_is_refused_with_what_to_do(tmp_path, capsys):
     """Half of a benchmark is not its rate."""
-    runs.keep_settings(tmp_path, SETTINGS)
+    resumable.keep_settings(tmp_path, SETTINGS)
     assert compare.main([str(tmp_path)]) == 1
     assert 'run evaluate with the same settings to its end' in capsys.readouterr().err
     (tmp_path / 'empty').mkdir()

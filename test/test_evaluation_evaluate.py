@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ros2_lstm_policy.data.crew import MemberLost
-from ros2_lstm_policy.evaluation import actors, evaluate, runs
+from ros2_lstm_policy.evaluation import actors, evaluate
 from ros2_lstm_policy.evaluation.evaluate import EvaluateConfig
 from ros2_lstm_policy.manifest import DEFAULT_CAMERAS as CAMERAS
 from ros2_lstm_policy.model.policy import DecoderConfig
-from ros2_lstm_policy.sim import benchmarks
+from ros2_lstm_policy.sim import benchmarks, resumable
 from ros2_lstm_policy.types import Observation
 
 CHECKPOINT = Path(__file__).parents[1] / 'checkpoints' / 'compact_libero'
@@ -88,10 +88,10 @@ def test_results_of_another_policy_are_not_mixed(tmp_path):
     for content in ('one', 'two'):
         (policy / 'config.yaml').write_text(content)
         kept.append(evaluate.kept_settings(EvaluateConfig(tmp_path, 'a', checkpoint=policy)))
-    runs.keep_settings(tmp_path, kept[0])
-    runs.keep_settings(tmp_path, kept[0])
+    resumable.keep_settings(tmp_path, kept[0])
+    resumable.keep_settings(tmp_path, kept[0])
     with pytest.raises(ValueError, match='checkpoint_fingerprint'):
-        runs.keep_settings(tmp_path, kept[1])
+        resumable.keep_settings(tmp_path, kept[1])
 
 
 @pytest.mark.parametrize(('history', 'rule'), [

@@ -17,6 +17,7 @@ from ros2_lstm_policy.evaluation import runs
 from ros2_lstm_policy.evaluation.intervals import exact_mcnemar
 from ros2_lstm_policy.evaluation.report import success_rate
 from ros2_lstm_policy.evaluation.runs import Run
+from ros2_lstm_policy.sim.resumable import SETTINGS
 
 WHO = ('actor', 'checkpoint_fingerprint', 'execute', 'history')
 
@@ -143,9 +144,9 @@ def _named_runs(argument: str) -> list[tuple[str, list[Run]]]:
 
 def _evaluations(path: Path) -> list[Path]:
     """Return the evaluation itself, or those that a folder holds."""
-    if not path.is_dir() or (path / runs.SETTINGS).exists() or (path / runs.REPORT).exists():
+    if not path.is_dir() or (path / SETTINGS).exists() or (path / runs.REPORT).exists():
         return [path]
-    inside = sorted(folder.parent for folder in path.glob(f'*/{runs.SETTINGS}'))
+    inside = sorted(folder.parent for folder in path.glob(f'*/{SETTINGS}'))
     if not inside:
         raise ValueError(f'{path}: neither an evaluation nor a folder of evaluations')
     return inside

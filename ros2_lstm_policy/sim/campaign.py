@@ -8,23 +8,18 @@ or not, and the settings that it was begun with.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-import contextlib
-import dataclasses
 from dataclasses import dataclass
-import json
 from pathlib import Path
 from typing import Any
 
-from ros2_lstm_policy import config
 from ros2_lstm_policy.data.rosbag.writer import set_aside, set_aside_unfinished
 from ros2_lstm_policy.sim import benchmarks, fleet
 from ros2_lstm_policy.sim.demonstration import Outcome
+from ros2_lstm_policy.sim.resumable import open_ledger
 from ros2_lstm_policy.sim.robot import SimRobot, SimState
 from ros2_lstm_policy.sim.tasks import SimEpisode
-from tqdm import tqdm
 
 OUTCOMES = 'outcomes.jsonl'
-SETTINGS = 'settings.yaml'
 _SAMPLERS = {'a': benchmarks.training_a, 'b': benchmarks.training_b, 'c': benchmarks.training_c}
 
 
@@ -81,35 +76,17 @@ def record_all(output: Path, episodes: Sequence[SimEpisode], settings: Mapping[s
 
     :param settings: all that decides what an episode holds; the folder keeps to them.
     :return: outcomes of all episodes of the folder.
-    :raises ValueError: where the folder was begun with other settings.
+    :raises ValueError: as :func:`open_ledger` does.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    _keep_settings(output / SETTINGS, settings)
-    set_aside_unfinished(output)
-    done = read_outcomes(output)
-    known = {outcome.name for outcome in done}
-    rest = [episode for episode in episodes if bag_name(episode) not in known]
-    for bag in (output / bag_name(episode) for episode in rest):
-        if bag.exists():  # all was ended between the bag and its line
-            set_aside(output, bag)
-    with open(output / OUTCOMES, 'a') as lines, \
-            tqdm(total=len(episodes), initial=len(episodes) - len(rest), unit='episode') as bar, \
-            contextlib.closing(fleet.run(rest, make_worker, processes)) as found:
-        for outcome in found:
-            lines.write(json.dumps(dataclasses.asdict(outcome)) + '\n')
-            lines.flush()
-            done.append(outcome)
-            bar.set_postfix_str(f'{sum(o.success for o in done)} of {len(done)} succeeded')
-            bar.update()
-    return done
-
-
-def read_outcomes(output: Path) -> list[Outcome]:
-    """Return the outcomes of a folder; none where it is new."""
-    path = Path(output) / OUTCOMES
-    if not path.exists():
-        return []
-    return [Outcome(**json.loads(line)) for line in path.read_text().splitlines()]
+    with open_ledger(output, OUTCOMES, Outcome, settings) as ledger:
+        set_aside_unfinished(output)
+        known = {outcome.name for outcome in ledger.records}
+        rest = [episode for episode in episodes if bag_name(episode) not in known]
+        for bag in (output / bag_name(episode) for episode in rest):
+            if bag.exists():  # all was ended between the bag and its line
+                set_aside(output, bag)
+        ledger.run(rest, len(episodes), make_worker, processes)
+        return ledger.records
 
 
 def account(outcomes: Sequence[Outcome]) -> str:
@@ -125,15 +102,3 @@ def account(outcomes: Sequence[Outcome]) -> str:
     lines = [f'{row[0]:<{width}} ' + ' '.join(f'{cell:>9}' for cell in row[1:]) for row in rows]
     notes = [f'{o.episode}: {o.note}' for o in outcomes if o.note]
     return '\n'.join(lines + notes)
-
-
-def _keep_settings(path: Path, settings: Mapping[str, Any]) -> None:
-    """Write the settings into a new folder, or hold an old one to its own."""
-    wanted = config.dump(dict(settings))
-    if not path.exists():
-        path.write_text(wanted)
-        return
-    found = path.read_text()
-    if found != wanted:
-        raise ValueError(f'{path.parent}: was begun with other settings, so its episodes would '
-                         f'not go together; give another output. There:\n{found}now:\n{wanted}')
