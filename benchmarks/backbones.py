@@ -1,9 +1,11 @@
 """
 Full-size vision-language models with random weights, acting for one episode through the actor.
 
-For each family: parameters, peak GPU memory, the first tick, and the tick's latency as the actor
-runs it (one CUDA graph where the family allows it), beside the same tick run eagerly. Two uint8
-cameras of 640x480, LSTM 1024 x 4, window 16, chunk 10, batch 1, bf16 backbone.
+For each family: parameters, peak GPU memory, and the latency of a tick from two uint8 images of
+640x480 to the action on the host: run eagerly, as one CUDA graph (the actor's way, where the
+family allows it) and as one CUDA graph of compiled layers. LSTM 1024 x 4, window 16, chunk 10,
+batch 1, bf16 backbone. The error is the largest difference of a chunk's normalised arm values to
+the eager tick's, in the episode.
 
     PYTHONPATH=. python benchmarks/backbones.py
     PYTHONPATH=. python benchmarks/backbones.py --smoke      # tiny networks on the CPU
@@ -92,14 +94,27 @@ FULL = {
 }
 
 
+class Episode(NamedTuple):
+    """
+    One way to run the same episode.
+
+    :param first_s: the first tick, and what was made for it before.
+    :param chunks: (T, K, 6), arm values.
+    """
+
+    first_s: float
+    ticks_ms: np.ndarray
+    chunks: np.ndarray
+
+
 class Row(NamedTuple):
     """What was measured for one family."""
 
     parameters: int
     memory_gb: float
-    first_s: float
-    actor_ms: np.ndarray
-    eager_ms: np.ndarray
+    eager: Episode
+    graph: Episode
+    compiled: Episode | None
 
 
 def make_policy(kind: str, model: Model, device: str, head: DecoderConfig) -> Policy:
@@ -125,39 +140,55 @@ def make_policy(kind: str, model: Model, device: str, head: DecoderConfig) -> Po
     return policy
 
 
-def episode(actor: PolicyActor, steps: int) -> tuple[float, np.ndarray]:
-    """Act on noise from two cameras; return the first tick in s, and the others in ms."""
+def episode(policy: Policy, steps: int, **ways: Any) -> Episode:
+    """Act on noise from two cameras."""
+    made = time.perf_counter()
+    actor = PolicyActor(policy, **ways)
     generator = np.random.default_rng(0)
     frames = generator.integers(0, 256, (8, 480, 640, 3), dtype=np.uint8)
-    times = []
-    actor.reset()
+    times, chunks = [], []
     for step in range(steps + WARM_UP):
         seen = Observation(step, {'hand': frames[step % 8], 'static': frames[(step + 3) % 8]})
         begin = time.perf_counter()
-        actor.act(seen, INSTRUCTION)
+        chunks.append(actor.act(seen, INSTRUCTION).chunk[:, :6])
         times.append(time.perf_counter() - begin)
-    return times[0], 1e3 * np.array(times[WARM_UP:])
+        if step == 0:
+            first_s = time.perf_counter() - made
+    return Episode(first_s, 1e3 * np.array(times[WARM_UP:]), np.stack(chunks))
 
 
-def measure(kind: str, model: Model, device: str, steps: int, head: DecoderConfig) -> Row:
-    """Run one family's episode, as the actor runs it and eagerly."""
+def measure(kind: str, model: Model, device: str, steps: int, head: DecoderConfig,
+            compiled: bool) -> Row:
+    """Run one family's episode in every way."""
     policy = make_policy(kind, model, device, head)
     parameters = sum(parameter.numel() for parameter in policy.parameters())
     precision: Precision = 'fp32' if device == 'cpu' else 'bf16'
     if device != 'cpu':
         torch.cuda.reset_peak_memory_stats()
-    first_s, actor_ms = episode(PolicyActor(policy, precision=precision), steps)
+    eager = episode(policy, steps, precision=precision, cuda_graph=False)
+    graph = episode(policy, steps, precision=precision)
     memory_gb = 0.0 if device == 'cpu' else torch.cuda.max_memory_allocated() / 1e9
-    _, eager_ms = episode(PolicyActor(policy, precision=precision, cuda_graph=False), steps)
-    return Row(parameters, memory_gb, first_s, actor_ms, eager_ms)
+    fastest = episode(policy, steps, precision=precision, compiled=True) if compiled else None
+    return Row(parameters, memory_gb, eager, graph, fastest)
 
 
 def line(name: str, row: Row) -> str:
     """Format a row of the table."""
-    return (f'| {name} | {row.parameters / 1e9:.2f} | {row.memory_gb:.1f} | {row.first_s:.1f} | '
-            f'{np.median(row.actor_ms):.1f} ({np.percentile(row.actor_ms, 99):.1f}) | '
-            f'{np.median(row.eager_ms):.1f} ({np.percentile(row.eager_ms, 99):.1f}) | '
-            f'{np.median(row.eager_ms) / np.median(row.actor_ms):.1f} |')
+    cells = [name, f'{row.parameters / 1e9:.2f}', f'{row.memory_gb:.1f}',
+             _times(row.eager.ticks_ms)]
+    scale = np.abs(row.eager.chunks).max()
+    for way in (row.graph, row.compiled):
+        if way is None:
+            cells += ['-'] * 4
+            continue
+        gain = np.median(row.eager.ticks_ms) / np.median(way.ticks_ms)
+        error = np.abs(way.chunks - row.eager.chunks).max() / scale
+        cells += [_times(way.ticks_ms), f'{gain:.1f}', f'{error:.4f}', f'{way.first_s:.1f}']
+    return '| ' + ' | '.join(cells) + ' |'
+
+
+def _times(ticks_ms: np.ndarray) -> str:
+    return f'{np.median(ticks_ms):.2f} ({np.percentile(ticks_ms, 99):.2f})'
 
 
 def main() -> None:
@@ -167,6 +198,7 @@ def main() -> None:
     parser.add_argument('--families', nargs='+', choices=tuple(FULL),
                         default=['kosmos2', 'paligemma', 'smolvlm', 'qwen2_5_vl'])
     parser.add_argument('--steps', type=int, default=60, help='ticks of the episode')
+    parser.add_argument('--no-compile', action='store_true', help='leave compiled layers out')
     parser.add_argument('--smoke', action='store_true', help='tiny networks on the CPU')
     options = parser.parse_args()
     device = 'cpu' if options.smoke else 'cuda'
@@ -175,13 +207,15 @@ def main() -> None:
         DecoderConfig(window_size=16)
     where = 'CPU' if options.smoke else torch.cuda.get_device_name()
     print(f'{where}, torch {torch.__version__}, {steps} ticks after {WARM_UP}\n')
-    print('| model | parameters, 10^9 | peak GB | first tick, s | tick, ms: median (p99) | '
-          'eager, ms: median (p99) | eager / tick |\n' + '|---' * 7 + '|')
+    print('| model | parameters, 10^9 | peak GB | eager, ms: median (p99) | one graph, ms | '
+          'eager / graph | error | made in s | compiled graph, ms | eager / compiled | error | '
+          'made in s |\n' + '|---' * 12 + '|')
     for kind in options.families:
         model = FULL[kind]
         if options.smoke:
             model = Model(f'{model.name}, tiny', random_vlms.side(kind), {})
-        print(line(model.name, measure(kind, model, device, steps, head)), flush=True)
+        print(line(model.name, measure(kind, model, device, steps, head,
+                                       not (options.smoke or options.no_compile))), flush=True)
         gc.collect()
         torch.cuda.empty_cache()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from ros2_lstm_policy.types import ARM_DIM
 
 if TYPE_CHECKING:
     from torch import device, Tensor
+
+Image = TypeVar('Image', 'np.ndarray', 'Tensor')
 
 
 def resize(image_HWC: np.ndarray, camera: CameraSpec) -> np.ndarray:
@@ -35,20 +37,21 @@ def resize(image_HWC: np.ndarray, camera: CameraSpec) -> np.ndarray:
     if image_HWC.size == 0:
         raise ValueError(f'camera {camera.name!r}: the image is empty: {image_HWC.shape}')
     if camera.crop is not None:
-        image_HWC = _cropped(image_HWC, camera.crop)
+        image_HWC = cropped(image_HWC, camera.crop)
     if image_HWC.shape[:2] == (camera.height, camera.width):
         return np.ascontiguousarray(image_HWC)
     size_wh = (camera.width, camera.height)
     if camera.interpolation == 'area':
         import cv2
         return cv2.resize(image_HWC, size_wh, interpolation=cv2.INTER_AREA)
-    from PIL import Image
-    resized = Image.fromarray(image_HWC).resize(size_wh, Image.Resampling.BICUBIC)
+    from PIL import Image as PillowImage
+    resized = PillowImage.fromarray(image_HWC).resize(
+        size_wh, PillowImage.Resampling.BICUBIC)
     return np.array(resized)
 
 
-def _cropped(image_HWC: np.ndarray, crop: tuple[float, float, float, float]) -> np.ndarray:
-    """Return the part of the image, at least one pixel, as a view."""
+def cropped(image_HWC: Image, crop: tuple[float, float, float, float]) -> Image:
+    """Return the part of an image, array or tensor, at least one pixel, as a view."""
     height, width = image_HWC.shape[:2]
     top, left = min(round(crop[0] * height), height - 1), min(round(crop[1] * width), width - 1)
     bottom, right = max(round(crop[2] * height), top + 1), max(round(crop[3] * width), left + 1)

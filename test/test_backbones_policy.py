@@ -14,6 +14,7 @@ from ros2_lstm_policy.model import checkpoint
 from ros2_lstm_policy.model.backbones.hugging_face import HuggingFaceBackbone
 from ros2_lstm_policy.model.policy import BackboneConfig, DecoderConfig, Policy, PolicyConfig
 from ros2_lstm_policy.runtime.actor import PolicyActor
+from ros2_lstm_policy.runtime.engine import EagerEngine
 from ros2_lstm_policy.transforms import normalise_arm, normalise_images
 from ros2_lstm_policy.types import Observation
 import torch
@@ -147,3 +148,22 @@ def test_bfloat16_acts_nearly_as_float32(kind: str, tmp_path: Path) -> None:
     images = {name: image[0, 0] for name, image in frames.items()}
     found = actor.act(Observation(0, images), WORDS[0]).chunk
     np.testing.assert_allclose(found[:, :6], exact[0, :, :6], atol=0.1)
+
+
+@pytest.mark.parametrize('kind', random_vlms.KINDS)
+def test_a_text_that_is_padded_to_a_length_that_the_backbone_names_acts_the_same(
+        kind: str, tmp_path: Path) -> None:
+    """One CUDA graph then serves instructions of many lengths; a new one is no new capture."""
+    policy = make_policy(kind, tmp_path / 'model')
+    frames = random_frames(policy)
+    images = {name: torch.from_numpy(image[0, 0]) for name, image in frames.items()}
+    lengths = policy.backbone.parts().text_lengths
+    assert lengths and list(lengths) == sorted(lengths)
+    plain, padded = EagerEngine(policy), EagerEngine(policy, text_lengths=lengths)
+    shapes = set()
+    for words in WORDS:
+        text = padded.encode_text(words)
+        shapes.add(tuple(part.shape for part in text))
+        wanted = plain.encode(images, plain.encode_text(words))
+        assert (padded.encode(images, text) - wanted).abs().max() <= 1e-5
+    assert len(shapes) == 1

@@ -36,6 +36,10 @@ class Settings:
         1, 'threads that one operation of the policy may use on the CPU', low=1, high=64)
     precision: str = parameter(
         'fp32', 'of the backbone; bf16 is for a GPU', choices=('fp32', 'bf16'))
+    engine: str = parameter(
+        'graph', 'how a GPU runs a tick: operation by operation, as one CUDA graph, or as one of '
+        'compiled layers, which takes up to 20 s more to configure; without effect on a CPU',
+        choices=('eager', 'graph', 'compiled'))
     execute: str = parameter(
         'first', "which action of which chunk is due: 'first' of each, 'chunk:N' actions of one "
         "before the next, or 'ensemble' of all")

@@ -248,7 +248,8 @@ def _load(settings: Settings) -> tuple[PolicyActor, ActionManifest, str]:
     directory = Path(settings.checkpoint)
     policy = checkpoint.load(directory, settings.device)
     actor = PolicyActor(policy, settings.execute, precision=settings.precision,  # type: ignore
-                        threads=settings.threads)
+                        cuda_graph=settings.engine != 'eager', threads=settings.threads,
+                        compiled=settings.engine == 'compiled')
     return actor, policy.manifest, checkpoint.fingerprint(directory)
 
 

@@ -11,7 +11,6 @@ from ros2_lstm_policy import transforms
 from ros2_lstm_policy.model.policy import Policy
 from ros2_lstm_policy.runtime import engine, schedule
 from ros2_lstm_policy.types import Action, Decision, Observation
-import torch
 from torch import Tensor
 
 _KEPT_INSTRUCTIONS = 32
@@ -40,11 +39,12 @@ class PolicyActor:
     :param threads: CPU threads of one operation.
     :param prepare: on a CPU, act on a copy of the compact backbone that is laid out for it; a
         later change of the policy's weights does not reach it.
+    :param compiled: on a GPU, with compiled layers.
     """
 
     def __init__(self, policy: Policy, execute: str = 'first',
                  precision: engine.Precision = 'fp32', cuda_graph: bool = True,
-                 threads: int = 1, prepare: bool = True) -> None:
+                 threads: int = 1, prepare: bool = True, compiled: bool = False) -> None:
         """
         Prepare the policy.
 
@@ -52,7 +52,8 @@ class PolicyActor:
         """
         self.manifest, self._decoder = policy.manifest, policy.config.decoder
         self._schedule = schedule.parse(execute, self._decoder.fwd_pred_next_n)
-        self._engine = engine.create(policy, precision, cuda_graph, threads, prepare)
+        self._engine = engine.create(policy, precision, cuda_graph, threads, prepare,
+                                     compiled)
         self._encode_text = lru_cache(_KEPT_INSTRUCTIONS)(self._engine.encode_text)
         self.reset()
 
@@ -97,13 +98,12 @@ class PolicyActor:
         stage_s['postprocess'] = time.perf_counter() - begin
         return Decision(Action(due_7[:-1].copy(), float(due_7[-1])), chunk_K7, stage_s)
 
-    def _preprocess(self, images: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    def _preprocess(self, images: Mapping[str, np.ndarray]) -> Mapping[str, Tensor]:
         missing = [camera.name for camera in self.manifest.cameras if camera.name not in images]
         if missing:
             raise MissingCamera(f'the policy needs an image of {", ".join(missing)}; the '
                                 f'observation has {", ".join(images) or "none"}')
-        return {camera.name: torch.from_numpy(transforms.resize(images[camera.name], camera))
-                for camera in self.manifest.cameras}
+        return self._engine.preprocess(images)
 
     def _to_physical(self, prediction: engine.Prediction) -> np.ndarray:
         """Return (K, 7) float32: m, rad, probability of open."""

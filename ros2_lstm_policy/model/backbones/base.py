@@ -104,6 +104,8 @@ class Parts:
     :param split: the two halves; None where images and words meet from the start.
     :param speaker: the language model, for language losses.
     :param context: what a word decoder reads, where there is no language model.
+    :param text_lengths: numbers of tokens to which a text may be padded without a change of what
+        comes out, rising; none where padding is not free. Few lengths mean few CUDA graphs.
     :param for_cpu: makes a copy, laid out for a CPU, that acts on one frame of these cameras in
         float32.
     """
@@ -118,6 +120,7 @@ class Parts:
     split: SplitEncoder | None = None
     speaker: LanguageModel | None = None
     context: ContextEncoder | None = None
+    text_lengths: Sequence[int] = ()
     for_cpu: Callable[[Sequence[CameraSpec]], Encode] | None = None
 
 

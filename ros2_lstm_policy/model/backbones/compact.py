@@ -186,7 +186,8 @@ class CompactBackbone(nn.Module):
         """Return what it offers; the word encoder is never trained, and none of its modules."""
         split = SplitEncoder(self.encode_images, self.fuse) if self.film is None else None
         return Parts(vision=tuple(self.vision.parameters()), layers=tuple(self.fusion),
-                     recompute=self._recompute, split=split, context=self, for_cpu=self._for_cpu)
+                     recompute=self._recompute, split=split, context=self,
+                     text_lengths=(self.options.max_text_tokens,), for_cpu=self._for_cpu)
 
     def _recompute(self) -> None:
         for block in (*self.vision.stages, *self.fusion):

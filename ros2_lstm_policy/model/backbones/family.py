@@ -7,8 +7,10 @@ Letters beside those of `types`: P action tokens, M text tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from ros2_lstm_policy.config import ConfigError
@@ -149,8 +151,35 @@ class Family(Protocol):
 
 def causal_states(language_model: Any, frame: Frame, **extra: Any) -> Tensor:
     """Run a decoder-only language model on embeddings."""
-    return language_model(inputs_embeds=frame.embeds_BND, attention_mask=frame.mask_BN,
-                          use_cache=False, **extra).last_hidden_state
+    with _causality_alone() if frame.mask_BN is None else nullcontext():
+        return language_model(inputs_embeds=frame.embeds_BND, attention_mask=frame.mask_BN,
+                              use_cache=False, **extra).last_hidden_state
+
+
+@contextmanager
+def _causality_alone() -> Iterator[None]:
+    """
+    Keep the library from making a mask where causality is all that there is to mask.
+
+    Without a mask it looks for several sequences packed into one row. While a CUDA graph is
+    captured it cannot read what it found, and then builds a mask of all pairs, which rules flash
+    attention out and differs from what ran before the capture.
+    """
+    from transformers import masking_utils
+    needless, packed = (masking_utils._ignore_causal_mask_sdpa,
+                        masking_utils.find_packed_sequence_indices)
+
+    def is_needless(*arguments: Any, **named: Any) -> bool:
+        given = signature(needless).bind(*arguments, **named).arguments
+        return given.get('local_attention_size') is None
+
+    masking_utils._ignore_causal_mask_sdpa = is_needless
+    masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    try:
+        yield
+    finally:
+        masking_utils._ignore_causal_mask_sdpa = needless
+        masking_utils.find_packed_sequence_indices = packed
 
 
 def check_square(config: Any, camera: CameraSpec) -> None:

@@ -27,6 +27,7 @@ from torch import nn, Tensor
 from torch.nn import functional
 
 ASSETS = 'backbone'  # where config.json and the tokenizer files lie in a checkpoint
+_TEXT_STEP = 32  # tokens: most instructions are shorter
 _SAME_LAYERS = 4  # a tower has at least as many blocks of one shape
 
 
@@ -119,7 +120,14 @@ class HuggingFaceBackbone(nn.Module):
             layers=max((tuple(s) for s in stacks if id(s) not in inside), key=len),
             adaptable=self._linear_layers({id(p) for p in language}), recompute=self._recompute,
             compiled=tuple(block for s in stacks if len(s) >= _SAME_LAYERS for block in s),
-            speaker=self)
+            speaker=self, text_lengths=self._text_lengths())
+
+    def _text_lengths(self) -> tuple[int, ...]:
+        """Return none for the published layout, whose action token stands behind the padding."""
+        if self.options.layout == 'robovlms' or self.options.feature != 'action_token':
+            return ()
+        longest = self.options.max_text_tokens
+        return (*range(_TEXT_STEP, longest, _TEXT_STEP), longest)
 
     def _linear_layers(self, language: set[int]) -> tuple[nn.Linear, ...]:
         """Return the language model's, without the vocabulary projection."""

@@ -31,7 +31,7 @@ class SmolVLM:
                     '<|im_start|>User:{images}{instruction}<end_of_utterance>\nAssistant:',
                     ('model.vision_model', 'model.connector'),
                     '<fake_token_around_image><global-img><image><fake_token_around_image>',
-                    '<image>', capturable=False)  # the tower picks positions by a mask
+                    '<image>')
 
     def check_image(self, config: Any, camera: CameraSpec) -> None:
         """Accept the square that the connector's pixel shuffle was made for."""
@@ -39,12 +39,13 @@ class SmolVLM:
 
     def image_tokens(self, model: Any, pixels_BCHW: Tensor) -> ImageTokens:
         """Encode whole frames and fold neighbouring patches into one token."""
-        patch = model.config.vision_config.patch_size
-        batch, _, height, width = pixels_BCHW.shape
-        everything = pixels_BCHW.new_ones((batch, height // patch, width // patch)).bool()
-        states = model.model.vision_model(pixel_values=pixels_BCHW,
-                                          patch_attention_mask=everything).last_hidden_state
-        tokens = model.model.connector(states)
+        tower = model.model.vision_model
+        patches = tower.embeddings.patch_embedding(pixels_BCHW).flatten(2).transpose(1, 2)
+        # A whole image of the tower's size: its patches have the positions 0, 1, 2, ... The
+        # library finds them by a mask, which is read back from the device.
+        states = patches + tower.embeddings.position_embedding.weight[:patches.shape[1]]
+        states = tower.encoder(inputs_embeds=states, attention_mask=None).last_hidden_state
+        tokens = model.model.connector(tower.post_layernorm(states))
         side = math.isqrt(tokens.shape[1])
         return ImageTokens(tokens, (side, side))
 
