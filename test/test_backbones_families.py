@@ -11,10 +11,13 @@ import pytest
 import random_vlms
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.model import backbones
+from ros2_lstm_policy.model.backbones.base import EncodedText
 from ros2_lstm_policy.model.backbones.hugging_face import HuggingFaceBackbone
 from ros2_lstm_policy.model.language import language_loss
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 import transformers
 
 WORDS = ('open the drawer', 'pick up the red block')
@@ -120,6 +123,58 @@ def test_feature_equals_the_librarys_own_forward(kind: str, make: Maker) -> None
         found = backbone({'static': image}, text)[:, 0]
         wanted = library_feature(kind, backbone, image, WORDS[0], token)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
+class NothingComesOver(TorchDispatchMode):
+    """Refuses what moves from the CPU to the device, which a CUDA graph would not do again."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (),
+                           kwargs: Any = None) -> Any:
+        """Look at where the operands and the outcome of one operation are."""
+        made = func(*args, **(kwargs or {}))
+        operands = [each for each in tree_flatten((args, kwargs, made))[0]
+                    if isinstance(each, Tensor) and each.dim()]
+        assert len({each.device.type for each in operands}) < 2, func
+        return made
+
+
+@pytest.mark.parametrize('kind', random_vlms.KINDS)
+def test_a_frame_is_encoded_without_a_look_back_at_the_cpu(kind: str, make: Maker) -> None:
+    """
+    A CUDA graph holds it: after the first frame nothing is read back, and nothing comes over.
+
+    Stands in for a GPU: the device `meta`, which has no numbers that could be read back.
+    """
+    backbone = make(kind).to('meta')
+    text = EncodedText(*(part.to('meta') for part in backbone.encode_text(
+        backbone.tokenize(WORDS[:1]))))
+    images = {name: image.to('meta') for name, image in frames(kind, 1).items()}
+    with torch.no_grad():
+        first = backbone(images, text)
+        with NothingComesOver():
+            assert backbone(images, text).shape == first.shape
+
+
+@pytest.mark.parametrize('size', [(112, 112), (112, 168), (84, 140)])
+@pytest.mark.parametrize('kind', ['qwen2_5_vl', 'qwen3_vl'])
+def test_a_qwen_tower_whose_sizes_are_known_gives_the_librarys_tokens(
+        kind: str, size: tuple[int, int], make: Maker) -> None:
+    """Of one window and of several, equal or cut off at the edge; and after another size."""
+    backbone = make(kind)
+    patch = backbone.model.config.vision_config.patch_size
+    pixels = torch.randn(2, 3, *(side * patch // 14 for side in size))
+    rows, columns = (side // 14 for side in size)
+    family: Any = backbone.family
+    with torch.no_grad():
+        family.image_tokens(backbone.model, pixels[:1, :, :2 * patch, :2 * patch])
+        patches = family.patches(backbone.model, pixels)
+        wanted = backbone.model.model.visual(
+            patches, grid_thw=torch.tensor([[1, rows, columns]] * 2))
+        found = family.image_tokens(backbone.model, pixels)
+    torch.testing.assert_close(found.tokens_BND.flatten(0, 1), wanted.pooler_output, atol=1e-6,
+                               rtol=0)
+    for ours, theirs in zip(found.deep, wanted.get('deepstack_features', ())):
+        torch.testing.assert_close(ours.flatten(0, 1), theirs, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize('attention', ['eager', 'sdpa'])

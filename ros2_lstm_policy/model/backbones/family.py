@@ -113,7 +113,6 @@ class Traits:
     :param other_text: language models in directories of the same `model_type` that are laid out
         otherwise, and what to take instead.
     :param causal: whether a token sees earlier ones only.
-    :param capturable: whether a CUDA graph can hold it, with nothing read back on the way.
     """
 
     model_types: tuple[str, ...]
@@ -124,7 +123,6 @@ class Traits:
     adds_special_tokens: bool = False
     other_text: Mapping[str, str] = field(default_factory=dict)
     causal: bool = True
-    capturable: bool = True
 
 
 class Family(Protocol):

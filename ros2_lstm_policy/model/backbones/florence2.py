@@ -55,7 +55,8 @@ class Florence2:
             raise ValueError(f'{length} tokens a frame, the encoder has positions for {largest}; '
                              'use smaller images or fewer cameras')
         return model.model.language_model.encoder(
-            inputs_embeds=frame.embeds_BND, attention_mask=frame.mask_BN).last_hidden_state
+            inputs_embeds=frame.embeds_BND,
+            attention_mask=_padding_mask(frame)).last_hidden_state
 
     def text_states(self, model: Any, frame: Frame, text: TextTokens) -> Tensor:
         """Let the decoder say the text, seeing the images through the encoder."""
@@ -74,3 +75,17 @@ def create(options: Options, cameras: Sequence[CameraSpec],
            checkpoint: Path | None = None) -> HuggingFaceBackbone:
     """Build the backbone."""
     return HuggingFaceBackbone((Florence2(),), options, cameras, checkpoint)
+
+
+def _padding_mask(frame: Frame) -> Tensor:
+    """
+    Return what is added to the attention scores, (B, 1, N, N): 0 where a column is seen.
+
+    From a mask of two dimensions the library makes the same, but first reads back whether it
+    hides anything, which a CUDA graph cannot.
+    """
+    hidden_BN = ~frame.valid_BN
+    length = hidden_BN.shape[1]
+    added_BN = torch.zeros_like(hidden_BN, dtype=frame.embeds_BND.dtype).masked_fill(
+        hidden_BN, torch.finfo(frame.embeds_BND.dtype).min)
+    return added_BN[:, None, None].expand(-1, 1, length, -1)

@@ -34,6 +34,8 @@ _SAME_LAYERS = 4  # a tower has at least as many blocks of one shape
 class HuggingFaceBackbone(nn.Module):
     """A Hugging Face model behind the `Backbone` Protocol, and a `LanguageModel` too."""
 
+    capturable = True  # a family file sees to it that nothing is read back
+
     def __init__(self, families: Sequence[Family], options: Options,
                  cameras: Sequence[CameraSpec], checkpoint: Path | None = None) -> None:
         """
@@ -53,7 +55,6 @@ class HuggingFaceBackbone(nn.Module):
         self.directory = pretrained.check(where, tuple(known))
         self.family = known[self.directory.model_type]
         pretrained.check_text(self.directory, self.family.traits.other_text)
-        self.capturable = self.family.traits.capturable
         self.tokenizer = pretrained.load_tokenizer(self.directory)
         only_built = checkpoint or torch.get_default_device().type == 'meta'
         make = pretrained.build_model if only_built else pretrained.load_model

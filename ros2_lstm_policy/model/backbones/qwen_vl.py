@@ -18,6 +18,7 @@ from typing import Any
 from einops import rearrange, repeat
 from ros2_lstm_policy.config import ConfigError
 from ros2_lstm_policy.manifest import CameraSpec
+from ros2_lstm_policy.model.backbones import qwen_tower
 from ros2_lstm_policy.model.backbones.base import TextTokens
 from ros2_lstm_policy.model.backbones.family import (
     causal_states, Frame, ImageTokens, Options, Traits)
@@ -38,10 +39,9 @@ class QwenVL:
     """
 
     def __init__(self, model_type: str, prompt: str) -> None:
-        """Take the version; the tower reads its grid back, which no CUDA graph can hold."""
+        """Take the version."""
         self.traits = Traits((model_type,), prompt, ('model.visual',),
-                             '<|vision_start|><|image_pad|><|vision_end|>', '<|image_pad|>',
-                             capturable=False)
+                             '<|vision_start|><|image_pad|><|vision_end|>', '<|image_pad|>')
 
     def check_image(self, config: Any, camera: CameraSpec) -> None:
         """Accept multiples of a token's side."""
@@ -52,16 +52,20 @@ class QwenVL:
                               f'{config.model_type} takes multiples of {side}; set height and '
                               'width of the camera in the manifest')
 
-    def image_tokens(self, model: Any, pixels_BCHW: Tensor) -> ImageTokens:
-        """Cut into patches in the order of the merger, and encode."""
+    def patches(self, model: Any, pixels_BCHW: Tensor) -> Tensor:
+        """Cut images into patches, in the order of the merger; a still is a short film."""
         vision = model.config.vision_config
         merge, patch = vision.spatial_merge_size, vision.patch_size
-        patches = repeat(pixels_BCHW, 'b c (gh mh ph) (gw mw pw) -> (b gh gw mh mw) (c t ph pw)',
-                         mh=merge, mw=merge, ph=patch, pw=patch, t=vision.temporal_patch_size)
-        rows, columns = (side // patch for side in pixels_BCHW.shape[-2:])
-        grid = torch.tensor([[1, rows, columns]] * len(pixels_BCHW), device=patches.device)
-        found = model.model.visual(patches, grid_thw=grid)
-        batch = len(pixels_BCHW)
+        return repeat(pixels_BCHW, 'b c (gh mh ph) (gw mw pw) -> (b gh gw mh mw) (c t ph pw)',
+                      mh=merge, mw=merge, ph=patch, pw=patch, t=vision.temporal_patch_size)
+
+    def image_tokens(self, model: Any, pixels_BCHW: Tensor) -> ImageTokens:
+        """Encode whole frames."""
+        vision, batch = model.config.vision_config, len(pixels_BCHW)
+        merge = vision.spatial_merge_size
+        rows, columns = (side // vision.patch_size for side in pixels_BCHW.shape[-2:])
+        found = qwen_tower.encode(model.model.visual, self.patches(model, pixels_BCHW), batch,
+                                  rows, columns)
         deep = tuple(rearrange(layer, '(b n) d -> b n d', b=batch)
                      for layer in getattr(found, 'deepstack_features', None) or ())
         tokens = rearrange(found.pooler_output, '(b n) d -> b n d', b=batch)
@@ -99,17 +103,34 @@ def create(options: Options, cameras: Sequence[CameraSpec],
            checkpoint: Path | None = None) -> HuggingFaceBackbone:
     """Build the backbone of the version that config.json names."""
     versions = (QwenVL('qwen2_5_vl', SYSTEM + CHAT), QwenVL('qwen3_vl', CHAT))
-    return HuggingFaceBackbone(versions, options, cameras, checkpoint)
+    backbone = HuggingFaceBackbone(versions, options, cameras, checkpoint)
+    qwen_tower.attend_by_numbers(backbone.model.model.visual)
+    if hasattr(backbone.model.model.language_model, '_deepstack_process'):
+        backbone.model.model.language_model._deepstack_process = _add_deep
+    return backbone
 
 
 def _deep_features(frame: Frame) -> dict[str, Any]:
-    """Return what DeepStack adds to the first layers, and where."""
+    """Return what DeepStack adds to the first layers: a vector for every column, (B, N, D)."""
     if not any(image.deep for _, image in frame.spans):
         return {}
-    batch, length = frame.embeds_BND.shape[:2]
-    where = torch.zeros(length, dtype=torch.bool, device=frame.embeds_BND.device)
-    for start, image in frame.spans:
-        where[start:start + image.tokens_BND.shape[1]] = True
-    deep = [torch.cat(layers, 1).flatten(0, 1)
-            for layers in zip(*(image.deep for _, image in frame.spans))]
-    return {'visual_pos_masks': where.expand(batch, -1), 'deepstack_visual_embeds': deep}
+    deep = []
+    for layers in zip(*(image.deep for _, image in frame.spans)):
+        added = torch.zeros_like(frame.embeds_BND)
+        for (start, _), layer in zip(frame.spans, layers):
+            added[:, start:start + layer.shape[1]] = layer
+        deep.append(added)
+    return {'deepstack_visual_embeds': deep}
+
+
+def _add_deep(hidden_BND: Tensor, columns_BN: Tensor | None, deep: Tensor) -> Tensor:
+    """
+    Add DeepStack's features.
+
+    :param columns_BN: the columns of images, as the library says them; which ones a mask holds
+        is read back from the device, so we pass none, and a vector for every column.
+    """
+    if columns_BN is None:
+        return hidden_BND + deep
+    return hidden_BND.masked_scatter(columns_BN[..., None],
+                                     hidden_BND[columns_BN] + deep.to(hidden_BND.dtype))
