@@ -19,7 +19,7 @@ import sys
 from lerobot_peers import closed_loop, policies, speed, training
 from lerobot_peers.closed_loop import PeerEvaluation
 from lerobot_peers.training import TrainSettings
-from ros2_lstm_policy.evaluation.rollout import HORIZON
+from ros2_lstm_policy.sim import benchmarks
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,9 +43,11 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    print(closed_loop.evaluate(PeerEvaluation(
+    own = benchmarks.horizon(options.benchmark)
+    settings = PeerEvaluation(
         options.policy_dir, options.execute, options.device, options.benchmark, options.every,
-        options.horizon, (256, 256), options.processes), options.output))
+        own if options.horizon is None else options.horizon, (256, 256), options.processes)
+    print(closed_loop.evaluate(settings, options.output))
 
 
 def _speed(options: argparse.Namespace) -> None:
@@ -88,7 +90,7 @@ def _evaluate_options(command: argparse.ArgumentParser) -> None:
     command.add_argument('--execute', choices=('chunk', 'ensemble'), default='chunk',
                          help="carry out whole chunks, or (ACT) average them: the paper's way")
     command.add_argument('--every', type=int, default=1, help='run each how-many-th episode')
-    command.add_argument('--horizon', type=int, default=HORIZON)
+    command.add_argument('--horizon', type=int, help="the benchmark's own where not given")
     command.add_argument('--processes', type=int, default=2)
     command.add_argument('--device', default=_device())
 

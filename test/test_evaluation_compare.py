@@ -98,6 +98,14 @@ def test_other_horizons_are_not_compared(tmp_path):
         rows.read([str(folder) for folder in folders])
 
 
+def test_other_words_get_a_row_of_their_own(tmp_path):
+    """What was said is not what another run was told."""
+    finished(tmp_path / 'one', '11')
+    finished(tmp_path / 'two', '10', words='file')
+    labels = [row.label for row in rows.read([f'lstm={tmp_path}'])]
+    assert labels == ['lstm', 'lstm, words of the file']
+
+
 def test_an_unfinished_evaluation_is_refused_with_what_to_do(tmp_path, capsys):
     """Half of a benchmark is not its rate."""
     resumable.keep_settings(tmp_path, SETTINGS)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ros2_lstm_policy.data.crew import MemberLost
-from ros2_lstm_policy.evaluation import actors, evaluate
+from ros2_lstm_policy.evaluation import actors, evaluate, selection
 from ros2_lstm_policy.evaluation.evaluate import EvaluateConfig
 from ros2_lstm_policy.manifest import DEFAULT_CAMERAS as CAMERAS
 from ros2_lstm_policy.model.policy import DecoderConfig
@@ -80,6 +80,38 @@ def test_swapped_words_are_followed_where_their_own_object_is_put_away(tmp_path,
     assert "object of the episode's own words was lifted in 0/1" in capsys.readouterr().out
 
 
+def test_a_suite_runs_with_its_own_limit_and_says_which_tasks_are_left_out(tmp_path, capsys):
+    """`libero_10` ended at the compartment of a caddy; half of a suite looked like the whole."""
+    assert run(tmp_path, 'actor=zero', 'checkpoint=null', 'benchmark=libero_10', 'every=50') == 0
+    shown = capsys.readouterr()
+    assert [e['said'] for e in episodes(tmp_path)][1].endswith('back compartment of the caddy')
+    for told in (shown.err, (tmp_path / 'report.md').read_text()):
+        assert '2 of 100 episodes are run; of each task that is run, official state 0 of' in told
+        assert 'NOT RUN AT ALL: 8 of 10 tasks (libero_10/libero_10/' in told
+
+
+def test_what_is_left_out_is_said_of_places_without_official_states_as_well():
+    """B takes its seven objects in turn: every seventh episode asks for one of them alone."""
+    b, a = benchmarks.b(), benchmarks.a()
+    assert selection.left_out(b, b) == ''
+    assert selection.left_out(b, b[::3]) == (
+        '24 of 70 episodes are run; of each task that is run, 3 to 4 of 10 beginnings')
+    assert 'NOT RUN AT ALL: 6 of 7 tasks (B/' in selection.left_out(b, b[::7])
+    assert 'official states 0, 5 of 10' in (told := selection.left_out(a, a[::5]))
+    assert 'NOT RUN' not in told
+
+
+def test_a_folder_of_an_earlier_version_goes_on(tmp_path):
+    """Settings that came later are kept only where they change something."""
+    kept = evaluate.kept_settings(EvaluateConfig(tmp_path, 'a', actor='zero'))
+    assert set(kept) == {'benchmark', 'actor', 'checkpoint', 'control', 'execute', 'history',
+                         'every', 'image_size', 'horizon', 'checkpoint_fingerprint'}
+    assert kept['horizon'] == 150
+    changed = EvaluateConfig(tmp_path, 'libero_10', states=50, words='file', actor='zero')
+    kept = evaluate.kept_settings(changed)
+    assert (kept['states'], kept['words'], kept['horizon']) == (50, 'file', 260)
+
+
 def test_results_of_another_policy_are_not_mixed(tmp_path):
     """A checkpoint that was trained on has the old path and another fingerprint."""
     policy = tmp_path / 'policy'
@@ -124,7 +156,10 @@ def test_without_history_a_policy_forgets_each_frame():
     ('benchmark=z', "'z' is no LIBERO suite"), ('benchmark=z', 'c, validation-a, validation-b'),
     ('checkpoint=null', 'needs a checkpoint'),
     ('checkpoint=/nowhere', '/nowhere'),
-    ('every=0', 'at least 1'),
+    ('every=0', 'at least 1'), ('horizon=0', 'at least 1'),
+    ('states=5', "benchmark 'a' has its own states"),
+    ('benchmark=libero_goal_env', 'not complete in the installed LIBERO'),
+    ('words=both', 'expected one of'),
     ('actor=human', 'expected one of')])
 def test_what_cannot_be_measured_is_refused_with_a_reason(tmp_path, capsys, override, complaint):
     """On one line, before a simulator starts."""

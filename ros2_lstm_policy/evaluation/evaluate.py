@@ -7,6 +7,7 @@ Measure an actor in closed loop in the simulated robot.
 from __future__ import annotations
 
 from collections.abc import Sequence
+import dataclasses
 from dataclasses import dataclass
 import functools
 from pathlib import Path
@@ -14,15 +15,17 @@ import sys
 from typing import Any, TYPE_CHECKING
 
 from ros2_lstm_policy import config
-from ros2_lstm_policy.evaluation import actors, controls, report, runs
-from ros2_lstm_policy.evaluation.rollout import HORIZON, Result, rollout
-from ros2_lstm_policy.sim import benchmarks, command, fleet
+from ros2_lstm_policy.evaluation import actors, controls, report, runs, selection
+from ros2_lstm_policy.evaluation.rollout import Result, rollout
+from ros2_lstm_policy.sim import benchmarks, command, fleet, tasks
 from ros2_lstm_policy.sim.robot import SimState
 from ros2_lstm_policy.sim.tasks import SimEpisode
 from ros2_lstm_policy.types import Action
 
 if TYPE_CHECKING:
     from ros2_lstm_policy.evaluation.album import Album
+
+LATER = ('states', 'words')
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,12 @@ class EvaluateConfig:
 
     :param output: folder of the results.
     :param benchmark: 'a', 'b', 'c', 'validation-a', 'validation-b', 'validation-c', or a LIBERO
-        suite such as 'libero_goal'.
+        suite that is complete, such as 'libero_goal' or 'libero_object_swap'.
+    :param states: official initial states of each task of a suite, from the first; None for 10.
+        The field reports 50.
+    :param words: what is said in a suite: 'file' for its files' (:language ...), 'name' for what
+        their names say, 'suite' for the name in LIBERO's own five, which is what the field
+        measures with, and the file in all others.
     :param actor: who acts.
     :param checkpoint: the policy's directory.
     :param control: what is said instead of the truth.
@@ -41,13 +49,16 @@ class EvaluateConfig:
         1 for no history at all, or 'carry'.
     :param every: of the benchmark's episodes, each how-many-th is run; 1 for all.
     :param image_size: (height, width) of both cameras in pixels.
-    :param horizon: control periods after which an episode has failed.
+    :param horizon: control periods after which an episode has failed; None for the benchmark's
+        own.
     :param pictures: successes and failures that each process draws, as contact sheet and video.
     :param processes: simulators at once; one core each.
     """
 
     output: Path
     benchmark: str
+    states: int | None = None
+    words: tasks.Words = 'suite'
     actor: actors.Who = 'policy'
     checkpoint: Path | None = None
     control: controls.Control = 'none'
@@ -55,27 +66,35 @@ class EvaluateConfig:
     history: str | None = None
     every: int = 1
     image_size: tuple[int, int] = (256, 256)
-    horizon: int = HORIZON
+    horizon: int | None = None
     pictures: int = 0
     processes: int = 2
 
     def __post_init__(self) -> None:
         """Refuse what measures nothing."""
-        if min(self.every, self.horizon, self.processes) < 1:
+        if min(self.every, self.processes, 1 if self.horizon is None else self.horizon) < 1:
             raise ValueError('every, horizon and processes must be at least 1')
         if self.pictures < 0:
             raise ValueError(f'pictures must not be negative, found {self.pictures}')
         if self.actor == 'policy' and self.checkpoint is None:
             raise ValueError("actor 'policy' needs a checkpoint; set checkpoint=DIRECTORY")
 
+    @property
+    def limit(self) -> int:
+        """Return the control periods after which an episode has failed."""
+        return benchmarks.horizon(self.benchmark) if self.horizon is None else self.horizon
+
+    def all_episodes(self) -> list[SimEpisode]:
+        """Return the benchmark's episodes, without any control."""
+        return benchmarks.named(self.benchmark, self.states, self.words)
+
     def own_episodes(self) -> list[SimEpisode]:
-        """Return the episodes as the benchmark has them, without any control."""
-        return benchmarks.named(self.benchmark)[::self.every]
+        """Return those of them that are run."""
+        return self.all_episodes()[::self.every]
 
     def episodes(self) -> list[SimEpisode]:
         """Return the episodes to be run."""
-        all_of = controls.controlled(benchmarks.named(self.benchmark), self.control)
-        return all_of[::self.every]
+        return controls.controlled(self.all_episodes(), self.control)[::self.every]
 
 
 class Evaluator:
@@ -94,7 +113,7 @@ class Evaluator:
         robot, state = self._keeper.reset(episode)
         watch = self._album.watch if self._album else _ignore
         result = rollout(robot, state, episode, self._actor,
-                         controls.said(episode, self._settings.control), self._settings.horizon,
+                         controls.said(episode, self._settings.control), self._settings.limit,
                          watch)
         if self._album:
             self._album.keep(result)
@@ -126,10 +145,17 @@ def evaluate(settings: EvaluateConfig) -> list[Result]:
 
 
 def kept_settings(settings: EvaluateConfig) -> dict[str, Any]:
-    """Return what decides the results, as plain values, with the policy's fingerprint."""
-    values = config.plain(settings)
+    """
+    Return what decides the results, as plain values, with the policy's fingerprint.
+
+    What came later is left out where it is at its default: older folders go on.
+    """
+    values = config.plain(dataclasses.replace(settings, horizon=settings.limit))
     for name in ('output', 'processes', 'pictures'):
         del values[name]
+    for name in LATER:
+        if getattr(settings, name) == getattr(EvaluateConfig, name):
+            del values[name]
     return {**values, 'checkpoint_fingerprint': actors.fingerprint(settings.actor,
                                                                    settings.checkpoint)}
 
@@ -144,9 +170,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate_and_report(settings: EvaluateConfig) -> str:
+    own = settings.own_episodes()
+    if left_out := selection.left_out(settings.all_episodes(), own):
+        print(f'evaluate: every={settings.every}: {left_out}', file=sys.stderr)
     results = evaluate(settings)
-    return report.write(settings.output, kept_settings(settings), results,
-                        settings.own_episodes())
+    return report.write(settings.output, kept_settings(settings), results, own, left_out)
 
 
 if __name__ == '__main__':

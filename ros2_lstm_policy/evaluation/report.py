@@ -18,16 +18,17 @@ NOTHING = 'nothing'
 
 
 def write(output: Path, settings: Mapping[str, Any], results: Sequence[Result],
-          own: Sequence[SimEpisode]) -> str:
+          own: Sequence[SimEpisode], left_out: str = '') -> str:
     """
     Write report.json, report.md and report.png.
 
     :param settings: how it was measured, as plain values.
     :param own: the benchmark's own episode of each result, without any control.
+    :param left_out: which episodes of the benchmark were not run, in words.
     :return: the Markdown.
     """
     summary = summarise(settings, results, own)
-    text = markdown(settings, results, own)
+    text = markdown(settings, results, own, left_out)
     (output / runs.REPORT).write_text(json.dumps(
         {'settings': dict(settings), **summary, 'episodes': [runs.row(r) for r in results]},
         indent=1) + '\n')
@@ -96,7 +97,7 @@ def summarise(settings: Mapping[str, Any], results: Sequence[Result],
 
 
 def markdown(settings: Mapping[str, Any], results: Sequence[Result],
-             own: Sequence[SimEpisode]) -> str:
+             own: Sequence[SimEpisode], left_out: str = '') -> str:
     """Return the report as Markdown."""
     numbers = summarise(settings, results, own)
     lines = [f'# Benchmark {settings["benchmark"]}, {settings["actor"]}, '
@@ -105,6 +106,7 @@ def markdown(settings: Mapping[str, Any], results: Sequence[Result],
              'Wilson 95 % intervals.',
              f'Median steps to success {_or_none(numbers["median_steps_to_success"], ".0f")}, '
              f'median decision {numbers["median_act_ms"]:.1f} ms.']
+    lines += [f'{left_out[0].upper()}{left_out[1:]}.'] if left_out else []
     lines += _on_the_control(settings['control'], results, own)
     lines += _table('said', by_instruction(results))
     if len(by_scene(results, own)) > 1:

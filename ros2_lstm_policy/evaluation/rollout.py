@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from ros2_lstm_policy.sim.benchmarks import HORIZON
 from ros2_lstm_policy.sim.robot import SimRobot, SimState
 from ros2_lstm_policy.sim.tasks import SimEpisode
 from ros2_lstm_policy.types import Action, Decision, Observation
 
-HORIZON = 150
 GRASP_REACH_M = 0.12  # of an object's origin: closer, closing is an attempt to grasp
 
 SUCCESS = 'success'

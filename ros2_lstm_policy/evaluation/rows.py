@@ -79,8 +79,8 @@ def read(arguments: Sequence[str]) -> list[Row]:
     Read rows.
 
     :param arguments: `[NAME=]FOLDER[,FOLDER ...]`, where a folder is an evaluation's, or holds
-        such folders; without a name, the first folder's. Evaluations under a control get a row of
-        their own.
+        such folders; without a name, the first folder's. Evaluations under a control, and with
+        other words, get a row of their own.
     :raises ValueError: for what is no evaluation, and for evaluations that do not go together.
     """
     found = [(name, of) for argument in arguments for name, of in _named_runs(argument)]
@@ -131,13 +131,13 @@ def by_name(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def _named_runs(argument: str) -> list[tuple[str, list[Run]]]:
-    """Return one named group of runs for each control of an argument."""
+    """Return one named group of runs for each variant of an argument."""
     name, separator, folders = argument.partition('=')
     paths = [Path(text) for text in (folders if separator else argument).split(',')]
     found = [runs.read(path) for folder in paths for path in _evaluations(folder)]
     groups: dict[str, list[Run]] = {}
     for run in found:
-        suffix = '' if run.control == 'none' else f', {run.control}'
+        suffix = f', {run.variant}' if run.variant else ''
         groups.setdefault((name if separator else paths[0].stem) + suffix, []).append(run)
     return list(groups.items())
 

@@ -46,6 +46,14 @@ class Run:
         """Return what was said instead of the truth."""
         return str(self.settings['control'])
 
+    @property
+    def variant(self) -> str:
+        """Return how it differs from the benchmark as it stands; empty where it does not."""
+        told = [self.control] if self.control != 'none' else []
+        words = self.settings.get('words', 'suite')
+        told += [f'words of the {words}'] if words != 'suite' else []
+        return ', '.join(told)
+
 
 def complete(folder: Path, settings: Mapping[str, Any], episodes: Sequence[SimEpisode],
              make_worker: Callable[[], fleet.Work[Result]], processes: int) -> list[Result]:

@@ -108,7 +108,7 @@ def _by_actor(settings: EvaluateConfig, episodes: Sequence[SimEpisode]) -> Itera
     for episode in episodes:
         robot, state = keeper.reset(episode)
         done: list[Action] = []
-        result = rollout(robot, state, episode, actor, episode.instruction, settings.horizon,
+        result = rollout(robot, state, episode, actor, episode.instruction, settings.limit,
                          lambda state, action, done=done: done.append(action))  # type: ignore
         yield Ending(result.success, _rows(done))
 
@@ -134,7 +134,7 @@ def _by_nodes(settings: EvaluateConfig, episodes: Sequence[SimEpisode]) -> Itera
 
 
 def _episode(settings: EvaluateConfig, observer: DemoObserver, episode: SimEpisode) -> Ending:
-    observer.prepare(max_steps=settings.horizon, **sim_settings.parameters_of(episode))
+    observer.prepare(max_steps=settings.limit, **sim_settings.parameters_of(episode))
     record = observer.run_episode(lambda: None, lambda: None)
     return Ending(bool(record.success),
                   _rows([record.actions[stamp] for stamp in sorted(record.actions)]),

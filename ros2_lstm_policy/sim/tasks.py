@@ -14,10 +14,13 @@ import difflib
 import functools
 from pathlib import Path
 import re
+from typing import Any, Literal
 
 from ros2_lstm_policy.sim import backend
 
 Goal = tuple[tuple[str, ...], ...]
+Words = Literal['suite', 'file', 'name']
+PUBLISHED_BY_NAME = ('libero_spatial', 'libero_object', 'libero_goal', 'libero_10', 'libero_90')
 SHORT_NAMED_SUITES = ('libero_90', 'libero_object')
 PUT_SCENES = ('living_room_scene1', 'living_room_scene2', 'living_room_scene3')
 CONTAIN_REGION = '_contain_region'
@@ -31,6 +34,7 @@ class SimTask:
     :param name: its short name.
     :param suite: LIBERO suite; `index` is its place there.
     :param scene: which :class:`SimRobot` serves it; tasks of one scene share objects and places.
+    :param instruction: the words that belong to it, as :func:`said` chooses them.
     :param goal: predicates that all have to hold.
     """
 
@@ -79,9 +83,16 @@ class SimEpisode:
 
 
 def put_into(goal: Goal) -> tuple[str | None, str | None]:
-    """Return (target, container) of a goal that puts one object into a container, else Nones."""
-    if len(goal) == 1 and goal[0][0] == 'in' and goal[0][2].endswith(CONTAIN_REGION):
-        return goal[0][1], goal[0][2].removesuffix(CONTAIN_REGION)
+    """
+    Return (target, container) of a goal that puts one object into a container, else Nones.
+
+    A container is an object that can be moved, such as 'basket_1'. A part of the furniture, such
+    as 'desk_caddy_1_back', is none: whether its goal holds is left to LIBERO's own predicates.
+    """
+    if len(goal) == 1 and goal[0][0] == 'in':
+        region = re.fullmatch(rf'(\w+_\d+){CONTAIN_REGION}', goal[0][2])
+        if region:
+            return goal[0][1], region.group(1)
     return None, None
 
 
@@ -97,8 +108,31 @@ def words(object_name: str) -> str:
 
 @functools.cache
 def suite(name: str) -> tuple[SimTask, ...]:
-    """Return a suite's tasks. :raises ValueError: for an unknown suite."""
+    """
+    Return a suite's tasks.
+
+    :raises ValueError: for an unknown suite, and one of whose tasks has no file.
+    """
     return tuple(_task(name, i, record) for i, record in enumerate(backend.suite_tasks(name)))
+
+
+def said(task: str, source: Words = 'suite') -> str:
+    """
+    Return the words of a task.
+
+    LIBERO makes `task.language` of a file's name. For its own suites that is what everybody
+    measures with; the files of other suites were copied under old names and say in
+    `(:language ...)` what is meant.
+
+    :param task: 'suite/index'.
+    :param source: 'file' for what the file says, 'name' for what its name says, 'suite' for the
+        name in PUBLISHED_BY_NAME and the file elsewhere.
+    :raises ValueError: where the file says nothing.
+    """
+    suite_name, _, index = task.partition('/')
+    record = backend.suite_tasks(suite_name)[int(index)]
+    by_name = source == 'name' or (source == 'suite' and suite_name in PUBLISHED_BY_NAME)
+    return record.language if by_name else backend.words(backend.bddl_file(record))
 
 
 def find(name: str) -> SimTask:
@@ -175,7 +209,7 @@ def _short_names() -> dict[str, SimTask]:
     return {task.name: task for name in SHORT_NAMED_SUITES for task in suite(name)}
 
 
-def _task(suite_name: str, index: int, record: object) -> SimTask:
+def _task(suite_name: str, index: int, record: Any) -> SimTask:
     file = backend.bddl_file(record)
     goal = backend.goal(file)
     scene = _scene(suite_name, file.stem)
@@ -186,7 +220,7 @@ def _task(suite_name: str, index: int, record: object) -> SimTask:
     else:
         name = f'{suite_name}/{file.stem}'
     return SimTask(name=name, suite=suite_name, index=index, scene=scene,
-                   instruction=record.language, goal=goal)  # type: ignore[attr-defined]
+                   instruction=said(f'{suite_name}/{index}'), goal=goal)
 
 
 def _scene(suite_name: str, stem: str) -> str:
