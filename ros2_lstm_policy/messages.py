@@ -50,6 +50,7 @@ _CV_BRIDGE_BYTES_PER_PIXEL = {
     'bayer_rggb16': 2, 'bayer_bggr16': 2, 'bayer_gbrg16': 2, 'bayer_grbg16': 2,
     'yuv422': 2, 'yuv422_yuy2': 2, 'uyvy': 2, 'yuyv': 2,
 }
+# The last: what some cameras write after the end, such as a time; padding is not counted.
 _JPEG_START, _JPEG_END, _JPEG_TAIL = b'\xff\xd8', b'\xff\xd9', 1024
 _DEPTH = re.compile(r'(8|16|32|64)(U|S|F)C1$')
 _VIDEO = re.compile(r'\b(h\.?26[45]|hevc|av1|vp[89]|theora)\b', re.IGNORECASE)
@@ -166,6 +167,14 @@ def _check_compressed(message: Any) -> np.ndarray:
     return data
 
 
+def _check_jpeg_end(data: np.ndarray, form: str) -> None:
+    """Refuse a JPEG without its end, of which some decoders make a picture that is half grey."""
+    if data[:2].tobytes() != _JPEG_START or _JPEG_END in data[-_JPEG_TAIL:].tobytes():
+        return
+    if _JPEG_END not in data.tobytes().rstrip(b'\0')[-_JPEG_TAIL:]:
+        raise ImageError(f'CompressedImage {form!r}: the JPEG is cut short at {data.size} bytes')
+
+
 def _compressed_shape(message: Any) -> tuple[int, int, int]:
     from PIL import Image
     data = _check_compressed(message)
@@ -187,10 +196,7 @@ def _check_grey16(message: Any) -> None:
 
 def _decode_compressed(message: Any) -> np.ndarray:
     data = _check_compressed(message)
-    if (data[:2].tobytes() == _JPEG_START
-            and _JPEG_END not in data[-_JPEG_TAIL:].tobytes()):
-        raise ImageError(f'CompressedImage {message.format!r}: the JPEG is cut short at '
-                         f'{data.size} bytes')
+    _check_jpeg_end(data, message.format)
     image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     if image is None:
         raise _undecodable(message, data.size)

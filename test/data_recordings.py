@@ -64,6 +64,7 @@ class BagRecipe:
     gripper: Callable[[int], float] = lambda step: float(step % 2)
     action_stamp: Callable[[int], int] = lambda step: START_NS + step * PERIOD_NS
     stamps: str = 'observation'
+    image: Callable[[int, str], np.ndarray] = smooth_image
 
 
 def write_bag(path: Path, recipe: BagRecipe | None = None, **changes: object) -> Path:
@@ -75,7 +76,7 @@ def write_bag(path: Path, recipe: BagRecipe | None = None, **changes: object) ->
             for camera in CAMERAS:
                 stamp = recipe.image_stamp(step, camera)
                 if stamp is not None:
-                    writer.write_frame(camera, stamp, smooth_image(step, camera))
+                    writer.write_frame(camera, stamp, recipe.image(step, camera))
             writer.write_action(recipe.action_stamp(step), recipe.arm(step), recipe.gripper(step))
         if recipe.success is not None:
             writer.label(recipe.success)
@@ -148,7 +149,8 @@ def write_libero(path: Path, demos: int = 2, steps: int = 9) -> Path:
     return path
 
 
-def write_lerobot_v21(root: Path, episodes: int = 2, steps: int = 10) -> Path:
+def write_lerobot_v21(root: Path, episodes: int = 2, steps: int = 10,
+                      image: Callable[[int, str], np.ndarray] = smooth_image) -> Path:
     """Write a LeRobot v2.1 dataset at 10 frames a second, as its older recorders did."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -176,7 +178,7 @@ def write_lerobot_v21(root: Path, episodes: int = 2, steps: int = 10) -> Path:
             root / 'data' / 'chunk-000' / f'episode_{number:06d}.parquet')
         for key, camera in keys.items():
             write_video(root / 'videos' / 'chunk-000' / key / f'episode_{number:06d}.mp4',
-                        (smooth_image(step, camera) for step in range(steps)), 10)
+                        (image(step, camera) for step in range(steps)), 10)
     return root
 
 

@@ -275,6 +275,43 @@ def test_a_camera_that_changes_its_size_is_refused_by_every_command(tmp_path, ca
         assert problems_at(tmp_path / kind) == []
 
 
+def problems_said(root, capsys, *options):
+    """Return what `validate` prints over a broken source."""
+    assert main(['validate', str(root), *options]) == 1
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize('kind', ['calvin', 'bag', 'lerobot'])
+def test_images_of_one_colour_are_refused_as_the_robot_refuses_them(tmp_path, capsys, kind):
+    """A sensor that died on the way taught the policy to act on black."""
+    root = tmp_path / 'training'
+    if kind == 'calvin':
+        write_calvin(root)
+        change_npz(root / 'episode_0000104.npz', rgb_gripper=np.zeros((24, 32, 3), np.uint8))
+    elif kind == 'bag':
+        write_bag(root, image=lambda step, camera: (
+            np.zeros((24, 32, 3), np.uint8) if step > 7 else smooth_image(step, camera)))
+    else:
+        write_lerobot_v21(root, 1, image=lambda step, camera: np.zeros((24, 32, 3), np.uint8))
+    assert problems_at(root)[0] == ('constant-image', True)
+    assert '[constant-image]' in problems_said(root, capsys)
+    if kind == 'calvin':
+        assert main(['convert', str(root), str(tmp_path / 'out'), '--to', 'bag']) == 1
+        assert '[constant-image] hand: all 32x24 pixels' in capsys.readouterr().out
+
+
+def test_images_too_small_for_a_policy_are_refused_where_one_is_meant(tmp_path, capsys):
+    """Without a policy nobody knows what is too small."""
+    root, policy = write_bag(tmp_path / 'one'), tmp_path / 'action.yaml'
+    assert problems_at(root) == []
+    policy.write_text(dump(manifest(256)))
+    said = problems_said(root, capsys, '--manifest', str(policy))
+    assert '[small-image] static: the image has 32x24 pixels, expected at least 32x32' in said
+    request = StoreRequest((SourceSpec(root),), manifest(256).cameras)
+    with pytest.raises(ValueError, match='small-image'):
+        open_store(request, tmp_path / 'cache', 1)
+
+
 def test_a_bag_whose_camera_changes_its_size_has_no_observation_there(tmp_path):
     """The robot refuses such frames, so there are no steps to train on."""
     images = [message for message in steps_of(0, 12) if message[:2] != ('/rgb', 9)]
@@ -333,7 +370,8 @@ def test_every_documented_rule_is_tested_and_every_rule_is_documented():
     sources = ''.join(path.read_text() for path in (
         RULES.parents[1] / 'ros2_lstm_policy' / 'data').rglob('*.py'))
     used = set(re.findall(r"(?:refuse|Problem|_Finding)\(\s*'([a-z-]+)'", sources))
-    used |= {'duplicate-stamps', 'backward-stamps'}
+    used |= {'duplicate-stamps', 'backward-stamps', 'image-size'}
+    used |= {'constant-image', 'small-image'}  # the codes of image_checks
     assert documented == used
     tests = ''.join(path.read_text() for path in Path(__file__).parent.glob('test_data_*.py'))
     assert {rule for rule in documented if f"'{rule}'" not in tests} == set()

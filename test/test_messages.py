@@ -137,6 +137,20 @@ def test_a_jpeg_cut_short_is_refused():
         image_to_rgb(SimpleNamespace(format='jpeg', data=data[:len(data) // 2]))
 
 
+def test_padding_after_a_jpeg_is_no_harm_and_hides_no_cut():
+    """Drivers publish buffers of a fixed size; cut and padded, it would pass for a whole one."""
+    image = random_image(3, shape=(60, 80))
+    data = cv2.imencode('.jpg', image)[1].tobytes()
+    for rest in (b'', bytes(1), bytes(9000), b'12:34:56', b'12:34:56' + bytes(9000)):
+        padded = image_to_rgb(SimpleNamespace(format='jpeg', data=data + rest))
+        np.testing.assert_array_equal(padded, image_to_rgb(SimpleNamespace(
+            format='jpeg', data=data)))
+    for end in (len(data) // 2, len(data) - 1):
+        for rest in (b'', bytes(500), bytes(9000)):
+            with pytest.raises(ImageError, match='cut short'):
+                image_to_rgb(SimpleNamespace(format='jpeg', data=data[:end] + rest))
+
+
 def compressed(array, form, extension='.png'):
     """Return a CompressedImage of an array in OpenCV's order."""
     return SimpleNamespace(format=form, data=cv2.imencode(extension, array)[1].tobytes())

@@ -292,6 +292,17 @@ def other_size(name, message):
     message.data = message.data[:message.height * message.step]
 
 
+def black(name, message):
+    """Publish what a dead sensor gives."""
+    message.data = bytes(len(message.data))
+
+
+def thumbnail(name, message):
+    """Publish 4x4 pixels."""
+    message.height, message.width, message.step = 4, 4, 12
+    message.data = message.data[:48]
+
+
 def no_stamp(name, message):
     """Forget the stamp."""
     message.header.stamp.sec = message.header.stamp.nanosec = 0
@@ -303,6 +314,8 @@ def no_stamp(name, message):
     (empty, 'the image is empty'),
     (other_size, 'images are now 64x24, and were 64x48'),
     (no_stamp, 'the header stamp is zero'),
+    (black, 'hand: all 64x48 pixels have the colour (0, 0, 0)'),
+    (thumbnail, 'hand: the image has 4x4 pixels, expected at least'),
 ])
 def test_a_bad_image_holds_until_good_ones_come_again(robot, change, words):
     """One camera goes wrong; the node names it, holds, lives and goes on."""

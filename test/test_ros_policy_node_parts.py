@@ -14,6 +14,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
 from rclpy.qos import ReliabilityPolicy
+from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.ros import conversions, parameters
 from ros2_lstm_policy.ros.diagnostics import Holds
 from ros2_lstm_policy.ros.gripper_action import GripperAction
@@ -97,9 +98,14 @@ def test_the_documented_parameters_are_those_of_the_node():
     assert parameters.table() in page
 
 
+def specs(*cameras):
+    """Return small cameras."""
+    return [CameraSpec(name, 8, 8, 'area', (0.5,) * 3, (0.5,) * 3) for name in cameras]
+
+
 def missing_hand(node, robot, code):
     """Return what a node says about the hand camera once the graph is known."""
-    inputs = Inputs(node, Settings(), ('static', 'hand'), lambda: None, lambda text: None)
+    inputs = Inputs(node, Settings(), specs('static', 'hand'), lambda: None, lambda text: None)
     reason, robot.rate_hz = Reason('no_image', 'hand: no image yet', 'hand'), 0
 
     def explained():
@@ -138,7 +144,7 @@ def test_a_camera_of_another_type_is_said_to_be_so(make_node, robot):
 def test_a_qos_override_changes_its_topic_and_no_other(make_node):
     """The override of one camera once changed all: rclpy writes into the shared profile."""
     node = make_node(**{'qos_overrides./rgb.subscription.reliability': 'reliable'})
-    inputs = Inputs(node, Settings(), ('static', 'hand'), lambda: None, lambda text: None)
+    inputs = Inputs(node, Settings(), specs('static', 'hand'), lambda: None, lambda text: None)
     qos = {c: s.qos_profile.reliability for c, s in inputs._images.items()}
     assert qos == {'static': ReliabilityPolicy.RELIABLE, 'hand': ReliabilityPolicy.BEST_EFFORT}
 
@@ -146,12 +152,13 @@ def test_a_qos_override_changes_its_topic_and_no_other(make_node):
 def test_compressed_images_are_taken_where_asked_for(make_node, robot):
     """The same topic, another type."""
     node = make_node()
-    inputs = Inputs(node, Settings(compressed=True), ('static',), lambda: None, lambda text: None)
+    inputs = Inputs(node, Settings(compressed=True), specs('static'), lambda: None,
+                    lambda text: None)
     robot.rate_hz = 0
     robot.node.destroy_publisher(robot._images['static'])
     publisher = robot.node.create_publisher(CompressedImage, 'rgb', 1)
-    message = CompressedImage(format='png', data=cv2.imencode(
-        '.png', np.full((4, 6, 3), (1, 2, 3), np.uint8))[1].tobytes())
+    image = np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
+    message = CompressedImage(format='png', data=cv2.imencode('.png', image)[1].tobytes())
     message.header.stamp.sec = 7
     executor = SingleThreadedExecutor(context=node.context)
     executor.add_node(node)
@@ -162,7 +169,7 @@ def test_compressed_images_are_taken_where_asked_for(make_node, robot):
         return inputs.sampler.frames
     frame = robot.until(taken)['static']
     assert frame.stamp_ns == 7 * 10**9
-    np.testing.assert_array_equal(frame.image, np.full((4, 6, 3), (3, 2, 1)))
+    np.testing.assert_array_equal(frame.image, image[..., ::-1])
 
 
 class Clumsy(GuardedLifecycleNode):

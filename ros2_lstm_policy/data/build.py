@@ -180,7 +180,7 @@ class _Reader:
     def __call__(self, job: _Job) -> _Part:
         """Read it; whatever is wrong with it is in the answer."""
         source, recording = job
-        readings, problems = read_checked(recording, self.request.limits)
+        readings, problems = read_checked(recording, self.request.limits, self.request.cameras)
         if not readings:
             return _Part(None, tuple(problems))
         path = Path(tempfile.mkdtemp(dir=self.folder)) / 'part'

@@ -7,14 +7,15 @@ the same ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from ros2_lstm_policy.data.episodes import Reading, Recording
 from ros2_lstm_policy.data.problems import Problem, RecordingError, refuse
-from ros2_lstm_policy.manifest import ActionManifest
+from ros2_lstm_policy.image_checks import fault_of
+from ros2_lstm_policy.manifest import ActionManifest, CameraSpec
 from ros2_lstm_policy.types import Episode
 
 _NS = 1_000_000_000
@@ -61,10 +62,12 @@ class _Finding:
     fatal: bool = True
 
 
-def read_checked(recording: Recording, limits: Limits) -> tuple[list[Reading], list[Problem]]:
+def read_checked(recording: Recording, limits: Limits, cameras: Sequence[CameraSpec] = (),
+                 ) -> tuple[list[Reading], list[Problem]]:
     """
     Read a recording.
 
+    :param cameras: what a policy takes, where one is meant: smaller images are refused then.
     :return: its good episodes, whose images raise a RecordingError where one of them breaks a
         rule; and every problem that was found.
     """
@@ -74,15 +77,16 @@ def read_checked(recording: Recording, limits: Limits) -> tuple[list[Reading], l
             found = check(reading, recording.where, limits)
             problems += found
             if not any(problem.fatal for problem in found):
-                good.append(_watched(reading, recording.where))
+                good.append(_watched(reading, recording.where, cameras))
     except RecordingError as error:
         problems.append(error.problem)
     return good, problems
 
 
-def _watched(reading: Reading, where: Path) -> Reading:
-    episode = reading.episode
-    frames = {camera: OneSize(episode, camera, where) for camera in episode.frames}
+def _watched(reading: Reading, where: Path, cameras: Sequence[CameraSpec]) -> Reading:
+    episode, specs = reading.episode, {spec.name: spec for spec in cameras}
+    frames = {camera: CheckedFrames(episode, camera, where, specs.get(camera))
+              for camera in episode.frames}
     return replace(reading, episode=replace(episode, frames=frames))
 
 
@@ -104,11 +108,18 @@ def check(reading: Reading, where: Path, limits: Limits) -> list[Problem]:
               for f in found)]
 
 
-class OneSize:
-    """A `types.FrameSequence` that refuses a camera whose images change their size."""
+class CheckedFrames:
+    """
+    A `types.FrameSequence` that refuses the images that a robot refuses.
 
-    def __init__(self, episode: Episode, camera: str, where: Path) -> None:
+    Those of a dead sensor, those that are too small for the policy, and a camera whose images
+    change their size.
+    """
+
+    def __init__(self, episode: Episode, camera: str, where: Path,
+                 spec: CameraSpec | None = None) -> None:
         """Watch the images of one camera of an episode."""
+        self._spec = spec
         self._episode, self._camera, self._where = episode, camera, where
         self._frames = episode.frames[camera]
         self._shape: tuple[int, ...] | None = None
@@ -118,16 +129,22 @@ class OneSize:
         return len(self._frames)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Return one (H, W, 3) image; :raises RecordingError: for another size than before."""
+        """Return one (H, W, 3) image; :raises RecordingError: for one that cannot be used."""
         image = self._frames[index]
         first = self._shape = self._shape or image.shape
         if image.shape != first:
-            stamps_ns = self._episode.stamps_ns
-            raise refuse('image-size', self._where, self._episode.name,
-                         f'the {self._camera} images are now {image.shape[1]}x{image.shape[0]}, '
-                         f'and were {first[1]}x{first[0]} before',
-                         float(stamps_ns[index] - stamps_ns[0]) / _NS)
+            raise self._refusal('image-size', index, f'the {self._camera} images are now '
+                                f'{image.shape[1]}x{image.shape[0]}, and were '
+                                f'{first[1]}x{first[0]} before')
+        fault = fault_of(self._camera, image, self._spec)
+        if fault is not None:
+            raise self._refusal(fault.code.replace('_', '-'), index, fault.text)
         return image
+
+    def _refusal(self, rule: str, index: int, text: str) -> RecordingError:
+        stamps_ns = self._episode.stamps_ns
+        return refuse(rule, self._where, self._episode.name, text,
+                      float(stamps_ns[index] - stamps_ns[0]) / _NS)
 
 
 def _frame(reading: Reading, limits: Limits) -> list[_Finding]:

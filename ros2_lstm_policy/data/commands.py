@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 import os
@@ -19,7 +19,7 @@ from ros2_lstm_policy.data.problems import Problem, RecordingError
 from ros2_lstm_policy.data.sources import open_source, SourceSpec
 from ros2_lstm_policy.data.statistics import as_numbers, normalisation
 from ros2_lstm_policy.data.summary import DatasetSummary, draw, Drawn, EpisodeSummary, unread_said
-from ros2_lstm_policy.manifest import ActionManifest
+from ros2_lstm_policy.manifest import ActionManifest, CameraSpec
 from tqdm import tqdm
 
 OK, PROBLEMS = 0, 1
@@ -76,11 +76,13 @@ def convert(options: argparse.Namespace) -> int:
 def validate(options: argparse.Namespace) -> int:
     """Print every problem; decode every image unless told otherwise."""
     limits = Limits()
+    cameras: tuple[CameraSpec, ...] = ()
     if options.manifest is not None:
-        limits = Limits().for_policy(config.load(ActionManifest, options.manifest))
+        manifest = config.load(ActionManifest, options.manifest)
+        limits, cameras = Limits().for_policy(manifest), manifest.cameras
     recordings = _recordings(options)
     processes = min(len(os.sched_getaffinity(0)), len(recordings) // _A_PROCESS)
-    find = partial(_problems_of, limits=limits, images=not options.skip_images)
+    find = partial(_problems_of, limits=limits, cameras=cameras, images=not options.skip_images)
     others: dict[str, None] = {}
     broken = 0
     with closing(in_order(find, recordings, processes, lambda r: f'{r.where}')) as found:
@@ -97,10 +99,10 @@ def validate(options: argparse.Namespace) -> int:
     return PROBLEMS if broken else OK
 
 
-def _problems_of(recording: Recording, limits: Limits,
+def _problems_of(recording: Recording, limits: Limits, cameras: Sequence[CameraSpec],
                  images: bool) -> tuple[list[Problem], tuple[str, ...]]:
     """Return the problems of a recording, and what of it nothing is read from."""
-    readings, problems = read_checked(recording, limits)
+    readings, problems = read_checked(recording, limits, cameras)
     others = dict.fromkeys(name for reading in readings for name in reading.others)
     return problems + (_look_at_images(readings) if images else []), tuple(others)
 

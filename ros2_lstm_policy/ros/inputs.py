@@ -14,7 +14,8 @@ from rclpy.qos import (DurabilityPolicy, qos_check_compatible, qos_profile_senso
                        QoSCompatibility, QoSPolicyKind, QoSProfile)
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
-from ros2_lstm_policy.manifest import image_topic
+from ros2_lstm_policy.image_checks import fault_of
+from ros2_lstm_policy.manifest import CameraSpec, image_topic
 from ros2_lstm_policy.messages import image_to_rgb, ImageError, stamp_ns
 from ros2_lstm_policy.resample import Missing, StreamSampler
 from ros2_lstm_policy.ros.conversions import pose_from_message
@@ -56,15 +57,17 @@ class Inputs:
     :param on_instruction: called with each instruction.
     """
 
-    def __init__(self, node: LifecycleNode, settings: Settings, cameras: Sequence[str],
+    def __init__(self, node: LifecycleNode, settings: Settings, cameras: Sequence[CameraSpec],
                  on_frame: Callable[[], None], on_instruction: Callable[[str], None]) -> None:
         """Subscribe."""
         self._node, self._on_frame = node, on_frame
         self._max_age_ns = int(settings.max_image_age_s * _NS)
-        self.sampler = StreamSampler(cameras, settings.max_image_age_s, settings.max_skew_s)
+        self._specs = {spec.name: spec for spec in cameras}
+        self.sampler = StreamSampler(tuple(self._specs), settings.max_image_age_s,
+                                     settings.max_skew_s)
         self.arrivals: dict[str, Arrival] = {}
-        self.rates = {camera: Rate() for camera in cameras}
-        self.dropped = dict.fromkeys(cameras, 0)
+        self.rates = {camera: Rate() for camera in self._specs}
+        self.dropped = dict.fromkeys(self._specs, 0)
         self._pose: tuple[int, Pose | Reason] | None = None
         self._base_frame_id = settings.base_frame_id
         self._by_frames = settings.trigger == 'frames'
@@ -72,7 +75,8 @@ class Inputs:
         kind = CompressedImage if settings.compressed else Image
         self._images = {camera: self._subscribe(kind, image_topic(camera),
                                                 partial(self._take_image, camera),
-                                                qos_profile_sensor_data) for camera in cameras}
+                                                qos_profile_sensor_data)
+                        for camera in self._specs}
         self._image_type = kind.__name__
         self._on_instruction, self._said_ns = on_instruction, 0
         self._others = self._listen_to_words()
@@ -152,6 +156,10 @@ class Inputs:
             topic = self._images[camera].topic_name
             self.sampler.refuse(camera, Reason('bad_image', f'{camera} ({topic}): {error}',
                                                camera))
+            return
+        fault = fault_of(camera, image, self._specs[camera])
+        if fault is not None:
+            self.sampler.refuse(camera, fault)
             return
         if self.sampler.push(camera, stamp, image) is not None:
             self.dropped[camera] += 1

@@ -80,7 +80,7 @@ class PolicyNode(GuardedLifecycleNode):
         self._manifest = manifest
         self._instruction = settings.instruction
         self._outputs = Outputs(self, settings, manifest)
-        self._inputs = Inputs(self, settings, [camera.name for camera in manifest.cameras],
+        self._inputs = Inputs(self, settings, manifest.cameras,
                               self._holding(self._frame_arrived),
                               self._holding(self._take_instruction))
         self._actor.warm_up()
