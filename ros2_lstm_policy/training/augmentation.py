@@ -1,9 +1,10 @@
 """
-Image augmentation on the device: random shift, crop and colour.
+Image augmentation on the device: a camera's imperfections, random shift, crop and colour.
 
 One draw a window and camera, the same for all its steps, so that what moves in a window is the
-robot and not the picture. Shifts work on uint8; colour is one affine map of the normalised values,
-equal to brightness, contrast and tint on the pixels. Letter: X a window of one camera.
+robot and not the picture; noise alone differs from frame to frame, as a sensor's does. Camera
+effects and shifts work on uint8; colour is one affine map of the normalised values, equal to
+brightness, contrast and tint on the pixels. Letter: X a window of one camera.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from einops import rearrange
+from ros2_lstm_policy import camera_effects
+from ros2_lstm_policy.camera_effects import CameraEffects
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.transforms import normalise_images
 import torch
@@ -18,6 +21,8 @@ from torch import Tensor
 from torch.nn import functional
 
 _GREY = 0.5  # contrast turns about this value
+_FINEST_JPEG = 95  # quality, of the windows that are compressed least
+_LIMITS = {'noise': 255.0, 'blur': 50.0, 'exposure': 8.0}
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,12 @@ class AugmentationConfig:
     :param brightness: added to all channels, of values in [0, 1].
     :param contrast: relative change about mid-grey.
     :param tint: added to each channel, of values in [0, 1].
+    :param noise: standard deviation of a sensor's noise, of 255 and at the size that the policy
+        sees; drawn anew for each frame.
+    :param blur: standard deviation of a Gaussian, pixels of the size that the policy sees.
+    :param jpeg: the lowest quality of JPEG compression, 1 to 100; None for none.
+    :param exposure: stops to either side; one doubles or halves the light.
+    :param white_balance: share by which red grows and blue falls, or the reverse.
     """
 
     static_shift: float = 10 / 224
@@ -40,19 +51,31 @@ class AugmentationConfig:
     brightness: float = 0.0
     contrast: float = 0.0
     tint: float = 0.0
+    noise: float = 0.0
+    blur: float = 0.0
+    jpeg: int | None = None
+    exposure: float = 0.0
+    white_balance: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what would leave no image."""
-        for name in ('static_shift', 'hand_shift', 'crop', 'brightness', 'contrast', 'tint'):
+        for name in ('static_shift', 'hand_shift', 'crop', 'brightness', 'contrast', 'tint',
+                     'white_balance'):
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ValueError(f'{name} must be in [0, 1), found {value}')
+        for name, most in _LIMITS.items():
+            if not 0 <= getattr(self, name) <= most:
+                raise ValueError(f'{name} must be in [0, {most:g}], found {getattr(self, name)}')
+        if self.jpeg is not None and not 1 <= self.jpeg <= 100:
+            raise ValueError(f'jpeg must be a quality, 1 to 100, found {self.jpeg}')
 
     @property
     def is_off(self) -> bool:
         """Return whether every draw leaves the image as it is."""
         return not any((self.static_shift, self.hand_shift, self.crop, self.brightness,
-                        self.contrast, self.tint))
+                        self.contrast, self.tint, self.noise, self.blur, self.jpeg,
+                        self.exposure, self.white_balance))
 
 
 def augment(images_BTHWC: Tensor, camera: CameraSpec, config: AugmentationConfig) -> Tensor:
@@ -62,6 +85,8 @@ def augment(images_BTHWC: Tensor, camera: CameraSpec, config: AugmentationConfig
     :param images_BTHWC: uint8 RGB.
     :return: (B, T, 3, H, W) float32, as :func:`transforms.normalise_images` gives it.
     """
+    images_BTHWC = camera_effects.apply(
+        images_BTHWC, random_effects(config, len(images_BTHWC), images_BTHWC.device))
     share = config.hand_shift if camera.name == 'hand' else config.static_shift
     if share:
         images_BTHWC = random_shift(images_BTHWC, share)
@@ -71,6 +96,25 @@ def augment(images_BTHWC: Tensor, camera: CameraSpec, config: AugmentationConfig
     if config.brightness or config.contrast or config.tint:
         normalised = random_colour(normalised, camera, config)
     return normalised
+
+
+def random_effects(config: AugmentationConfig, windows: int,
+                   device: torch.device) -> CameraEffects:
+    """Draw what each window's camera does to its pictures; what is off draws nothing."""
+    def up_to(most: float) -> Tensor | None:
+        return most * torch.rand(windows, device=device) if most else None
+
+    def to_either_side(most: float) -> Tensor | None:
+        return most * _signed(windows, 1, device)[:, 0] if most else None
+
+    quality = None
+    if config.jpeg is not None:
+        finest = max(config.jpeg, _FINEST_JPEG)
+        quality = config.jpeg + (finest - config.jpeg) * torch.rand(windows, device=device)
+    return CameraEffects(
+        blur_px=up_to(config.blur), exposure_stops=to_either_side(config.exposure),
+        noise=up_to(config.noise), white_balance=to_either_side(config.white_balance),
+        jpeg_quality=quality)
 
 
 def random_shift(images_BTHWC: Tensor, share: float) -> Tensor:
