@@ -16,7 +16,7 @@ import ros2_lstm_policy
 ROOT = Path(__file__).parents[1]
 APACHE_2_0 = 'cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30'
 ROS_PACKAGES = re.compile(
-    r'rclpy|cv_bridge|launch|launch_ros|ament_\w+|builtin_interfaces|\w+_msgs|std_srvs')
+    r'rclpy|cv_bridge|launch|launch_ros|ament_\w+|\w+_interfaces|\w+_msgs|std_srvs')
 OPTIONAL = {'control_msgs'}  # used where it is installed, and said so there
 HELP = """
 try:
