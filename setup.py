@@ -21,7 +21,7 @@ setup(
     license='Apache-2.0',
     maintainer='maintainers',
     maintainer_email='maintainers@users.noreply.r-seed-fd6ce1c2.example',
-    python_requires='>=3.10',
+    python_requires='>=3.11',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),

@@ -5,6 +5,7 @@ from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 import re
 import sys
+import tomllib
 
 from catkin_pkg.package import parse_package
 import pytest
@@ -13,6 +14,7 @@ from test_package import imported_packages, OPTIONAL, ROOT, ROS_PACKAGES
 
 PACKAGE = 'ros2_lstm_policy'
 RESOLVED = parse_yaml((ROOT / 'test/rosdep_keys.yaml').read_text())
+JAZZY_PYTHON = '3.12'  # of Ubuntu 24.04
 ROBOT_NODES = ('policy_node', 'recorder_node')
 # Imported where it is there, and done without where not: GPU kernels, the zstd of Python 3.14.
 USED_WHERE_THERE = {'triton', 'compression'}
@@ -126,3 +128,19 @@ def test_every_requirements_file_that_a_page_names_exists(page: str) -> None:
     """A command of the documentation that names a file finds it."""
     for name in re.findall(r'requirements/([\w.]+\.(?:txt|sh))', (ROOT / page).read_text()):
         assert (ROOT / 'requirements' / name).is_file(), name
+
+
+def test_the_versions_of_python_are_the_same_everywhere() -> None:
+    """A package for 3.10 used what 3.11 brought; the 3.12 of ROS 2 Jazzy is among them."""
+    setup_sh = (ROOT / 'requirements/install.sh').read_text()
+    found = re.search(r'version_info\[:2\] not in \(\((3, \d+)\), \((3, \d+)\)\)', setup_sh)
+    assert found, 'requirements/install.sh: which versions does it take?'
+    least, most = (version.replace(', ', '.') for version in found.groups())
+    assert most == JAZZY_PYTHON
+    assert f"python_requires='>={least}'" in (ROOT / 'setup.py').read_text()
+    tools = tomllib.loads((ROOT / 'pyproject.toml').read_text())['tool']
+    assert tools['mypy']['python_version'] == least
+    assert tools['ruff']['target-version'] == 'py' + least.replace('.', '')
+    for page in ('README.md', 'docs/install.md'):
+        assert f'Python {least} or {most}' in (ROOT / page).read_text(), page
+    assert f'Python {least} or {most} is wanted' in setup_sh

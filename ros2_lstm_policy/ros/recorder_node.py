@@ -172,7 +172,7 @@ class RecorderNode(Node):
             raise RecordingRefused(
                 f'/diagnostics has not said the checkpoint of the node {settings.policy!r} yet; '
                 'is it configured?')
-        now = datetime.datetime.now(datetime.timezone.utc)
+        now = datetime.datetime.now(datetime.UTC)
         name = f'{settings.prefix}_{now:%Y%m%d_%H%M%S_%f}'[:-3]
         return bag.EpisodeInfo(
             name, settings.actor, settings.frame, settings.rotation,  # type: ignore[arg-type]
