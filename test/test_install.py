@@ -19,6 +19,9 @@ ROBOT_NODES = ('policy_node', 'recorder_node')
 # Imported where it is there, and done without where not: GPU kernels, the zstd of Python 3.14.
 USED_WHERE_THERE = {'triton', 'compression'}
 
+# By rclpy, by Lightning's logger, by rosbags and by colcon: nothing of ours imports them.
+USED_BY_OTHERS = {'ros-rmw-fastrtps-cpp', 'tensorboard', 'ruamel-yaml-clib', 'setuptools'}
+
 
 @pytest.fixture(scope='module')
 def distributions() -> Mapping[str, list[str]]:
@@ -144,3 +147,17 @@ def test_the_versions_of_python_are_the_same_everywhere() -> None:
     for page in ('README.md', 'docs/install.md'):
         assert f'Python {least} or {most}' in (ROOT / page).read_text(), page
     assert f'Python {least} or {most} is wanted' in setup_sh
+
+
+@pytest.mark.parametrize('name', ['core.txt', 'data.txt', 'robot.txt', 'ros.txt', 'sim.txt',
+                                  'train.txt'])
+def test_what_is_pinned_is_used(name: str, distributions: Mapping[str, list[str]]) -> None:
+    """Two message packages were installed and never imported."""
+    used = {imported for folder in (PACKAGE, 'test', 'benchmarks')
+            for path in (ROOT / folder).rglob('*.py') for imported in imported_packages(path)}
+    brings: dict[str, set[str]] = {}
+    for imported, packages in distributions.items():
+        for package in packages:
+            brings.setdefault(normal(package), set()).add(imported)
+    assert not {package for package in pinned(name) - USED_BY_OTHERS
+                if not package.startswith('colcon-') and not brings[package] & used}
