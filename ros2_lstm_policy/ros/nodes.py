@@ -1,8 +1,9 @@
 """
-The one description of the nodes, which launch files and the demo loop over.
+How each node is started, described once for the launch files, the demo and the tests.
 
-Nothing of ROS is imported: a launch file turns a :class:`NodeSpec` into an action with
-:func:`for_launch`, the demo and the tests turn the same one into a process with :func:`command`.
+A launch file turns a :class:`NodeSpec` into the keywords of an action with :func:`for_launch`, the
+demo and the tests turn the same one into a process with :func:`command`. Neither rclpy nor torch
+is imported: `ros2 launch` runs on the system's Python, which need not have the second.
 """
 
 from __future__ import annotations
