@@ -14,6 +14,7 @@ from ros2_lstm_policy import transforms
 from ros2_lstm_policy.data import build
 from ros2_lstm_policy.data.build import open_store, StoreRequest
 from ros2_lstm_policy.data.checks import Limits
+from ros2_lstm_policy.data.rosbag import find_bags
 from ros2_lstm_policy.data.sources import SourceSpec
 from ros2_lstm_policy.data.store import FrameStore, StoredEpisode, StoreWriter
 from ros2_lstm_policy.data.windows import gather, WindowIndex
@@ -117,6 +118,30 @@ def test_a_store_is_built_anew_when_its_recordings_change(request_of_bags, tmp_p
                           request_of_bags.limits).key())
     keys.add(StoreRequest(request_of_bags.sources, request_of_bags.cameras).key())
     assert len(keys) == 5
+
+
+def test_linked_folders_of_recordings_are_read_and_watched(request_of_bags, tmp_path):
+    """
+    Recordings on another disk were linked beside the others, and passed over without a word.
+
+    A change of them was no change to the store, either. A link back to where it lies is no more
+    recordings: neither straight, nor by way of another link.
+    """
+    disk = tmp_path / 'disk'
+    write_bag(disk / 'day' / 'bag3', steps=7)
+    (tmp_path / 'bags' / 'more').symlink_to(disk)
+    (tmp_path / 'bags' / 'day').symlink_to(disk / 'day' / 'bag3')
+    alone = request_of_bags.key()
+    for number, target in enumerate((tmp_path, tmp_path / 'bags', disk, disk / 'day')):
+        (disk / 'day' / f'back{number}').symlink_to(target)
+    assert request_of_bags.key() == alone
+    names = [str(path.relative_to(tmp_path)) for path in find_bags(tmp_path / 'bags')]
+    assert names == ['bags/bag0', 'bags/bag1', 'bags/bag2', 'bags/day', 'bags/more/day/bag3']
+    assert len(open_store(request_of_bags, tmp_path / 'cache', 1).episodes) == 5
+    write_bag(disk / 'night' / 'bag4', steps=6)
+    added = request_of_bags.key()
+    os.utime(disk / 'day' / 'bag3' / 'bag3.mcap', ns=(1, 1))
+    assert len({alone, added, request_of_bags.key()}) == 3
 
 
 def test_a_weight_needs_no_new_store(request_of_bags):

@@ -25,6 +25,7 @@ from ros2_lstm_policy.config import plain
 from ros2_lstm_policy.data.checks import Limits, read_checked
 from ros2_lstm_policy.data.crew import in_order
 from ros2_lstm_policy.data.episodes import Recording
+from ros2_lstm_policy.data.folders import walk
 from ros2_lstm_policy.data.problems import Problem, RecordingError
 from ros2_lstm_policy.data.sources import open_source, SourceSpec
 from ros2_lstm_policy.data.store import (FORMAT, FrameStore, PARTIAL, StoredEpisode,
@@ -219,8 +220,9 @@ class _Resized:
 
 def _files(root: Path) -> list[tuple[str, int, int]]:
     paths = [root] if root.is_file() else [
-        p for p in root.rglob('*') if p.is_file()
-        and not p.name.endswith('-shm')]  # sqlite3's index of a log, written by reading it
+        folder / name for folder, _, names in walk(root) for name in names
+        if (folder / name).is_file()
+        and not name.endswith('-shm')]  # sqlite3's index of a log, written by reading it
     found = []
     for path in paths:
         status = path.stat()

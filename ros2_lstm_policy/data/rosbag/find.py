@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-import os
 from pathlib import Path
 from typing import NamedTuple
 
+from ros2_lstm_policy.data.folders import walk
 from ros2_lstm_policy.data.problems import reading, RecordingError
 from ros2_lstm_policy.data.rosbag.metadata import FILE_NAME
 from ros2_lstm_policy.data.rosbag.storage import is_storage, OpenFiles
@@ -22,20 +22,20 @@ def find_bags(root: Path) -> list[Path]:
     Return the bags at or under a path: folders, or storage files that are one by themselves.
 
     A folder has a metadata.yaml, or several files that may belong together: reading it says so.
-    What a recorder left under `partial/` or `incomplete/` is no bag.
+    Folders that are linked are entered. What a recorder left under `partial/` or `incomplete/` is
+    no bag.
     """
     root = Path(root)
     if root.is_file():
         return [root] if is_storage(root) else []
     found: list[Path] = []
-    for name, folders, files in os.walk(root):
-        folder = Path(name)
+    for folder, folders, files in walk(root):
         folders[:] = sorted(set(folders) - {PARTIAL, INCOMPLETE})
         if FILE_NAME in files:
             found.append(folder)
         else:
             found += _without_metadata(folder, [
-                folder / file for file in sorted(files) if is_storage(folder / file)])
+                folder / file for file in files if is_storage(folder / file)])
     return sorted(found)
 
 
