@@ -10,6 +10,7 @@ import zlib
 from rosbags.interfaces import Qos
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import get_typestore, Stores
+from ros2_lstm_policy.config_files import parse_yaml
 import yaml
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)
@@ -93,7 +94,7 @@ def write_metadata(folder: Path, counts: Mapping[tuple[str, str], int],
 def change_metadata(path: Path, change: Callable[[dict], object]) -> Path:
     """Change what metadata.yaml says."""
     file = path / 'metadata.yaml'
-    values = yaml.safe_load(file.read_text())
+    values = parse_yaml(file.read_text())
     change(values['rosbag2_bagfile_information'])
     file.write_text(yaml.safe_dump(values))
     return path

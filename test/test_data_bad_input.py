@@ -6,11 +6,13 @@ from data_recordings import (arm_of, BagRecipe, manifest, PERIOD_NS, START_NS, w
                              write_calvin, write_lerobot_v21, write_libero)
 import numpy as np
 import pytest
+from ros2_lstm_policy.config import ConfigError
 from ros2_lstm_policy.data.build import open_store, StoreRequest
 from ros2_lstm_policy.data.checks import check, Limits
 from ros2_lstm_policy.data.episodes import Reading
 from ros2_lstm_policy.data.problems import RecordingError
 from ros2_lstm_policy.data.rosbag import BagLayout
+from ros2_lstm_policy.data.rosbag.format import parse_info
 from ros2_lstm_policy.data.sources import open_source, SourceSpec
 from ros2_lstm_policy.types import Episode
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
@@ -153,6 +155,18 @@ def test_a_bag_with_flipped_bytes_is_refused(tmp_path):
     path = write_bag(tmp_path / 'one')
     (path / 'metadata.yaml').write_bytes(b'\x00\xff{[')
     assert only_fatal(path).rule == 'damaged'
+
+
+@pytest.mark.parametrize('text', ['[' * 100_000, '- ' * 100_000, '{a: ' * 50_000, '? ' * 50_000,
+                                  'a: 1\na: 2\n', 'a: &a [*a]', 'a: 2026-13-01'],
+                         ids=['[', '-', '{', '?', 'twice', 'alias', 'date'])
+def test_yaml_in_a_recording_is_read_as_strictly_as_a_configuration(tmp_path, text):
+    """Brackets without end in a bag's metadata.yaml crashed the process in C."""
+    path = write_bag(tmp_path / 'one')
+    (path / 'metadata.yaml').write_text(text)
+    assert only_fatal(path).rule == 'damaged'
+    with pytest.raises(ConfigError, match='one: is not valid YAML'):
+        parse_info(text, 'one')
 
 
 @pytest.mark.parametrize('write', [

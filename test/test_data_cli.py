@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 from ros2_lstm_policy.config import parse
+from ros2_lstm_policy.config_files import parse_yaml
 from ros2_lstm_policy.data import commands
 from ros2_lstm_policy.data.dataset import main
 from ros2_lstm_policy.data.rosbag import read_episodes
@@ -51,7 +52,7 @@ def test_inspect_shows_episodes_rates_actions_and_instructions(bags, tmp_path, c
 def test_statistics_are_what_a_manifest_takes(bags, capsys):
     """Its YAML is an ArmNormalisation; the broken bag's metres are not in it."""
     assert main(['stats', str(bags)]) == 0
-    values = yaml.safe_load(capsys.readouterr().out)
+    values = parse_yaml(capsys.readouterr().out)
     arm = parse(ArmNormalisation, values['arm'], 'stats')
     assert max(arm.scale) < 0.01
     assert max(values['max_arm_delta']) == pytest.approx(0.006, rel=0.01)
@@ -98,7 +99,7 @@ def test_validate_holds_recordings_against_a_checkpoint(bags, tmp_path, capsys):
     (tmp_path / 'action.yaml').write_text(dump(manifest()))
     assert main(['validate', str(bags / 'good'), '--manifest',
                  str(tmp_path / 'action.yaml')]) == 0
-    values = yaml.safe_load(dump(manifest())) | {'control_period_s': 0.05, 'frame': 'tool'}
+    values = parse_yaml(dump(manifest())) | {'control_period_s': 0.05, 'frame': 'tool'}
     (tmp_path / 'action.yaml').write_text(yaml.safe_dump(values))
     assert main(['validate', str(bags / 'good'), '--manifest',
                  str(tmp_path / 'action.yaml')]) == 1

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from ros2_lstm_policy import config
+from ros2_lstm_policy.config_files import parse_yaml
 from ros2_lstm_policy.data.store import FrameStore, StoredEpisode, StoreWriter
 from ros2_lstm_policy.manifest import CameraSpec, DEFAULT_CAMERAS as CAMERAS
 from ros2_lstm_policy.training.config import TrainConfig
-import yaml
 
 MEAN, STD = (0.498039216,) * 3, (0.501960784,) * 3
 TASKS = {'go left': -1.0, 'go right': 1.0}
@@ -83,7 +83,7 @@ def configured(values: Mapping[str, Any], *overrides: str) -> TrainConfig:
         section = changed
         for parent in parents:
             section = section.setdefault(parent, {})
-        section[last] = yaml.safe_load(text)
+        section[last] = parse_yaml(text)
     return config.parse(TrainConfig, changed, 'test')
 
 

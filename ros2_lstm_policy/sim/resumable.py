@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, Generic, Protocol, TypeVar
 
 from ros2_lstm_policy import config
+from ros2_lstm_policy.config_files import parse_yaml
 from ros2_lstm_policy.sim import fleet
 from ros2_lstm_policy.sim.tasks import SimEpisode
 from tqdm import tqdm
-import yaml
 
 SETTINGS = 'settings.yaml'
 
@@ -127,7 +127,7 @@ def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     :raises ValueError: where it was begun with others.
     """
     path, text = folder / SETTINGS, config.dump(dict(settings))
-    wanted = yaml.safe_load(text) or {}
+    wanted = parse_yaml(text) or {}
     if not path.exists() or not path.stat().st_size:  # killed before a byte was written
         unfinished = path.with_suffix('.part')
         unfinished.write_text(text)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ros2_lstm_policy.config import ConfigError, parse
+from ros2_lstm_policy.config_files import parse_yaml
 from ros2_lstm_policy.data.conventions import cameras_by_name
 from ros2_lstm_policy.manifest import image_topic
-import yaml
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
@@ -225,7 +225,7 @@ def _check_gripper(closed: float, opened: float) -> None:
 def parse_info(text: str, where: str) -> EpisodeInfo:
     """Read the text of the `episode/info` topic; :raises ConfigError: where it is not one."""
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        values = parse_yaml(text)
+    except ValueError as error:
         raise ConfigError(f'{where}: is not valid YAML ({error})') from error
     return parse(EpisodeInfo, values, where)

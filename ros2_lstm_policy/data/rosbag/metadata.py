@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ros2_lstm_policy.config_files import parse_yaml
 from ros2_lstm_policy.data.problems import RecordingError, refuse
 from ros2_lstm_policy.data.rosbag.storage import bag_name
-import yaml
 
 FILE_NAME = 'metadata.yaml'
-_LOADER = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ def read_metadata(folder: Path) -> Metadata:
     """Read the file of a bag's folder; :raises RecordingError: where it is damaged."""
     path = folder / FILE_NAME
     try:
-        values = yaml.load(path.read_bytes(), _LOADER)
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+        values = parse_yaml(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
         raise _damaged(folder, f'cannot be read ({" ".join(str(error).split())})') from error
     information = _item(values, 'rosbag2_bagfile_information', dict, folder)
     paths = _item(information, 'relative_file_paths', list, folder)
