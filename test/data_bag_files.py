@@ -7,10 +7,10 @@ import struct
 from typing import NamedTuple
 import zlib
 
+from ros2_lstm_policy.config_files import parse_yaml
 from rosbags.interfaces import Qos
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import get_typestore, Stores
-from ros2_lstm_policy.config_files import parse_yaml
 import yaml
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)

@@ -45,7 +45,7 @@ def run_dagger(folder: Path) -> list[Outcome]:
 
 def run_evaluate(folder: Path) -> list[Result]:
     """Return the results of `evaluate`."""
-    return evaluate.evaluate(EvaluateConfig(folder, 'a', 'zero', every=20, processes=1))
+    return evaluate.evaluate(EvaluateConfig(folder, 'a', actor='zero', every=20, processes=1))
 
 
 @pytest.mark.parametrize(('module', 'worker', 'record', 'command', 'name'), [
