@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ros2_lstm_policy.data.crew import MemberLost
-from ros2_lstm_policy.evaluation import actors, evaluate, selection
+from ros2_lstm_policy.evaluation import actors, evaluate, runs, selection
 from ros2_lstm_policy.evaluation.evaluate import EvaluateConfig
 from ros2_lstm_policy.manifest import DEFAULT_CAMERAS as CAMERAS
 from ros2_lstm_policy.model.policy import DecoderConfig
 from ros2_lstm_policy.sim import benchmarks, resumable
+from ros2_lstm_policy.sim.perturb.settings import PerturbConfig
 from ros2_lstm_policy.types import Observation
 
 CHECKPOINT = Path(__file__).parents[1] / 'checkpoints' / 'compact_libero'
@@ -90,6 +91,38 @@ def test_a_suite_runs_with_its_own_limit_and_says_which_tasks_are_left_out(tmp_p
         assert 'NOT RUN AT ALL: 8 of 10 tasks (libero_10/libero_10/' in told
 
 
+def test_changed_conditions_are_kept_with_the_results_and_said_in_the_report(tmp_path, capsys):
+    """Several axes at once; the same again for a seed, and no folder mixes two."""
+    axes = ('perturb.noise=10', 'perturb.typos=2', 'perturb.start_rad=0.1', 'perturb.seed=3',
+            'perturb.object_move_m=0.05')
+    for folder in ('one', 'two'):
+        assert run(tmp_path / folder, 'actor=zero', 'checkpoint=null', *axes) == 0
+    first, again = (episodes(tmp_path / folder) for folder in ('one', 'two'))
+    assert [e['said'] for e in first] == [e['said'] for e in again]
+    assert [e['changes'] for e in first] == [e['changes'] for e in again]
+    own = EvaluateConfig(tmp_path, 'a', actor='zero', every=25).own_episodes()
+    for result, episode in zip(first, own):
+        assert result['said'] != episode.instruction
+        assert any(note.startswith('joints moved by') for note in result['changes'])
+    text = (tmp_path / 'one' / 'report.md').read_text()
+    changed = 'noise 10.0, start_rad 0.1, typos 2, object_move_m 0.05, seed 3'
+    assert f'CHANGED CONDITIONS: {changed}' in text
+    assert 'The object was moved on the way in 0 of 2 episodes' in text
+    assert f'| {own[0].instruction} |' in text, 'two typing errors of one task are one row'
+    assert runs.read(tmp_path / 'one').variant == f'perturbed: {changed}'
+    assert run(tmp_path / 'one', 'actor=zero', 'checkpoint=null') == 1
+    assert 'begun with other settings' in capsys.readouterr().err
+
+
+def test_the_axes_are_listed_by_help(capsys):
+    """With what a strength means."""
+    with pytest.raises(SystemExit):
+        evaluate.main(['--help'])
+    shown = capsys.readouterr().out
+    for field in dataclasses.fields(PerturbConfig):
+        assert f'perturb.{field.name}' in shown
+
+
 def test_what_is_left_out_is_said_of_places_without_official_states_as_well():
     """B takes its seven objects in turn: every seventh episode asks for one of them alone."""
     b, a = benchmarks.b(), benchmarks.a()
@@ -160,6 +193,8 @@ def test_without_history_a_policy_forgets_each_frame():
     ('states=5', "benchmark 'a' has its own states"),
     ('benchmark=libero_goal_env', 'not complete in the installed LIBERO'),
     ('words=both', 'expected one of'),
+    ('perturb.nois=3', "did you mean 'noise'"), ('perturb.noise=-3', 'noise must be in'),
+    ('perturb=noise', 'expected PerturbConfig'),
     ('actor=human', 'expected one of')])
 def test_what_cannot_be_measured_is_refused_with_a_reason(tmp_path, capsys, override, complaint):
     """On one line, before a simulator starts."""

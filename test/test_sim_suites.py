@@ -125,13 +125,13 @@ def test_a_book_in_the_compartment_is_a_success_and_one_beside_it_is_none() -> N
     robot = SimRobot(episode.scene, render=False)
     try:
         assert not robot.reset(episode).success
-        simulation = robot._environment.sim
-        joint = robot._environment.objects_dict[book].joints[-1]
+        simulation = robot.environment.sim
+        joint = robot.environment.objects_dict[book].joints[-1]
         pose = simulation.data.get_joint_qpos(joint).copy()
         pose[:3] = simulation.data.get_site_xpos(compartment)
         simulation.data.set_joint_qpos(joint, pose)
         simulation.forward()
-        assert robot._environment._check_success()
+        assert robot.environment._check_success()
         assert not robot.reset(episode).success
         assert not robot.step(np.zeros(6), gripper_open=True).success
     finally:

@@ -6,9 +6,9 @@ Measure an actor in closed loop in the simulated robot.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 import functools
 from pathlib import Path
 import sys
@@ -18,6 +18,9 @@ from ros2_lstm_policy import config
 from ros2_lstm_policy.evaluation import actors, controls, report, runs, selection
 from ros2_lstm_policy.evaluation.rollout import Result, rollout
 from ros2_lstm_policy.sim import benchmarks, command, fleet, tasks
+from ros2_lstm_policy.sim.perturb import words
+from ros2_lstm_policy.sim.perturb.disturbance import Perturber
+from ros2_lstm_policy.sim.perturb.settings import PerturbConfig
 from ros2_lstm_policy.sim.robot import SimState
 from ros2_lstm_policy.sim.tasks import SimEpisode
 from ros2_lstm_policy.types import Action
@@ -25,7 +28,7 @@ from ros2_lstm_policy.types import Action
 if TYPE_CHECKING:
     from ros2_lstm_policy.evaluation.album import Album
 
-LATER = ('states', 'words')
+LATER: Mapping[str, Any] = {'states': None, 'words': 'suite', 'perturb': {}}
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class EvaluateConfig:
     :param image_size: (height, width) of both cameras in pixels.
     :param horizon: control periods after which an episode has failed; None for the benchmark's
         own.
+    :param perturb: conditions that are changed, and how strongly.
     :param pictures: successes and failures that each process draws, as contact sheet and video.
     :param processes: simulators at once; one core each.
     """
@@ -67,6 +71,7 @@ class EvaluateConfig:
     every: int = 1
     image_size: tuple[int, int] = (256, 256)
     horizon: int | None = None
+    perturb: PerturbConfig = field(default_factory=PerturbConfig)
     pictures: int = 0
     processes: int = 2
 
@@ -103,7 +108,8 @@ class Evaluator:
     def __init__(self, settings: EvaluateConfig) -> None:
         """Load the actor."""
         self._settings = settings
-        self._keeper = fleet.RobotKeeper(settings.image_size)
+        self._perturber = Perturber(settings.perturb) if settings.perturb.axes else None
+        self._keeper = fleet.RobotKeeper(settings.image_size, self._perturber)
         self._actor = actors.make(settings.actor, settings.checkpoint, settings.execute,
                                   settings.history)
         self._album = _album(settings)
@@ -112,9 +118,11 @@ class Evaluator:
         """Run one episode."""
         robot, state = self._keeper.reset(episode)
         watch = self._album.watch if self._album else _ignore
-        result = rollout(robot, state, episode, self._actor,
-                         controls.said(episode, self._settings.control), self._settings.limit,
-                         watch)
+        said = words.said(controls.said(episode, self._settings.control), self._settings.perturb,
+                          episode.name)
+        result = rollout(robot, state, episode, self._actor, said, self._settings.limit, watch)
+        if self._perturber:
+            result = dataclasses.replace(result, changes=self._perturber.notes)
         if self._album:
             self._album.keep(result)
         return result
@@ -153,8 +161,9 @@ def kept_settings(settings: EvaluateConfig) -> dict[str, Any]:
     values = config.plain(dataclasses.replace(settings, horizon=settings.limit))
     for name in ('output', 'processes', 'pictures'):
         del values[name]
-    for name in LATER:
-        if getattr(settings, name) == getattr(EvaluateConfig, name):
+    values['perturb'] = dict(settings.perturb.changed)
+    for name, unchanged in LATER.items():
+        if values[name] == unchanged:
             del values[name]
     return {**values, 'checkpoint_fingerprint': actors.fingerprint(settings.actor,
                                                                    settings.checkpoint)}

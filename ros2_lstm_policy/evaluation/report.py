@@ -12,6 +12,7 @@ import numpy as np
 from ros2_lstm_policy.evaluation import runs
 from ros2_lstm_policy.evaluation.intervals import Rate, wilson
 from ros2_lstm_policy.evaluation.rollout import CATEGORIES, Result
+from ros2_lstm_policy.sim.perturb.settings import described
 from ros2_lstm_policy.sim.tasks import SimEpisode, words
 
 NOTHING = 'nothing'
@@ -106,15 +107,41 @@ def markdown(settings: Mapping[str, Any], results: Sequence[Result],
              'Wilson 95 % intervals.',
              f'Median steps to success {_or_none(numbers["median_steps_to_success"], ".0f")}, '
              f'median decision {numbers["median_act_ms"]:.1f} ms.']
+    lines += _on_the_conditions(settings.get('perturb') or {}, results)
     lines += [f'{left_out[0].upper()}{left_out[1:]}.'] if left_out else []
     lines += _on_the_control(settings['control'], results, own)
-    lines += _table('said', by_instruction(results))
+    lines += _table(*_by_words(settings, results, own))
     if len(by_scene(results, own)) > 1:
         lines += _table('scene', by_scene(results, own))
     lines += ['', '| what became of it | episodes |', '|---|---|']
     lines += [f'| {category} | {count} |'
               for category, count in numbers['categories'].items() if count]
     return '\n'.join(lines) + '\n'
+
+
+def _by_words(settings: Mapping[str, Any], results: Sequence[Result],
+              own: Sequence[SimEpisode]) -> tuple[str, dict[str, list[Result]]]:
+    """Group results by what was said, or by what was meant where each is said otherwise."""
+    changed = settings.get('perturb') or {}
+    if settings['control'] != 'none' or not {'synonyms', 'typos'} & set(changed):
+        return 'said', by_instruction(results)
+    groups: dict[str, list[Result]] = {}
+    for result, episode in zip(results, own):
+        groups.setdefault(episode.instruction, []).append(result)
+    return 'meant, and said in other words', groups
+
+
+def _on_the_conditions(changed: Mapping[str, Any], results: Sequence[Result]) -> list[str]:
+    """Say what was changed, if anything was."""
+    if not changed:
+        return []
+    lines = [f'CHANGED CONDITIONS: {described(changed)}; what was drawn for an episode is in its '
+             '`changes` in report.json.']
+    if 'object_move_m' in changed:
+        moved = sum(any(' moved by ' in note and ' at step ' in note for note in result.changes)
+                    for result in results)
+        lines.append(f'The object was moved on the way in {moved} of {len(results)} episodes.')
+    return lines
 
 
 def _on_the_control(control: str, results: Sequence[Result],

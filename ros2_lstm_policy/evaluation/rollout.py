@@ -46,6 +46,7 @@ class Result:
     :param lifted: objects that were lifted, the first one first.
     :param steps: control periods until success, or the horizon.
     :param act_ms: median time of a decision.
+    :param changes: what was changed in this episode's conditions, in words.
     """
 
     episode: str
@@ -56,6 +57,7 @@ class Result:
     first_grasp: str | None
     lifted: tuple[str, ...]
     act_ms: float
+    changes: tuple[str, ...] = ()
 
     @property
     def right_lifted(self) -> bool:

@@ -79,8 +79,8 @@ def read(arguments: Sequence[str]) -> list[Row]:
     Read rows.
 
     :param arguments: `[NAME=]FOLDER[,FOLDER ...]`, where a folder is an evaluation's, or holds
-        such folders; without a name, the first folder's. Evaluations under a control, and with
-        other words, get a row of their own.
+        such folders; without a name, the first folder's. Evaluations under a control, with other
+        words or under changed conditions get a row of their own.
     :raises ValueError: for what is no evaluation, and for evaluations that do not go together.
     """
     found = [(name, of) for argument in arguments for name, of in _named_runs(argument)]

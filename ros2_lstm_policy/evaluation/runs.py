@@ -15,6 +15,7 @@ from typing import Any
 
 from ros2_lstm_policy.evaluation.rollout import Result
 from ros2_lstm_policy.sim import fleet
+from ros2_lstm_policy.sim.perturb.settings import described
 from ros2_lstm_policy.sim.resumable import open_ledger
 from ros2_lstm_policy.sim.tasks import SimEpisode
 
@@ -52,6 +53,8 @@ class Run:
         told = [self.control] if self.control != 'none' else []
         words = self.settings.get('words', 'suite')
         told += [f'words of the {words}'] if words != 'suite' else []
+        changed = self.settings.get('perturb')
+        told += [f'perturbed: {described(changed)}'] if changed else []
         return ', '.join(told)
 
 
@@ -103,4 +106,5 @@ def row(result: Result) -> dict[str, Any]:
 
 def from_row(values: Mapping[str, Any]) -> Result:
     """Return the result of plain values."""
-    return Result(**{**values, 'lifted': tuple(values['lifted'])})
+    return Result(**{**values, 'lifted': tuple(values['lifted']),
+                     'changes': tuple(values.get('changes', ()))})

@@ -24,6 +24,7 @@ from ros2_lstm_policy.ros.demo_observer import DemoError, DemoObserver
 from ros2_lstm_policy.ros.demo_processes import ChildError, Children
 from ros2_lstm_policy.sim.backend import SimulatorMissingError
 from ros2_lstm_policy.sim.fleet import RobotKeeper
+from ros2_lstm_policy.sim.perturb.settings import described
 from ros2_lstm_policy.sim.tasks import SimEpisode
 from ros2_lstm_policy.types import Action
 from tqdm import tqdm
@@ -84,6 +85,9 @@ def check(settings: EvaluateConfig, episodes: Sequence[SimEpisode]) -> None:
                          f'history=null, found {settings.history!r}')
     if settings.control == 'blank':
         raise ValueError('an empty instruction stops the policy node; set control=none or swapped')
+    if settings.perturb.axes:
+        raise ValueError('the nodes run unchanged conditions; leave perturb out, found '
+                         f'{described(settings.perturb.changed)}')
     for episode in episodes:
         sim_settings.parameters_of(episode)
 

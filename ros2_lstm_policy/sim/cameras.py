@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 MODEL_CAMERAS = {'static': 'agentview', 'hand': 'robot0_eye_in_hand'}
 COLLISION_GROUP = 0
+
+
+class Shape(NamedTuple):
+    """
+    Something that is drawn and is not there.
+
+    :param kind: 'box', 'sphere' or 'cylinder'.
+    :param size: half its width, m.
+    :param position: m, in world axes.
+    :param colour: red, green, blue, 0 to 1.
+    """
+
+    kind: str
+    size: float
+    position: tuple[float, float, float]
+    colour: tuple[float, float, float]
 
 
 class SimCameras:
@@ -32,14 +48,27 @@ class SimCameras:
         self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         self._options = mujoco.MjvOption()
         self._options.geomgroup[COLLISION_GROUP] = 0
+        self.shapes: tuple[Shape, ...] = ()
 
     def render(self, data: Any) -> Mapping[str, np.ndarray]:
         """Return camera name to (H, W, 3) uint8 RGB of the simulator's present state."""
         images = {}
         for name, camera in MODEL_CAMERAS.items():
             self._renderer.update_scene(data, camera, self._options)
+            for shape in self.shapes:
+                self._draw(shape)
             images[name] = self._renderer.render()
         return images
+
+    def _draw(self, shape: Shape) -> None:
+        import mujoco
+        scene = self._renderer.scene
+        kinds = {'box': mujoco.mjtGeom.mjGEOM_BOX, 'sphere': mujoco.mjtGeom.mjGEOM_SPHERE,
+                 'cylinder': mujoco.mjtGeom.mjGEOM_CYLINDER}
+        mujoco.mjv_initGeom(
+            scene.geoms[scene.ngeom], kinds[shape.kind], np.full(3, shape.size),
+            np.array(shape.position), np.eye(3).ravel(), np.array([*shape.colour, 1.0], 'f'))
+        scene.ngeom += 1
 
     def close(self) -> None:
         """Free the context; renders after it fail."""

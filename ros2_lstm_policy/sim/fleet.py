@@ -13,7 +13,7 @@ import itertools
 from typing import Generic, TypeVar
 
 from ros2_lstm_policy.data.crew import as_they_come
-from ros2_lstm_policy.sim.robot import SimRobot, SimState
+from ros2_lstm_policy.sim.robot import Disturbance, SimRobot, SimState
 from ros2_lstm_policy.sim.tasks import SimEpisode
 
 R = TypeVar('R')
@@ -27,18 +27,21 @@ class RobotKeeper:
     Keeps the robot of the last scene, and makes another where an episode needs it.
 
     :param image_size: (height, width) of both cameras in pixels.
+    :param disturbance: what is changed in every episode; None for nothing.
     """
 
-    def __init__(self, image_size: tuple[int, int]) -> None:
+    def __init__(self, image_size: tuple[int, int],
+                 disturbance: Disturbance | None = None) -> None:
         """Begin without a robot."""
-        self._image_size = image_size
+        self._image_size, self._disturbance = image_size, disturbance
         self._robot: SimRobot | None = None
 
     def reset(self, episode: SimEpisode) -> tuple[SimRobot, SimState]:
         """Begin an episode and return its robot and first state."""
         if self._robot is None or self._robot.scene != episode.scene:
             self.close()
-            self._robot = SimRobot(episode.scene, self._image_size)
+            self._robot = SimRobot(episode.scene, self._image_size,
+                                   disturbance=self._disturbance)
         return self._robot, self._robot.reset(episode)
 
     def close(self) -> None:

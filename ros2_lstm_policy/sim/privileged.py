@@ -123,6 +123,14 @@ class Privileged:
                     touching.update(f for f in self._finger_bodies if self._is_part(finger, f))
         return len(touching) == 2
 
+    def depth(self, name: str) -> float:
+        """Return how deep an object is within anything else, m; 0 where it touches nothing."""
+        root = self._roots[name]
+        depths = [-float(contact.dist) for contact in self._data.contact[:self._data.ncon]
+                  if any(self._is_part(int(self._model.geom_bodyid[g]), root)
+                         for g in (contact.geom1, contact.geom2))]
+        return max([0.0, *depths])
+
     def objects_touch(self) -> bool:
         """Return whether any two objects touch each other."""
         for contact in self._data.contact[:self._data.ncon]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 import contextlib
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -56,6 +57,19 @@ class SimState:
     step: int
 
 
+class Disturbance(Protocol):
+    """Changes a robot's episodes: what it begins with, what happens on the way, what it sees."""
+
+    def begin(self, robot: SimRobot) -> None:
+        """Change the episode that has begun, before its first observation."""
+
+    def step(self, robot: SimRobot, step: int) -> None:
+        """Change what is there after a control period, before its observation."""
+
+    def see(self, images: Mapping[str, np.ndarray], step: int) -> Mapping[str, np.ndarray]:
+        """Return what the robot gets of the cameras' pictures."""
+
+
 class SimRobot:
     """
     One scene, many episodes: making it takes seconds, a reset a tenth.
@@ -65,11 +79,13 @@ class SimRobot:
     :param seed: of the first, discarded reset.
     :param render: False for a robot without cameras, many times faster.
     :param thin_cells: how finely visual meshes are kept (see `decimate.py`); None for untouched.
+    :param disturbance: what is changed in every episode; None for nothing.
     :raises ValueError: for an unknown scene, or one of which LIBERO lacks a part.
     """
 
     def __init__(self, scene: str, image_size: tuple[int, int] = (128, 128), seed: int = 0,
-                 render: bool = True, thin_cells: int | None = THINNED_CELLS) -> None:
+                 render: bool = True, thin_cells: int | None = THINNED_CELLS,
+                 disturbance: Disturbance | None = None) -> None:
         """Build the scene."""
         if min(image_size) < 1:
             raise ValueError(f'image_size must be positive, found {image_size}')
@@ -77,16 +93,17 @@ class SimRobot:
         suites.check_file(file)
         self.scene = scene
         self._wrapper = backend.make_environment(file)
-        self._environment = self._wrapper.env
+        self.environment: Any = self._wrapper.env
         # observables of all objects, computed 50 times a control period and read by nobody
-        self._environment._observables.clear()
-        model = self._environment.sim.model._model
+        self.environment._observables.clear()
+        model = self.environment.sim.model._model
         if thin_cells is not None:
             thin_visual_meshes(model, thin_cells)
-        self._cameras = SimCameras(model, image_size) if render else None
+        self.cameras = SimCameras(model, image_size) if render else None
+        self._disturbance = disturbance
         with _numpy_seed(seed):
-            self._environment.reset()  # the first one after building differs from later ones
-        self.privileged = Privileged(self._environment)
+            self.environment.reset()  # the first one after building differs from later ones
+        self.privileged = Privileged(self.environment)
         self._episode: SimEpisode | None = None
         self._periods = 0
         self._step = 0
@@ -114,13 +131,15 @@ class SimRobot:
         """
         self._check(episode)
         self._episode = episode
-        self._environment.parsed_problem['goal_state'] = [list(p) for p in episode.goal]
+        self.environment.parsed_problem['goal_state'] = [list(p) for p in episode.goal]
         self._rest_heights = {}
         with _numpy_seed(episode.seed):
             self._place(episode)
         self._rest_heights = {o: self.privileged.position(o)[2] for o in self.movable}
         self._lifted, self._step = (), 0
         self._periods += 1
+        if self._disturbance is not None:
+            self._disturbance.begin(self)
         return self._state(clipped=False)
 
     def step(self, arm: np.ndarray, gripper_open: bool) -> SimState:
@@ -139,12 +158,14 @@ class SimRobot:
         self._advance(clipped, gripper_open)
         self._step += 1
         self._periods += 1
+        if self._disturbance is not None:
+            self._disturbance.step(self, self._step)
         return self._state(clipped=bool(np.abs(clipped - arm).max() > ROUNDING))
 
     def close(self) -> None:
         """Free the rendering context and the simulation."""
-        if self._cameras is not None:
-            self._cameras.close()
+        if self.cameras is not None:
+            self.cameras.close()
         self._wrapper.close()
 
     def _check(self, episode: SimEpisode) -> None:
@@ -162,7 +183,7 @@ class SimRobot:
     def _place(self, episode: SimEpisode) -> None:
         """Place everything and let it come to rest; what LIBERO placed badly is placed again."""
         for _ in range(PLACEMENT_TRIES):
-            gripper = self._environment.robots[0].gripper
+            gripper = self.environment.robots[0].gripper
             gripper.current_action = np.zeros(gripper.dof)  # robosuite keeps it over resets
             self._wrapper.reset()
             if episode.official_state is not None:
@@ -178,12 +199,12 @@ class SimRobot:
 
     def _permute(self, slots: tuple[int, ...]) -> None:
         """Exchange the objects' places on the table."""
-        joints = [self._environment.objects_dict[o].joints[-1] for o in self.movable]
-        data = self._environment.sim.data
+        joints = [self.environment.objects_dict[o].joints[-1] for o in self.movable]
+        data = self.environment.sim.data
         poses = [data.get_joint_qpos(joint).copy() for joint in joints]
         for joint, pose, slot in zip(joints, poses, slots):
             data.set_joint_qpos(joint, np.concatenate([poses[slot][:2], pose[2:]]))
-        self._environment.sim.forward()
+        self.environment.sim.forward()
 
     def _settle(self) -> float:
         """
@@ -206,16 +227,16 @@ class SimRobot:
         return states[episode.official_state]
 
     def _set_state(self, state: np.ndarray) -> None:
-        sim = self._environment.sim
+        sim = self.environment.sim
         sim.set_state_from_flattened(state)
         sim.data.qacc_warmstart[:] = 0  # left by the placement that this state replaces
         sim.forward()
-        self._environment._post_process()
+        self.environment._post_process()
 
     def _advance(self, arm: np.ndarray, gripper_open: bool) -> None:
         action = np.append(arm / STEP_LIMIT, -1.0 if gripper_open else 1.0)
-        with single_pass(self._environment.sim):
-            self._environment.step(action)
+        with single_pass(self.environment.sim):
+            self.environment.step(action)
         for name, height in self._rest_heights.items():
             risen = self.privileged.position(name)[2] - height
             if risen > LIFTED_M and name not in self._lifted:
@@ -223,12 +244,14 @@ class SimRobot:
 
     def _state(self, clipped: bool) -> SimState:
         images: Mapping[str, np.ndarray] = {}
-        if self._cameras is not None:
-            images = self._cameras.render(self._environment.sim.data._data)
+        if self.cameras is not None:
+            images = self.cameras.render(self.environment.sim.data._data)
+        if self._disturbance is not None:
+            images = self._disturbance.see(images, self._step)
         stamp_ns = self._periods * round(1e9 * CONTROL_PERIOD_S)
         return SimState(
             observation=Observation(stamp_ns=stamp_ns, images=images),
-            success=bool(self._environment._check_success()), lifted=self._lifted,
+            success=bool(self.environment._check_success()), lifted=self._lifted,
             ee_pose=self.privileged.gripper_pose,
             joint_positions=self.privileged.joint_positions,
             gripper_opening=self.privileged.opening, clipped=clipped, step=self._step)
