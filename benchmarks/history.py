@@ -2,8 +2,9 @@
 What looking back costs: one step of the recurrent head for several windows, on the CPU.
 
 One thread; its CPU time, so that other processes count as little as may be, and rows are measured
-in turn, step by step, so that a busy machine slows all of them alike. The ratio is against window
-1; recompute is what the reference does: the last `window` inputs from zero.
+in turn, step by step, so that a busy machine slows all of them alike. An action waits for the
+first column alone; its ratio is against window 1. Recompute is what the reference does: the last
+`window` inputs from zero.
 """
 
 from __future__ import annotations
@@ -11,33 +12,58 @@ from __future__ import annotations
 import argparse
 from collections import deque
 from collections.abc import Callable
+import platform
 import statistics
 import time
+from typing import NamedTuple
 
-from ros2_lstm_policy.runtime.history import History, SlidingWindow
+from ros2_lstm_policy.runtime import lstm_step
+from ros2_lstm_policy.runtime.history import SlidingWindow
 import torch
 from torch import nn, Tensor
 
 
-def lanes_step(history: History) -> Callable[[Tensor], Tensor]:
-    """Return a function that takes one input and looks back through lanes."""
-    state = history.start()
+class Taken(NamedTuple):
+    """CPU seconds of one step."""
 
-    def step(input_D: Tensor) -> Tensor:
+    before_s: float
+    after_s: float
+
+
+def lanes_step(rnn: nn.LSTM, window: int) -> Callable[[Tensor], tuple[Tensor, Taken]]:
+    """Return a function that takes one input and looks back through lanes."""
+    rule = SlidingWindow(rnn, window)
+    state = rule.start()
+
+    def step(input_D: Tensor) -> tuple[Tensor, Taken]:
         nonlocal state
-        output, state = history.advance(input_D, state)
-        return output
+        start = time.thread_time()
+        output_H = rule.read(input_D, state)
+        read = time.thread_time()
+        state = rule.follow(input_D, state)
+        return output_H, Taken(read - start, time.thread_time() - read)
     return step
 
 
-def recompute_step(rnn: nn.LSTM, window: int) -> Callable[[Tensor], Tensor]:
+def recompute_step(rnn: nn.LSTM, window: int) -> Callable[[Tensor], tuple[Tensor, Taken]]:
     """Return a function that takes one input and recomputes the last `window` of them."""
     inputs: deque[Tensor] = deque(maxlen=window)
 
-    def step(input_D: Tensor) -> Tensor:
+    def step(input_D: Tensor) -> tuple[Tensor, Taken]:
         inputs.append(input_D)
-        return rnn(torch.stack(tuple(inputs)).unsqueeze(0))[0][0, -1]
+        start = time.thread_time()
+        output_H = rnn(torch.stack(tuple(inputs)).unsqueeze(0))[0][0, -1]
+        return output_H, Taken(time.thread_time() - start, 0.0)
     return step
+
+
+def cpu_name() -> str:
+    """Return the make of the CPU."""
+    try:
+        with open('/proc/cpuinfo', encoding='utf-8') as file:
+            return next(line.split(':')[1].strip() for line in file if 'model name' in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def main() -> None:
@@ -52,29 +78,34 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     rnn = nn.LSTM(options.features, options.hidden, options.layers, batch_first=True).eval()
-    steps = {('lanes', w): lanes_step(SlidingWindow(rnn, w)) for w in options.windows}
+    steps = {('lanes', w): lanes_step(rnn, w) for w in options.windows}
     steps |= {('recompute', w): recompute_step(rnn, w) for w in options.windows}
-    seconds: dict[tuple[str, int], list[float]] = {key: [] for key in steps}
+    taken: dict[tuple[str, int], list[Taken]] = {key: [] for key in steps}
     worst = dict.fromkeys(options.windows, 0.0)
     with torch.inference_mode():
         for _ in range(options.steps):
             input_D, outputs = torch.randn(options.features), {}
             for key, step in steps.items():
-                start = time.thread_time()
-                outputs[key] = step(input_D)
-                seconds[key].append(time.thread_time() - start)
+                outputs[key], seconds = step(input_D)
+                taken[key].append(seconds)
             for w in options.windows:
                 error = (outputs['lanes', w] - outputs['recompute', w]).abs().max().item()
                 worst[w] = max(worst[w], error)
-    base = statistics.median(seconds['lanes', options.windows[0]])
-    print(f'LSTM {options.features} -> {options.hidden} x {options.layers}, '
-          f'one thread, {options.steps} steps, median ms')
-    print('| window | lanes | ratio | recompute | ratio | largest difference |')
-    print('|---|---|---|---|---|---|')
+
+    def median_ms(kind: str, w: int) -> list[float]:
+        return [1e3 * statistics.median(part) for part in zip(*taken[kind, w][w:])]
+
+    base = median_ms('lanes', options.windows[0])[0]
+    names = {product: name for name, product in lstm_step.PRODUCTS.items()}
+    print(f'LSTM {options.features} -> {options.hidden} x {options.layers}, {cpu_name()}, torch '
+          f'{torch.__version__}, one thread, {options.steps} steps, median ms')
+    print('| window | before the action | ratio | after it | products | recompute | ratio | '
+          'largest difference |\n|---|---|---|---|---|---|---|---|')
     for w in options.windows:
-        ours, theirs = (statistics.median(seconds[k, w][w:]) for k in ('lanes', 'recompute'))
-        print(f'| {w} | {1e3 * ours:.1f} | {ours / base:.2f} | {1e3 * theirs:.1f} | '
-              f'{theirs / base:.2f} | {worst[w]:.1e} |')
+        (before, after), theirs = median_ms('lanes', w), median_ms('recompute', w)[0]
+        chosen = names[lstm_step.fastest_product(w, options.layers, options.hidden)]
+        print(f'| {w} | {before:.1f} | {before / base:.2f} | {after:.1f} | {chosen} | '
+              f'{theirs:.1f} | {theirs / base:.2f} | {worst[w]:.1e} |')
 
 
 if __name__ == '__main__':

@@ -10,7 +10,7 @@ value is an opening: 0 closed, 1 open.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TYPE_CHECKING
 
@@ -62,6 +62,10 @@ class ActionChunk(NamedTuple):
     gripper_logit_BTK: Tensor
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 @dataclass(frozen=True)
 class Decision:
     """
@@ -70,11 +74,14 @@ class Decision:
     :param action: the action due now.
     :param chunk: (K, 7) float32, all actions of the chunk in physical units, gripper last.
     :param stage_s: seconds spent by stage, in the order of the stages.
+    :param settle: does what the next decision needs and this action need not wait for; an actor
+        does it by itself where nobody did.
     """
 
     action: Action
     chunk: np.ndarray
     stage_s: Mapping[str, float] = field(default_factory=dict)
+    settle: Callable[[], None] = _nothing
 
 
 class Reason(NamedTuple):

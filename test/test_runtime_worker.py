@@ -24,7 +24,8 @@ class GatedActor:
         self.memory, self.seen, self.resets = [], [], 0
         self.gate, self.entered = threading.Event(), threading.Event()
         self.gate.set()
-        self.error = None
+        self.error = self.settle_error = None
+        self.settled = []
 
     def reset(self):
         """Forget."""
@@ -38,7 +39,14 @@ class GatedActor:
         assert self.gate.wait(WAIT_S)
         if self.error is not None:
             raise self.error
-        return Decision(Action(np.zeros(6), len(self.memory)), np.zeros((1, 7)))
+        return Decision(Action(np.zeros(6), len(self.memory)), np.zeros((1, 7)),
+                        settle=self.settle)
+
+    def settle(self):
+        """Remember when it was done."""
+        self.settled.append(self.on_settle())
+        if self.settle_error is not None:
+            raise self.settle_error
 
     def close_gate(self):
         """Let the next act wait, and say when it has begun."""
@@ -52,6 +60,7 @@ class Harness:
     def __init__(self):
         """Start the worker."""
         self.actor, self.outcomes = GatedActor(), []
+        self.actor.on_settle = self.stamps
         self.delivered = threading.Condition()
         self.worker = PolicyWorker(self.actor, self._deliver)
         self.worker.start()
@@ -195,3 +204,21 @@ def test_a_worker_whose_actor_hangs_can_be_left():
     harness.actor.gate.set()
     assert harness.worker.stop(WAIT_S)
     assert harness.outcomes == []
+
+
+def test_what_an_action_need_not_wait_for_is_done_when_it_is_out(harness):
+    for number in range(3):
+        harness.submit(number)
+        harness.wait_for(number + 1)
+    harness.worker.stop(WAIT_S)
+    assert harness.actor.settled == [[0], [0, 1], [0, 1, 2]]
+
+
+def test_a_settling_that_fails_ends_neither_the_thread_nor_the_next_decision(harness):
+    harness.actor.settle_error = RuntimeError('the device is gone')
+    for number in range(2):
+        harness.submit(number)
+        harness.wait_for(number + 1)
+    assert harness.stamps() == [0, 1]
+    assert all(isinstance(outcome.result, Decision) for outcome in harness.outcomes)
+    assert harness.actor.resets == 2

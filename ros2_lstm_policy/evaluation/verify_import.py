@@ -140,7 +140,8 @@ def _streaming(policy: Policy, inputs: Recording, outputs: Recording,
         pixels = {camera.name: _pixels(images[camera.name][0, step], camera)
                   for camera in policy.manifest.cameras}
         input_D = ticks.encode(pixels, text)
-        (arm_KA, gripper_open_K), state = ticks.decode(input_D, state)
+        arm_KA, gripper_open_K = ticks.decode(input_D, state)
+        state = ticks.follow(input_D, state)
         yield input_D, policy.decoder.reduce_tokens(wanted[0][None, step:step + 1])
         yield arm_KA * conventions.arm_sign_A, wanted[1][step]
         yield gripper_open_K, (conventions.gripper_sign * wanted[2][step]).sigmoid()

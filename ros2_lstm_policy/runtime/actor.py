@@ -60,6 +60,7 @@ class PolicyActor:
     def reset(self) -> None:
         """Forget the episode."""
         self._state = self._engine.start()
+        self._rest: engine.Rest | None = None
         self._pending: schedule.Pending = ()
 
     def warm_up(self, instruction: str = 'warm up') -> float:
@@ -83,6 +84,7 @@ class PolicyActor:
         :raises InstructionTooLong: where the instruction does not fit the policy.
         :raises NonFiniteAction: where the policy gives NaN or infinity.
         """
+        self.settle()
         stage_s: dict[str, float] = {}
         begin = time.perf_counter()
         images = self._preprocess(observation.images)
@@ -90,13 +92,19 @@ class PolicyActor:
         text = self._encode_text(instruction)
         stage_s['preprocess'] = preprocessed - begin
         stage_s['text'] = time.perf_counter() - preprocessed
-        prediction, state = self._engine.step(images, text, self._state, stage_s)
+        prediction, rest = self._engine.step(images, text, self._state, stage_s)
         begin = time.perf_counter()
         chunk_K7 = self._to_physical(prediction)
         due_7, pending = self._schedule(chunk_K7, self._pending)
-        self._state, self._pending = state, pending
+        self._rest, self._pending = rest, pending
         stage_s['postprocess'] = time.perf_counter() - begin
-        return Decision(Action(due_7[:-1].copy(), float(due_7[-1])), chunk_K7, stage_s)
+        return Decision(Action(due_7[:-1].copy(), float(due_7[-1])), chunk_K7, stage_s,
+                        self.settle)
+
+    def settle(self) -> None:
+        """Take the last observation into the history: what its action did not wait for."""
+        if self._rest is not None:
+            self._state, self._rest = self._rest(), None
 
     def _preprocess(self, images: Mapping[str, np.ndarray]) -> Mapping[str, Tensor]:
         missing = [camera.name for camera in self.manifest.cameras if camera.name not in images]

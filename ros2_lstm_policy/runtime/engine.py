@@ -2,9 +2,9 @@
 How one tick's mathematics runs on a device.
 
 An engine is a function without an episode: images, encoded words and the history's state in, the
-chunk and the state after it out. On a CPU it runs eagerly in one thread, the compact backbone in a
-form whose weights are laid out for it; on a GPU the whole tick can be one CUDA graph, because its
-shapes never change.
+chunk out, and then the state after it, which no action has to wait for. On a CPU it runs eagerly
+in one thread, the compact backbone in a form whose weights are laid out for it; on a GPU the whole
+tick can be one CUDA graph, because its shapes never change.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+import math
 import time
 from typing import cast, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -20,7 +21,7 @@ from ros2_lstm_policy.model.backbones.base import Encode, EncodedText, TextToken
 from ros2_lstm_policy.model.policy import Policy
 from ros2_lstm_policy.runtime import history
 from ros2_lstm_policy.runtime.history import HistoryState
-from ros2_lstm_policy.runtime.pixels import DevicePixels, HostPixels, Pixels
+from ros2_lstm_policy.runtime.pixels import Capture, DevicePixels, HostPixels, Pixels
 from ros2_lstm_policy.transforms import normalise_images
 import torch
 from torch import nn, Tensor
@@ -41,6 +42,10 @@ class Prediction(NamedTuple):
     gripper_open_K: Tensor
 
 
+# The rest of a tick, for when its action is out: returns the state after it.
+Rest: TypeAlias = Callable[[], HistoryState]
+
+
 class Engine(Protocol):
     """Runs one tick; keeps no episode."""
 
@@ -54,13 +59,14 @@ class Engine(Protocol):
         """Resize raw images (H, W, 3) uint8, onto the device; valid until the next call."""
 
     def step(self, images: Mapping[str, Tensor], text: EncodedText, state: HistoryState,
-             stage_s: dict[str, float]) -> tuple[Prediction, HistoryState]:
+             stage_s: dict[str, float]) -> tuple[Prediction, Rest]:
         """
-        Do one tick.
+        Do what the action of one tick waits for.
 
         :param images: what :meth:`preprocess` gave last.
+        :param state: from :meth:`start` or the last rest; valid until the next rest is done.
         :param stage_s: gets the seconds spent by stage.
-        :return: the chunk on the CPU, and the state after it.
+        :return: the chunk on the CPU, and the rest of the tick.
         """
 
 
@@ -116,17 +122,16 @@ class EagerEngine:
 
     @torch.inference_mode()
     def step(self, images: Mapping[str, Tensor], text: EncodedText, state: HistoryState,
-             stage_s: dict[str, float]) -> tuple[Prediction, HistoryState]:
+             stage_s: dict[str, float]) -> tuple[Prediction, Rest]:
         """Do one tick, stage by stage."""
         begin = time.perf_counter()
         input_D = self.encode(images, text)
-        self._wait()
+        self.wait()
         stage_s['backbone'] = time.perf_counter() - begin
         begin = time.perf_counter()
-        prediction, state = self.decode(input_D, state)
-        prediction = Prediction(*(part.cpu() for part in prediction))
+        prediction = Prediction(*(part.cpu() for part in self.decode(input_D, state)))
         stage_s['head'] = time.perf_counter() - begin
-        return prediction, state
+        return prediction, partial(self.follow, input_D, state)
 
     def encode(self, images: Mapping[str, Tensor], text: EncodedText) -> Tensor:
         """Turn (H, W, 3) uint8 images on the device into the LSTM's input (D)."""
@@ -136,44 +141,45 @@ class EagerEngine:
             tokens_1ND = self._backbone(normalised, text)
         return self._policy.decoder.reduce_tokens(tokens_1ND.float().unsqueeze(1))[0, 0]
 
-    def decode(self, input_D: Tensor, state: HistoryState) -> tuple[Prediction, HistoryState]:
+    def decode(self, input_D: Tensor, state: HistoryState) -> Prediction:
         """Turn the LSTM's input into a chunk, in float32."""
-        output_H, state = self._history.advance(input_D, state)
+        output_H = self._history.read(input_D, state)
         arm, logit = self._policy.decoder.heads(output_H[None, None])
-        return Prediction(arm[0, 0], logit[0, 0].sigmoid()), state
+        return Prediction(arm[0, 0], logit[0, 0].sigmoid())
+
+    @torch.inference_mode()
+    def follow(self, input_D: Tensor, state: HistoryState) -> HistoryState:
+        """Return the state after the LSTM's input."""
+        return self._history.follow(input_D, state)
 
     def _autocast(self) -> AbstractContextManager:
         if self._precision == 'bf16':
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Wait for what was launched last."""
         if self.device.type == 'cuda':
-            torch.cuda.synchronize(self.device)
+            torch.cuda.current_stream(self.device).synchronize()
 
 
-Tick: TypeAlias = Callable[[], tuple[Prediction, HistoryState]]
-Capture: TypeAlias = Callable[[Tick], tuple[Callable[[], None], Prediction, HistoryState]]
-
-
-def capture_cuda_graph(device: torch.device,
-                       tick: Tick) -> tuple[Callable[[], None], Prediction, HistoryState]:
+def capture_cuda_graph(device: torch.device, action: Callable[[], None]) -> Callable[[], None]:
     """
-    Capture a tick.
+    Capture an action whose inputs and outputs lie in fixed places.
 
-    :return: what replays it, and its outputs, which every replay overwrites.
+    :return: what replays it.
     """
     with torch.cuda.device(device):
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_GRAPH_WARM_UPS):
-                tick()
+                action()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            prediction, after = tick()
-    return graph.replay, prediction, after
+            action()
+    return graph.replay
 
 
 class GraphEngine:
@@ -188,43 +194,83 @@ class GraphEngine:
         """Capture nothing yet; the first tick of each text length does."""
         self._eager, self._capture = eager, capture
         self._ticks: dict[tuple[torch.Size, ...], _CapturedTick] = {}
+        self._memory: _Memory | None = None
         self.start, self.encode_text = eager.start, eager.encode_text
         self.preprocess = eager.preprocess
 
     @torch.inference_mode()
     def step(self, images: Mapping[str, Tensor], text: EncodedText, state: HistoryState,
-             stage_s: dict[str, float]) -> tuple[Prediction, HistoryState]:
-        """Do one tick in one launch."""
+             stage_s: dict[str, float]) -> tuple[Prediction, Rest]:
+        """Do what the action waits for in one launch; the rest is another."""
         begin = time.perf_counter()
         key = tuple(part.shape for part in text)
-        if key not in self._ticks:
-            try:
-                self._ticks[key] = _CapturedTick(self._eager, self._capture, images, text, state)
-            except RuntimeError as error:
-                raise RuntimeError('the tick cannot be captured as a CUDA graph; run it eagerly '
-                                   f'(engine: eager). {type(error).__name__}: {error}') from error
-        prediction, state = self._ticks[key].replay(images, text, state)
+        try:
+            if self._memory is None:
+                self._memory = _Memory(self._eager, self._capture, state,
+                                       self._eager.encode(images, text))
+            if key not in self._ticks:
+                self._ticks[key] = _CapturedTick(self._eager, self._capture, images, text,
+                                                 self._memory)
+        except RuntimeError as error:
+            raise RuntimeError('the tick cannot be captured as a CUDA graph; run it eagerly '
+                               f'(engine: eager). {type(error).__name__}: {error}') from error
+        self._memory.hold(state)
+        prediction = self._ticks[key].replay(images, text)
         stage_s['model'] = time.perf_counter() - begin
-        return prediction, state
+        return prediction, self._memory.follow
+
+
+class _Memory:
+    """The history's state in a fixed place, the LSTM's last input, and what takes it in."""
+
+    def __init__(self, eager: EagerEngine, capture: Capture, state: HistoryState,
+                 input_D: Tensor) -> None:
+        self.state = HistoryState(*(part.clone() for part in state))
+        self.input_D = input_D.clone()
+        self._held: HistoryState | None = None
+        self._launch = capture(lambda: self._place(eager.follow(self.input_D, self.state)))
+
+    def hold(self, state: HistoryState) -> None:
+        """Have this state; nothing is to be done where it is what `follow` returned last."""
+        if state is not self._held:
+            self._place(state)
+        self._held = state
+
+    @torch.inference_mode()
+    def follow(self) -> HistoryState:
+        """Take the last input in, without waiting for it."""
+        self._launch()
+        self._held = HistoryState(*self.state)
+        return self._held
+
+    def _place(self, state: HistoryState) -> None:
+        for place, part in zip(self.state, state):
+            place.copy_(part)
 
 
 class _CapturedTick:
     """A captured tick with its inputs and outputs in fixed places."""
 
     def __init__(self, eager: EagerEngine, capture: Capture, images: Mapping[str, Tensor],
-                 text: EncodedText, state: HistoryState) -> None:
+                 text: EncodedText, memory: _Memory) -> None:
+        self._eager, self._memory = eager, memory
         # `DevicePixels` writes into the same places at every call: nothing is to be copied
         self._images = dict(images) if eager.keeps_places else {
             name: image.clone() for name, image in images.items()}
         self._text = EncodedText(*(part.clone() for part in text))
-        self._state = HistoryState(*(part.clone() for part in state))
         self._said: EncodedText | None = None
-        self._launch, self._prediction, self._after = capture(
-            lambda: eager.decode(eager.encode(self._images, self._text), self._state))
+        self._shapes = [part.shape for part in eager.decode(memory.input_D, memory.state)]
+        self._out = torch.empty(sum(map(math.prod, self._shapes)),
+                                pin_memory=eager.device.type == 'cuda')
+        self._launch = capture(self._run)
 
-    def replay(self, images: Mapping[str, Tensor], text: EncodedText,
-               state: HistoryState) -> tuple[Prediction, HistoryState]:
-        """Copy the inputs into place, replay, and copy the outputs out."""
+    def _run(self) -> None:
+        self._memory.input_D.copy_(self._eager.encode(self._images, self._text))
+        prediction = self._eager.decode(self._memory.input_D, self._memory.state)
+        self._out.copy_(torch.cat([part.flatten() for part in prediction]), non_blocking=True)
+
+    def replay(self, images: Mapping[str, Tensor], text: EncodedText) -> Prediction:
+        """Copy the inputs into place, replay, and wait for what comes out."""
         for name, image in images.items():
             if image is not self._images[name]:
                 self._images[name].copy_(image, non_blocking=True)
@@ -232,14 +278,10 @@ class _CapturedTick:
             for place, part in zip(self._text, text):
                 place.copy_(part)
             self._said = text
-        for place, part in zip(self._state, state):
-            place.copy_(part)
         self._launch()
-        after = HistoryState(*(part.clone() for part in self._after))
-        flat = torch.cat([part.flatten() for part in self._prediction]).cpu()
-        parts = flat.split([part.numel() for part in self._prediction])
-        return Prediction(*(part.view_as(like) for part, like
-                            in zip(parts, self._prediction))), after
+        self._eager.wait()
+        parts = self._out.clone().split([math.prod(shape) for shape in self._shapes])
+        return Prediction(*(part.view(shape) for part, shape in zip(parts, self._shapes)))
 
 
 def create(policy: Policy, precision: Precision = 'fp32', cuda_graph: bool = True,
@@ -262,22 +304,12 @@ def create(policy: Policy, precision: Precision = 'fp32', cuda_graph: bool = Tru
         return EagerEngine(policy, precision, threads, acting)
     in_graph = cuda_graph and backbone.capturable
     pixels = DevicePixels(policy.manifest.cameras, device,
-                          partial(capture_action, device) if in_graph else None)
+                          partial(capture_cuda_graph, device) if in_graph else None)
     if compiled:
         compile_layers(policy)
     eager = EagerEngine(policy, precision, threads, acting, pixels,
                         backbone.parts().text_lengths if in_graph else ())
     return GraphEngine(eager, partial(capture_cuda_graph, device)) if in_graph else eager
-
-
-def capture_action(device: torch.device, action: Callable[[], None]) -> Callable[[], None]:
-    """Capture what has no outputs of its own; return what replays it."""
-    nothing = torch.zeros(0, device=device)
-
-    def tick() -> tuple[Prediction, HistoryState]:
-        action()
-        return Prediction(nothing, nothing), HistoryState(nothing, nothing, nothing)
-    return capture_cuda_graph(device, tick)[0]
 
 
 def compile_layers(policy: Policy) -> None:

@@ -3,11 +3,12 @@ The recurrent history of one episode, as a value that goes in and comes out.
 
 Training sees windows that begin with a zero state, so on the robot each output must be that of an
 LSTM that saw the last `window` inputs and nothing before. Recomputing them costs `window` steps a
-tick. Here `window` lanes of (h, c), each begun one tick after the other, take every input as one
-batch; the lane that has seen exactly the last `window` inputs is read, and then begins again. One
-batched step a tick, whatever the window, and the same shapes at every tick (CUDA graphs).
+tick. Here `window` lanes, each begun one tick after the other, take every input as one batch; the
+lane that has seen exactly the last `window` inputs is read, and then begins again. The read lane
+alone stands between an input and its action (`read`); the batch is for the time after (`follow`).
+The shapes are the same at every tick (CUDA graphs).
 
-Shape letters: L layer, W lane, H hidden, D input.
+Shape letters: L layer, W lane, H hidden, D input, G gate (4 H).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from ros2_lstm_policy.model.policy import Policy
-from ros2_lstm_policy.runtime import lstm_step
+from ros2_lstm_policy.runtime.lstm_step import LSTMStep
 import torch
 from torch import nn, Tensor
 
@@ -24,10 +25,11 @@ class HistoryState(NamedTuple):
     """
     What an episode has left behind so far.
 
+    :param recurrent_LWG: what each lane's h will add to the gates, W_hh h + b.
     :param step: (1,) int64, inputs seen.
     """
 
-    h_LWH: Tensor
+    recurrent_LWG: Tensor
     c_LWH: Tensor
     step: Tensor
 
@@ -38,8 +40,16 @@ class History(Protocol):
     def start(self) -> HistoryState:
         """Return the state of an episode that has not begun."""
 
-    def advance(self, input_D: Tensor, state: HistoryState) -> tuple[Tensor, HistoryState]:
-        """Take one input; return the top layer's output (H) and the state after it."""
+    def read(self, input_D: Tensor, state: HistoryState) -> Tensor:
+        """Return the top layer's output (H) for one more input."""
+
+    def follow(self, input_D: Tensor, state: HistoryState) -> HistoryState:
+        """Return the state after it."""
+
+
+def advance(rule: History, input_D: Tensor, state: HistoryState) -> tuple[Tensor, HistoryState]:
+    """Take one input; return the top layer's output (H) and the state after it."""
+    return rule.read(input_D, state), rule.follow(input_D, state)
 
 
 class SlidingWindow:
@@ -47,21 +57,27 @@ class SlidingWindow:
 
     def __init__(self, rnn: nn.LSTM, window: int) -> None:
         """Make a rule; it keeps no episode."""
-        self._rnn, self._step, self._window = rnn, lstm_step.of_lstm(rnn), window
+        self._step, self._window = LSTMStep(rnn, window), window
+        self._zero = _zero_lane(self._step)
 
     def start(self) -> HistoryState:
         """Return the state of an episode that has not begun."""
-        return _zeros(self._rnn, self._window)
+        return HistoryState(self._zero.recurrent_LWG.repeat(1, self._window, 1),
+                            self._zero.c_LWH.repeat(1, self._window, 1), self._zero.step)
 
-    def advance(self, input_D: Tensor, state: HistoryState) -> tuple[Tensor, HistoryState]:
-        """Take one input; return the top layer's output (H) and the state after it."""
-        newest = state.step % self._window
-        h_LWH = state.h_LWH.index_fill(1, newest, 0.0)
-        c_LWH = state.c_LWH.index_fill(1, newest, 0.0)
-        h_LWH, c_LWH = self._step(input_D, h_LWH, c_LWH)
+    def read(self, input_D: Tensor, state: HistoryState) -> Tensor:
+        """Read the lane that began `window` inputs ago, or with the episode."""
         oldest = (state.step + 1) % self._window * (state.step >= self._window)
-        output_H = h_LWH[-1].index_select(0, oldest).squeeze(0)
-        return output_H, HistoryState(h_LWH, c_LWH, state.step + 1)
+        return self._step.read(input_D, state.recurrent_LWG.index_select(1, oldest).squeeze(1),
+                               state.c_LWH.index_select(1, oldest).squeeze(1))
+
+    def follow(self, input_D: Tensor, state: HistoryState) -> HistoryState:
+        """Let all lanes take the input; the one that has seen the window begins again."""
+        recurrent_LWG, c_LWH = self._step.follow(input_D, state.recurrent_LWG, state.c_LWH)
+        step = state.step + 1
+        begins = step % self._window
+        return HistoryState(recurrent_LWG.index_copy(1, begins, self._zero.recurrent_LWG),
+                            c_LWH.index_copy(1, begins, self._zero.c_LWH), step)
 
 
 class Carry:
@@ -69,16 +85,21 @@ class Carry:
 
     def __init__(self, rnn: nn.LSTM) -> None:
         """Make a rule; it keeps no episode."""
-        self._rnn, self._step = rnn, lstm_step.of_lstm(rnn)
+        self._step = LSTMStep(rnn, 1)
+        self._zero = _zero_lane(self._step)
 
     def start(self) -> HistoryState:
         """Return the state of an episode that has not begun."""
-        return _zeros(self._rnn, 1)
+        return self._zero
 
-    def advance(self, input_D: Tensor, state: HistoryState) -> tuple[Tensor, HistoryState]:
-        """Take one input; return the top layer's output (H) and the state after it."""
-        h_LWH, c_LWH = self._step(input_D, state.h_LWH, state.c_LWH)
-        return h_LWH[-1, 0], HistoryState(h_LWH, c_LWH, state.step + 1)
+    def read(self, input_D: Tensor, state: HistoryState) -> Tensor:
+        """Read the only lane."""
+        return self._step.read(input_D, state.recurrent_LWG[:, 0], state.c_LWH[:, 0])
+
+    def follow(self, input_D: Tensor, state: HistoryState) -> HistoryState:
+        """Let the only lane take the input."""
+        return HistoryState(*self._step.follow(input_D, state.recurrent_LWG, state.c_LWH),
+                            state.step + 1)
 
 
 def of_policy(policy: Policy) -> History:
@@ -89,6 +110,7 @@ def of_policy(policy: Policy) -> History:
     return SlidingWindow(policy.decoder.rnn, decoder.window_size)
 
 
-def _zeros(rnn: nn.LSTM, lanes: int) -> HistoryState:
-    zeros = next(rnn.parameters()).new_zeros(rnn.num_layers, lanes, rnn.hidden_size)
-    return HistoryState(zeros, zeros, torch.zeros(1, dtype=torch.int64, device=zeros.device))
+def _zero_lane(step: LSTMStep) -> HistoryState:
+    recurrent_LG, c_LH = step.zero_state()
+    return HistoryState(recurrent_LG[:, None], c_LH[:, None],
+                        torch.zeros(1, dtype=torch.int64, device=c_LH.device))

@@ -152,6 +152,7 @@ class PolicyWorker:
                 if self._current is job:
                     self._current = None
                     self._deliver(outcome)
+            self._settle(outcome)
 
     def _take(self) -> tuple[Job, bool] | None:
         """
@@ -179,3 +180,11 @@ class PolicyWorker:
             self.forget()
             result = error
         return Outcome(job, result, started_ns, time.monotonic_ns())
+
+    def _settle(self, outcome: Outcome) -> None:
+        """Let the actor do what the action did not wait for, while nobody waits."""
+        if isinstance(outcome.result, Decision):
+            try:
+                outcome.result.settle()
+            except BaseException:  # the thread's edge; what is wrong will be met again, and said
+                self.forget()
