@@ -53,6 +53,8 @@ def from_command_line(cls: type[T], argv: Sequence[str] | None, description: str
     parser = argparse.ArgumentParser(
         description=description, epilog=config_help.text(cls),
         formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--keys', action=config_help.ShowKeys, module=cls.__module__,
+                        name=cls.__qualname__)
     parser.add_argument('--config', type=Path, required=True, help='YAML file, see config/')
     parser.add_argument('overrides', nargs='*', metavar='key=value',
                         help=f'changes to it, such as {example}')

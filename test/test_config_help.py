@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from ros2_lstm_policy import config, config_help
+from ros2_lstm_policy.evaluation import evaluate
 from ros2_lstm_policy.evaluation.evaluate import EvaluateConfig
 from ros2_lstm_policy.model import init_checkpoint
 from ros2_lstm_policy.model.untrained import InitConfig
@@ -36,6 +37,18 @@ def test_the_keys_that_are_listed_are_those_that_are_read(
     assert '  schedule.max_steps  (int or null; default ' in told
     assert '  output  (path; required)\n' in told
     assert ':class:' not in told
+
+
+def test_every_command_with_a_configuration_lists_its_keys_alone(
+        capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a file to read; those of sections as well."""
+    for command, wanted in ((collect.main, '  image_size  ('), (dagger.main, '  checkpoint  ('),
+                            (evaluate.main, '  perturb.noise  (float; default 0.0)')):
+        with pytest.raises(SystemExit) as ended:
+            command(['--keys'])
+        assert not ended.value.code
+        told = capsys.readouterr().out
+        assert wanted in told and 'usage' not in told
 
 
 def test_help_leads_to_the_keys(capsys: pytest.CaptureFixture[str]) -> None:

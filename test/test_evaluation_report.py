@@ -98,6 +98,14 @@ def test_where_no_object_is_asked_for_none_is_counted_as_missed(tmp_path):
     assert json.loads((tmp_path / 'report.json').read_text())['right_object_lifted'] is None
 
 
+def test_a_success_that_nobody_brought_about_is_said_to_be_one(tmp_path):
+    """Two tasks of libero_study_table begin with their goal reached; doing nothing had 2 of 5."""
+    done, begun = result(success=True, steps=50), result(success=True, steps=0)
+    told = 'Of the successes, 1 had their goal reached before the first step'
+    assert told in report.write(tmp_path, SETTINGS, [done, begun], [own(MILK)] * 2)
+    assert 'before the first step' not in report.write(tmp_path, SETTINGS, [done], [own(MILK)])
+
+
 def test_without_a_success_the_report_is_still_json(tmp_path):
     """A median of nothing is no number, and NaN is no JSON."""
     report.write(tmp_path, SETTINGS, [result()], [own(MILK)])

@@ -209,6 +209,7 @@ def test_distractors_stand_clear_of_every_object(changed: Changed) -> None:
     changed.run(distractors=4)
     cameras = changed.robot.cameras
     assert cameras is not None and len(cameras.shapes) == 4
+    assert sum(' at ' in note for note in changed.perturber.notes) == 4
     for shape in cameras.shapes:
         away = [np.linalg.norm(changed.robot.privileged.position(o)[:2] - shape.position[:2])
                 for o in changed.robot.movable]

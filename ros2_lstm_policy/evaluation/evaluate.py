@@ -39,11 +39,6 @@ class EvaluateConfig:
     :param output: folder of the results.
     :param benchmark: 'a', 'b', 'c', 'validation-a', 'validation-b', 'validation-c', or a LIBERO
         suite that is complete, such as 'libero_goal' or 'libero_object_swap'.
-    :param states: official initial states of each task of a suite, from the first; None for 10.
-        The field reports 50.
-    :param words: what is said in a suite: 'file' for its files' (:language ...), 'name' for what
-        their names say, 'suite' for the name in LIBERO's own five, which is what the field
-        measures with, and the file in all others.
     :param actor: who acts.
     :param checkpoint: the policy's directory.
     :param control: what is said instead of the truth.
@@ -54,15 +49,18 @@ class EvaluateConfig:
     :param image_size: (height, width) of both cameras in pixels.
     :param horizon: control periods after which an episode has failed; None for the benchmark's
         own.
-    :param perturb: conditions that are changed, and how strongly.
     :param pictures: successes and failures that each process draws, as contact sheet and video.
     :param processes: simulators at once; one core each.
+    :param states: official initial states of each task of a suite, from the first; None for 10.
+        The field reports 50.
+    :param words: what is said in a suite: 'file' for its files' (:language ...), 'name' for what
+        their names say, 'suite' for the name in LIBERO's own five, which is what the field
+        measures with, and the file in all others.
+    :param perturb: conditions that are changed, and how strongly.
     """
 
     output: Path
     benchmark: str
-    states: int | None = None
-    words: tasks.Words = 'suite'
     actor: actors.Who = 'policy'
     checkpoint: Path | None = None
     control: controls.Control = 'none'
@@ -71,9 +69,11 @@ class EvaluateConfig:
     every: int = 1
     image_size: tuple[int, int] = (256, 256)
     horizon: int | None = None
-    perturb: PerturbConfig = field(default_factory=PerturbConfig)
     pictures: int = 0
     processes: int = 2
+    states: int | None = None
+    words: tasks.Words = 'suite'
+    perturb: PerturbConfig = field(default_factory=PerturbConfig)
 
     def __post_init__(self) -> None:
         """Refuse what measures nothing."""

@@ -107,6 +107,8 @@ def markdown(settings: Mapping[str, Any], results: Sequence[Result],
              'Wilson 95 % intervals.',
              f'Median steps to success {_or_none(numbers["median_steps_to_success"], ".0f")}, '
              f'median decision {numbers["median_act_ms"]:.1f} ms.']
+    if began := sum(result.success and not result.steps for result in results):
+        lines.append(f'Of the successes, {began} had their goal reached before the first step.')
     lines += _on_the_conditions(settings.get('perturb') or {}, results)
     lines += [f'{left_out[0].upper()}{left_out[1:]}.'] if left_out else []
     lines += _on_the_control(settings['control'], results, own)

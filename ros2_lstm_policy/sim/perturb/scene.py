@@ -56,6 +56,8 @@ class ChangedScene:
             notes.append(f'table: red, green, blue times {_numbers(factors)}')
         if config.distractors and robot.cameras is not None:
             robot.cameras.shapes = _distractors(robot, config)
+            notes += [f'{shape.kind} at {_numbers(np.array(shape.position))} m'
+                      for shape in robot.cameras.shapes]
         return notes
 
     def place(self, robot: SimRobot) -> None:
