@@ -98,6 +98,17 @@ def test_where_no_object_is_asked_for_none_is_counted_as_missed(tmp_path):
     assert json.loads((tmp_path / 'report.json').read_text())['right_object_lifted'] is None
 
 
+@pytest.mark.parametrize(('benchmark', 'words', 'told'), [
+    ('libero_object_task', {}, "in the tasks' files"), ('libero_goal', {}, 'task.language'),
+    ('libero_goal', {'words': 'file'}, "in the tasks' files"),
+    ('libero_goal_lan', {'words': 'name'}, 'task.language'), ('a', {}, '')])
+def test_a_report_says_whose_words_were_said(tmp_path, benchmark, words, told):
+    """The number of a suite of paraphrases is worth nothing without it."""
+    text = report.write(tmp_path, SETTINGS | {'benchmark': benchmark} | words, [result()],
+                        [own(MILK)])
+    assert ('Words: ' in text) == bool(told) and told in text
+
+
 def test_a_success_that_nobody_brought_about_is_said_to_be_one(tmp_path):
     """Two tasks of libero_study_table begin with their goal reached; doing nothing had 2 of 5."""
     done, begun = result(success=True, steps=50), result(success=True, steps=0)

@@ -13,7 +13,7 @@ from ros2_lstm_policy.evaluation import runs
 from ros2_lstm_policy.evaluation.intervals import Rate, wilson
 from ros2_lstm_policy.evaluation.rollout import CATEGORIES, Result
 from ros2_lstm_policy.sim.perturb.settings import described
-from ros2_lstm_policy.sim.tasks import SimEpisode, words
+from ros2_lstm_policy.sim.tasks import PUBLISHED_BY_NAME, SimEpisode, words
 
 NOTHING = 'nothing'
 
@@ -107,6 +107,7 @@ def markdown(settings: Mapping[str, Any], results: Sequence[Result],
              'Wilson 95 % intervals.',
              f'Median steps to success {_or_none(numbers["median_steps_to_success"], ".0f")}, '
              f'median decision {numbers["median_act_ms"]:.1f} ms.']
+    lines += _on_the_words(settings)
     if began := sum(result.success and not result.steps for result in results):
         lines.append(f'Of the successes, {began} had their goal reached before the first step.')
     lines += _on_the_conditions(settings.get('perturb') or {}, results)
@@ -131,6 +132,16 @@ def _by_words(settings: Mapping[str, Any], results: Sequence[Result],
     for result, episode in zip(results, own):
         groups.setdefault(episode.instruction, []).append(result)
     return 'meant, and said in other words', groups
+
+
+def _on_the_words(settings: Mapping[str, Any]) -> list[str]:
+    """Say whose words were said, where a suite has two kinds."""
+    name, source = str(settings['benchmark']), settings.get('words', 'suite')
+    if not name.startswith('libero_'):
+        return []
+    if source == 'name' or (source == 'suite' and name in PUBLISHED_BY_NAME):
+        return ["Words: LIBERO's task.language, which is made of the files' names."]
+    return ["Words: those in the tasks' files, (:language ...)."]
 
 
 def _on_the_conditions(changed: Mapping[str, Any], results: Sequence[Result]) -> list[str]:
