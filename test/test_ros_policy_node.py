@@ -1,6 +1,5 @@
 """Tests of the policy node over real DDS, with a real policy: one node process for all of them."""
 
-from contextlib import contextmanager
 import time
 
 from geometry_msgs.msg import TwistStamped
@@ -9,7 +8,6 @@ from node_robot import (ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, nanoseconds, n
 import numpy as np
 import pytest
 import rclpy
-from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from ros2_lstm_policy.manifest import ArmNormalisation
 from ros2_lstm_policy.model.checkpoint import fingerprint
@@ -513,50 +511,6 @@ def test_latched_words_are_heard_by_a_node_that_comes_later(robot):
         robot.until(robot.holds('there is no instruction'))
     finally:
         robot.node.destroy_publisher(latched)
-
-
-def test_a_publisher_of_words_is_not_warned_that_nobody_hears_it(robot):
-    """
-    One that is volatile heard that "no messages will be sent" to this node, which acted on them.
-
-    While another one latches, its words are heard, and the first is warned of it; it is gone, and
-    the next is warned of nothing.
-    """
-    warnings = []
-
-    @contextmanager
-    def publisher(durability):
-        events = PublisherEventCallbacks(incompatible_qos=warnings.append)
-        words = robot.node.create_publisher(String, 'instruction', QoSProfile(
-            depth=1, durability=durability), event_callbacks=events)
-        try:
-            yield words
-        finally:
-            robot.node.destroy_publisher(words)
-
-    for _ in range(2):
-        with publisher(DurabilityPolicy.VOLATILE) as words:
-            robot.until(lambda words=words: words.get_subscription_count() == 1)
-            words.publish(String(data='pick up the milk'))
-            robot.until(robot.acts)
-            assert not warnings
-        with publisher(DurabilityPolicy.TRANSIENT_LOCAL) as words:
-            words.publish(String(data=''))
-            robot.until(robot.holds('there is no instruction'))
-            robot.until(lambda words=words: words.get_subscription_count() == 2)
-        robot.until(lambda: robot.node.count_subscribers('instruction') == 1)
-        warnings.clear()
-
-
-def test_words_latched_before_their_publisher_was_seen_are_heard(robot):
-    """They are sent as soon as it is there, when no subscription of the node can have met it."""
-    words = robot.node.create_publisher(String, 'instruction', QoSProfile(
-        depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
-    try:
-        words.publish(String(data='pick up the milk'))
-        robot.until(robot.acts)
-    finally:
-        robot.node.destroy_publisher(words)
 
 
 def test_answers_beyond_the_deadline_are_holds(robot):

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from geometry_msgs.msg import PoseStamped
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import (qos_check_compatible, qos_profile_sensor_data, QoSCompatibility,
-                       QoSPolicyKind, QoSProfile)
+from rclpy.qos import (DurabilityPolicy, qos_check_compatible, qos_profile_sensor_data,
+                       QoSCompatibility, QoSPolicyKind, QoSProfile)
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from ros2_lstm_policy.image_checks import fault_of
@@ -22,7 +22,6 @@ from ros2_lstm_policy.ros.conversions import pose_from_message
 from ros2_lstm_policy.ros.diagnostics import Rate
 from ros2_lstm_policy.ros.lifecycle import guarded
 from ros2_lstm_policy.ros.parameters import has_workspace, Settings
-from ros2_lstm_policy.ros.words import Words
 from ros2_lstm_policy.runtime.safety import Pose
 from ros2_lstm_policy.types import Observation, Reason
 from sensor_msgs.msg import CompressedImage, Image
@@ -80,22 +79,15 @@ class Inputs:
                         for camera in self._specs}
         self._image_type = kind.__name__
         self._on_instruction, self._said_ns = on_instruction, 0
-        every = self._subscribe(String, 'instruction', self._take_words, QoSProfile(depth=10))
-        self._words = Words(node, every, guarded(node, self._take_words))
-        self._others: list[Subscription] = []
+        self._others = self._listen_to_words()
         if has_workspace(settings):
             self._others.append(self._subscribe(PoseStamped, 'ee_pose', self._take_pose,
                                                 qos_profile_sensor_data))
 
     def close(self) -> None:
         """Unsubscribe."""
-        self._words.close()
         for subscription in (*self._images.values(), *self._others):
             self._node.destroy_subscription(subscription)
-
-    def follow_publishers(self) -> None:
-        """Hear what was latched by those who came since; called about once a second."""
-        self._words.follow_publishers()
 
     @property
     def topics(self) -> dict[str, str]:
@@ -127,6 +119,19 @@ class Inputs:
         return tuple(reason if reason.code not in ('no_image', 'old_image')
                      else self._explain(reason) for reason in reasons)
 
+    def _listen_to_words(self) -> list[Subscription]:
+        """
+        Subscribe to the instruction: to every publisher, and to words that were latched before.
+
+        It takes two, since a subscription that is transient local hears no volatile publisher.
+        """
+        every = self._subscribe(String, 'instruction', self._take_words, QoSProfile(depth=10))
+        if every.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL:
+            return [every]  # by an override
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        return [every, self._subscribe(String, 'instruction', self._take_words, latched,
+                                       'latched')]
+
     def _take_words(self, message: String, info: Mapping[str, int]) -> None:
         """Take an instruction unless a later one came first, through the other subscription."""
         if info['source_timestamp'] > self._said_ns:
@@ -134,11 +139,11 @@ class Inputs:
             self._on_instruction(message.data)
 
     def _subscribe(self, kind: type, topic: str, callback: Callable[..., None],
-                   qos: QoSProfile) -> Subscription:
+                   qos: QoSProfile, override_id: str | None = None) -> Subscription:
         own_qos = copy(qos)  # rclpy writes overrides into the profile that it is given
-        return self._node.create_subscription(
-            kind, topic, guarded(self._node, callback), own_qos,
-            qos_overriding_options=QoSOverridingOptions(OVERRIDABLE))
+        options = QoSOverridingOptions(OVERRIDABLE, entity_id=override_id)
+        return self._node.create_subscription(kind, topic, guarded(self._node, callback), own_qos,
+                                              qos_overriding_options=options)
 
     def _take_image(self, camera: str, message: Any) -> None:
         received_ns = time.monotonic_ns()

@@ -216,7 +216,6 @@ class PolicyNode(GuardedLifecycleNode):
                 found += [report.commands(name, commander, self._holds),
                           report.latency(name, commander)]
         if self._inputs is not None:
-            self._inputs.follow_publishers()
             found.append(report.inputs(name, self._inputs, self._holds.current if commander
                                        else (*doubts, *self._inputs.missing())))
         self._diagnostics.publish(diagnostics.array(self.get_clock().now().nanoseconds, found))

@@ -16,14 +16,13 @@ from typing import Any, NamedTuple
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from ros2_lstm_policy.data.rosbag import format as bag
 from ros2_lstm_policy.data.rosbag.background import Message
 from ros2_lstm_policy.ros.publishers import wiring_problem
 from ros2_lstm_policy.ros.recorder_checks import Came, Role, Tally
 from ros2_lstm_policy.ros.recorder_settings import RecorderSettings
-from ros2_lstm_policy.ros.words import Words
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Bool, Float64MultiArray, String
 
@@ -93,9 +92,13 @@ class RecorderInputs:
         self._last_instruction_ns = -1
         self._last_stamps: dict[str, bytes] = {}
         self._tallies: dict[str, Tally] = {}
-        take: Any = self._take_instruction  # rclpy's own annotation lacks the message's info
-        self._words = Words(node, node.create_subscription(
-            String, bag.TopicNames().instruction, take, 10), self._take_latched)
+        # A latched instruction reaches only those who ask for it, others only those who do not.
+        self._words: list[Subscription] = []
+        for durability in (DurabilityPolicy.TRANSIENT_LOCAL, DurabilityPolicy.VOLATILE):
+            take: Any = self._take_instruction  # rclpy's own annotation lacks the message's info
+            self._words.append(node.create_subscription(
+                String, bag.TopicNames().instruction, take,
+                QoSProfile(depth=10, durability=durability)))
         self._subscriptions: dict[str, Subscription] = {
             stream.name: self._subscribe(stream, ReliabilityPolicy.BEST_EFFORT)
             for stream in self._streams}
@@ -110,8 +113,7 @@ class RecorderInputs:
         return self._streams
 
     def follow_publishers(self) -> None:
-        """Ask for reliable delivery where every publisher offers it, for words where latched."""
-        self._words.follow_publishers()
+        """Ask for reliable delivery where every publisher offers it."""
         for stream in self._streams:
             old = self._subscriptions[stream.name]
             offers = self._node.get_publishers_info_by_topic(old.topic_name)
@@ -137,7 +139,7 @@ class RecorderInputs:
 
     def wiring_of_words(self) -> str:
         """Return why no instruction will be heard, or nothing."""
-        return wiring_problem(self._node, self._words.every, bag.STRING)
+        return wiring_problem(self._node, self._words[1], bag.STRING)
 
     def wiring_of_outcome(self) -> str:
         """Return why no outcome will be heard, or nothing."""
@@ -210,11 +212,6 @@ class RecorderInputs:
             return  # the other subscription's copy
         self._last_instruction_ns = sent_ns
         self._on_instruction(message.data, sent_ns)
-
-    def _take_latched(self, message: String, info: dict[str, Any]) -> None:
-        """Take what was said before this node came, but nothing that later words replaced."""
-        if _sent_ns(info) > self._last_instruction_ns:
-            self._take_instruction(message, info)
 
     def _take_outcome(self, message: Bool, info: dict[str, Any]) -> None:
         self._on_success(message.data, _sent_ns(info))
