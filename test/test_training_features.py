@@ -88,6 +88,23 @@ def test_cached_copies_are_augmented_alike_over_a_window(store: Path) -> None:
     assert plain.equal(maps_of(module, numbers, False))
 
 
+@pytest.mark.parametrize('overrides', [(), (*ON_DEVICE, 'data.loader.cached_features=2')])
+def test_a_run_trains_on_what_cameras_do_and_draws_the_same_again(
+        store: Path, overrides: tuple[str, ...]) -> None:
+    """From the configuration to the losses, on frames and on cached features."""
+    effects = ('augmentation={static_shift: 0, hand_shift: 0, noise: 20, blur: 2, jpeg: 10, '
+               'exposure: 1, white_balance: 0.2}',)
+    found = []
+    for augmentation in (effects, effects, STILL):
+        module = assembled(store, *augmentation, *overrides)
+        torch.manual_seed(0)
+        found.append(first_losses(module))
+    changed, again, plain = found
+    for name, value in changed.items():
+        assert torch.isfinite(value) and value.equal(again[name])
+    assert any(not changed[name].equal(value) for name, value in plain.items())
+
+
 @pytest.mark.parametrize('overrides', [
     ('policy.backbone.options.film=true',), ('policy.backbone.options.tune_vision=true',),
     ('losses.caption=true',)])
