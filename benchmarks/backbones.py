@@ -4,8 +4,9 @@ Full-size vision-language models with random weights, acting for one episode thr
 For each family: parameters, peak GPU memory, and the latency of a tick from two uint8 images of
 640x480 to the action on the host: run eagerly, as one CUDA graph (the actor's way, where the
 family allows it) and as one CUDA graph of compiled layers. LSTM 1024 x 4, window 16, chunk 10,
-batch 1, bf16 backbone. The error is the largest difference of a chunk's normalised arm values to
-the eager tick's, in the episode.
+batch 1, bf16 backbone. What follows an action (the other lanes of the history) is done between
+the ticks, as a node does it while it waits for the next frames. The error is the largest
+difference of a chunk's normalised arm values to the eager tick's, in the episode.
 
     PYTHONPATH=. python benchmarks/backbones.py
     PYTHONPATH=. python benchmarks/backbones.py --smoke      # tiny networks on the CPU
@@ -150,8 +151,12 @@ def episode(policy: Policy, steps: int, **ways: Any) -> Episode:
     for step in range(steps + WARM_UP):
         seen = Observation(step, {'hand': frames[step % 8], 'static': frames[(step + 3) % 8]})
         begin = time.perf_counter()
-        chunks.append(actor.act(seen, INSTRUCTION).chunk[:, :6])
+        decision = actor.act(seen, INSTRUCTION)
         times.append(time.perf_counter() - begin)
+        chunks.append(decision.chunk[:, :6])
+        decision.settle()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         if step == 0:
             first_s = time.perf_counter() - made
     return Episode(first_s, 1e3 * np.array(times[WARM_UP:]), np.stack(chunks))

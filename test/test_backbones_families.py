@@ -138,6 +138,24 @@ class NothingComesOver(TorchDispatchMode):
         return made
 
 
+class Products(TorchDispatchMode):
+    """Counts products of matrices, and the widths that they come out with."""
+
+    def __init__(self) -> None:
+        """Begin at none."""
+        super().__init__()
+        self.count, self.widths = 0, set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (),
+                           kwargs: Any = None) -> Any:
+        """Count one operation."""
+        made = func(*args, **(kwargs or {}))
+        if func._schema.name in ('aten::mm', 'aten::addmm', 'aten::linear'):
+            self.count += 1
+            self.widths.add(made.shape[-1])
+        return made
+
+
 @pytest.mark.parametrize('kind', random_vlms.KINDS)
 def test_a_frame_is_encoded_without_a_look_back_at_the_cpu(kind: str, make: Maker) -> None:
     """
@@ -153,6 +171,83 @@ def test_a_frame_is_encoded_without_a_look_back_at_the_cpu(kind: str, make: Make
         first = backbone(images, text)
         with NothingComesOver():
             assert backbone(images, text).shape == first.shape
+
+
+def of_random_biases(backbone: HuggingFaceBackbone) -> HuggingFaceBackbone:
+    """Let biases matter, which are made as zeros."""
+    with torch.no_grad():
+        for name, parameter in backbone.named_parameters():
+            if name.endswith('bias'):
+                parameter.normal_(0, 0.1)
+    return backbone
+
+
+@pytest.mark.parametrize('kind', random_vlms.KINDS)
+def test_joined_products_are_those_of_the_single_layers(kind: str, make: Maker) -> None:
+    """For a GPU that acts; the parameters stay, under their names, and are trained as before."""
+    backbone = of_random_biases(make(kind))
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    images, text = frames(kind, 2), backbone.tokenize(WORDS)
+    lay_out = backbone.parts().for_gpu
+    assert lay_out is not None
+    with torch.inference_mode():
+        wanted = backbone(images, backbone.encode_text(text))
+        lay_out()
+        with Products() as joined:
+            found = backbone(images, backbone.encode_text(text))
+        lay_out()
+        with Products() as again:
+            backbone(images, backbone.encode_text(text))
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+    trained = backbone(images, backbone.encode_text(text))
+    torch.testing.assert_close(trained, wanted, atol=1e-5, rtol=0)
+    trained.square().sum().backward()
+    assert {name: value.shape for name, value in backbone.state_dict().items()} == \
+        {name: value.shape for name, value in before.items()}
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+    plain = make(kind)
+    plain(images, plain.encode_text(text)).square().sum().backward()
+    assert [each.grad is None for each in backbone.parameters()] == \
+        [each.grad is None for each in plain.parameters()]
+    with torch.inference_mode(), Products() as single:
+        plain(images, plain.encode_text(text))
+    assert joined.count == again.count < single.count
+
+
+def test_a_feed_forward_of_an_odd_width_is_filled_up_with_zeros(tmp_path: Path) -> None:
+    """Qwen2.5-VL's tower has 3420 features there, for which a GPU has slow kernels alone."""
+    directory = random_vlms.make('qwen2_5_vl', tmp_path, {'vision': {'intermediate_size': 50}})
+    torch.manual_seed(1)
+    backbone: Any = backbones.create('qwen_vl', {'directory': str(directory)},
+                                     cameras('qwen2_5_vl', 'static'))
+    of_random_biases(backbone)
+    images = frames('qwen2_5_vl', 1, ('static',))
+    with torch.inference_mode():
+        text = backbone.encode_text(backbone.tokenize(WORDS[:1]))
+        wanted = backbone(images, text)
+        backbone.parts().for_gpu()
+        with Products() as products:
+            found = backbone(images, text)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+    assert products.widths and not any(width % 8 for width in products.widths)
+
+
+@pytest.mark.parametrize('layer', [-2, -1, 1, [-2, -1]])
+@pytest.mark.parametrize('strategy', ['default', 'full'])
+def test_llava_reads_the_layer_that_its_config_names(layer: int | list[int], strategy: str,
+                                                     tmp_path: Path) -> None:
+    """And computes none behind it."""
+    sizes = {'vision_feature_layer': layer, 'vision_feature_select_strategy': strategy}
+    directory = random_vlms.make('llava', tmp_path, {'top': sizes})
+    backbone: Any = backbones.create('llava', {'directory': str(directory)},
+                                     cameras('llava', 'static'))
+    pixels = frames('llava', 2, ('static',))['static']
+    with torch.no_grad():
+        wanted = backbone.model.model.get_image_features(
+            pixel_values=pixels, vision_feature_layer=layer,
+            vision_feature_select_strategy=strategy).pooler_output
+        found = backbone.family.image_tokens(backbone.model, pixels).tokens_BND
+    torch.testing.assert_close(found, torch.stack(list(wanted)), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize('size', [(112, 112), (112, 168), (84, 140)])

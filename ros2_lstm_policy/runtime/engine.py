@@ -86,7 +86,8 @@ class EagerEngine:
                  backbone: Encode | None = None, pixels: Pixels | None = None,
                  text_lengths: Sequence[int] = ()) -> None:
         """Prepare the policy."""
-        self._policy, self._precision = policy, precision
+        self._policy = policy
+        self._casts = precision == 'bf16' and not policy.backbone.parts().own_precision
         self._backbone = policy.backbone if backbone is None else backbone
         self._history = history.of_policy(policy)
         self.device = next(policy.parameters()).device
@@ -153,7 +154,7 @@ class EagerEngine:
         return self._history.follow(input_D, state)
 
     def _autocast(self) -> AbstractContextManager:
-        if self._precision == 'bf16':
+        if self._casts:
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
 
@@ -309,6 +310,9 @@ def create(policy: Policy, precision: Precision = 'fp32', cuda_graph: bool = Tru
         compile_layers(policy)
     eager = EagerEngine(policy, precision, threads, acting, pixels,
                         backbone.parts().text_lengths if in_graph else ())
+    for_gpu = backbone.parts().for_gpu
+    if in_graph and for_gpu is not None:
+        for_gpu()  # now that the weights are what and where they will be
     return GraphEngine(eager, partial(capture_cuda_graph, device)) if in_graph else eager
 
 

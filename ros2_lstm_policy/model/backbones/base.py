@@ -106,6 +106,10 @@ class Parts:
     :param context: what a word decoder reads, where there is no language model.
     :param text_lengths: numbers of tokens to which a text may be padded without a change of what
         comes out, rising; none where padding is not free. Few lengths mean few CUDA graphs.
+    :param own_precision: whether it computes in the precision of its weights, whatever that of the
+        images; else bfloat16 weights need autocast.
+    :param for_gpu: lays its weights out for a GPU that acts, in place; parameters keep their names
+        and values, and training goes on as before.
     :param for_cpu: makes a copy, laid out for a CPU, that acts on one frame of these cameras in
         float32.
     """
@@ -121,6 +125,8 @@ class Parts:
     speaker: LanguageModel | None = None
     context: ContextEncoder | None = None
     text_lengths: Sequence[int] = ()
+    own_precision: bool = False
+    for_gpu: Callable[[], None] | None = None
     for_cpu: Callable[[Sequence[CameraSpec]], Encode] | None = None
 
 

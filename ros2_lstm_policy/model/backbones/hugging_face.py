@@ -15,12 +15,14 @@ tokens, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.model.backbones import hub, pretrained
 from ros2_lstm_policy.model.backbones.base import EncodedText, Parts, TextTokens
 from ros2_lstm_policy.model.backbones.family import Family, Frame, ImageTokens, Options, Span
+from ros2_lstm_policy.model.backbones.fused import join_products
 from ros2_lstm_policy.model.backbones.prompt import Prompt
 import torch
 from torch import nn, Tensor
@@ -121,7 +123,8 @@ class HuggingFaceBackbone(nn.Module):
             layers=max((tuple(s) for s in stacks if id(s) not in inside), key=len),
             adaptable=self._linear_layers({id(p) for p in language}), recompute=self._recompute,
             compiled=tuple(block for s in stacks if len(s) >= _SAME_LAYERS for block in s),
-            speaker=self, text_lengths=self._text_lengths())
+            speaker=self, text_lengths=self._text_lengths(), own_precision=True,
+            for_gpu=partial(join_products, [block for stack in stacks for block in stack]))
 
     def _text_lengths(self) -> tuple[int, ...]:
         """Return none for the published layout, whose action token stands behind the padding."""

@@ -34,8 +34,11 @@ class Llava:
 
     def image_tokens(self, model: Any, pixels_BCHW: Tensor) -> ImageTokens:
         """Project the patch features."""
-        found = model.model.get_image_features(pixel_values=pixels_BCHW).pooler_output
-        tokens = torch.stack(list(found))
+        if _is_read_behind_one_layer_of_clip(model):
+            tokens = model.model.multi_modal_projector(_clip_features(model, pixels_BCHW))
+        else:
+            found = model.model.get_image_features(pixel_values=pixels_BCHW).pooler_output
+            tokens = torch.stack(list(found))
         side = math.isqrt(tokens.shape[1])
         return ImageTokens(tokens, (side, side))
 
@@ -52,3 +55,18 @@ def create(options: Options, cameras: Sequence[CameraSpec],
            checkpoint: Path | None = None) -> HuggingFaceBackbone:
     """Build the backbone."""
     return HuggingFaceBackbone((Llava(),), options, cameras, checkpoint)
+
+
+def _is_read_behind_one_layer_of_clip(model: Any) -> bool:
+    return (model.config.vision_config.model_type == 'clip_vision_model'
+            and isinstance(model.config.vision_feature_layer, int))
+
+
+def _clip_features(model: Any, pixels_BCHW: Tensor) -> Tensor:
+    """Return the patches' states, without computing the layers behind those that are read."""
+    tower, layer = model.model.vision_tower, model.config.vision_feature_layer
+    blocks = tower.encoder.layers
+    states = tower.pre_layrnorm(tower.embeddings(pixels_BCHW))
+    for block in blocks[:layer if layer >= 0 else len(blocks) + 1 + layer]:
+        states = block(states, attention_mask=None)
+    return states[:, 1:] if model.config.vision_feature_select_strategy == 'default' else states

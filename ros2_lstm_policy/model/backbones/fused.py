@@ -1,0 +1,105 @@
+"""
+Linear layers that take the same input, as one product: how a GPU that acts likes them.
+
+A frame is few tokens, so each product of a tower is over before the GPU is full: query, key and
+value as one, and a feed-forward's gate and rise as one, take less time. The layers are found by
+the names that the libraries give them. They keep their parameters, which become views of the
+joined matrix; where gradients are wanted they compute as before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import nn, Tensor
+from torch.nn import functional
+
+_QUERY_KEY_VALUE = ('q_proj', 'k_proj', 'v_proj')
+_GATE_AND_RISE, _FALL = ('gate_proj', 'up_proj'), 'down_proj'
+_ALIGNED = 8  # features: 16 bytes; with others a GPU falls back to kernels of an older kind
+
+
+@torch.no_grad()
+@torch.inference_mode(False)  # training may follow acting
+def join_products(blocks: Iterable[nn.Module]) -> None:
+    """
+    Join what can be joined in a tower's blocks, on their device.
+
+    A second time changes nothing.
+    """
+    for module in (part for block in blocks for part in block.modules()):
+        heads = _plain_children(module, _QUERY_KEY_VALUE)
+        if heads and _are_alike(heads):
+            _Joined.of(heads, 0)
+        feed_forward = _plain_children(module, (*_GATE_AND_RISE, _FALL))
+        if feed_forward and _are_alike(feed_forward[:2]):
+            fall = feed_forward.pop()
+            more = -fall.in_features % _ALIGNED
+            _Joined.of(feed_forward, more)
+            if more:
+                fall.wide_weight = functional.pad(fall.weight.detach(), (0, more))
+                fall.forward = MethodType(_take_wide, fall)
+
+
+class _Joined:
+    """The joined matrix of some layers, and the products of their last input."""
+
+    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None, sizes: list[int]) -> None:
+        self._weight_OI, self._bias_O, self._sizes = weight_OI, bias_O, sizes
+        self._input: Tensor | None = None
+        self._parts: tuple[Tensor, ...] = ()
+
+    @classmethod
+    def of(cls, layers: list[Any], more: int) -> None:
+        """
+        Join layers.
+
+        :param more: features of zeros behind those of each.
+        """
+        sizes = [layer.out_features + more for layer in layers]
+        weight_OI = torch.cat([functional.pad(layer.weight.detach(), (0, 0, 0, more))
+                               for layer in layers])
+        bias_O = None if layers[0].bias is None else torch.cat(
+            [functional.pad(layer.bias.detach(), (0, more)) for layer in layers])
+        joined = cls(weight_OI, bias_O, sizes)
+        for place, (layer, rows) in enumerate(zip(layers, weight_OI.split(sizes))):
+            layer.weight.data = rows[:layer.out_features]  # no second copy in memory
+            layer.joined, layer.place = joined, place
+            layer.forward = MethodType(_take_part, layer)
+
+    def part(self, inputs: Tensor, place: int) -> Tensor:
+        """Return the product of one layer; the first one to be asked makes all of them."""
+        if self._input is not inputs:
+            self._input = inputs
+            self._parts = functional.linear(inputs, self._weight_OI,
+                                            self._bias_O).split(self._sizes, -1)
+        part = self._parts[place]
+        if place == len(self._sizes) - 1:
+            self._input, self._parts = None, ()
+        return part
+
+
+def _take_part(layer: Any, inputs: Tensor) -> Tensor:
+    if torch.is_grad_enabled():
+        return nn.Linear.forward(layer, inputs)
+    return layer.joined.part(inputs, layer.place)
+
+
+def _take_wide(layer: Any, inputs: Tensor) -> Tensor:
+    if torch.is_grad_enabled():
+        return nn.Linear.forward(layer, inputs)
+    return functional.linear(inputs, layer.wide_weight, layer.bias)
+
+
+def _plain_children(module: nn.Module, names: tuple[str, ...]) -> list[Any]:
+    """Return the children of these names; none unless all are plain and not joined yet."""
+    found = [getattr(module, name, None) for name in names]
+    plain = all(type(layer) is nn.Linear and 'forward' not in vars(layer) for layer in found)
+    return found if plain else []
+
+
+def _are_alike(layers: list[Any]) -> bool:
+    return len({(layer.in_features, layer.bias is None) for layer in layers}) == 1
