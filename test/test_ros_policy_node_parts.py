@@ -16,7 +16,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import ReliabilityPolicy
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.ros import conversions, parameters
-from ros2_lstm_policy.ros.diagnostics import Holds
+from ros2_lstm_policy.ros.diagnostics import Holds, LatestLine
 from ros2_lstm_policy.ros.gripper_action import GripperAction
 from ros2_lstm_policy.ros.inputs import Inputs
 from ros2_lstm_policy.ros.lifecycle import GuardedLifecycleNode
@@ -53,7 +53,9 @@ def robot():
 
 @pytest.mark.parametrize(('name', 'value', 'words'), [
     ('max_linear_speed_m_s', 99.0, 'max_linear_speed_m_s'),
-    ('max_linear_speed_m_s', 1, 'write 0.4'),
+    ('max_linear_speed_m_s', 1, 'write 1.0'),
+    ('gripper_open', 5, 'write 5.0'),
+    ('workspace_m', [0, 0, 0, 1, 1, 1], 'write [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]'),
     ('threads', 0, 'threads'),
     ('trigger', 'sometimes', "trigger is 'sometimes'; expected one of 'timer', 'frames'"),
     ('cameras', ['Side'], "camera 'Side': a name is a lower-case letter"),
@@ -310,6 +312,22 @@ class _Lines:
         self.lines.append(text)
 
     warning = info
+
+
+def test_a_flood_of_changing_words_is_a_line_a_second_and_its_last_word_is_logged(monkeypatch):
+    """A publisher that changed its mind a thousand times a second filled the log with 1988 lines."""
+    now = [100.0]
+    monkeypatch.setattr('ros2_lstm_policy.ros.diagnostics.time.monotonic', lambda: now[0])
+    log = _Lines()
+    told = LatestLine(log)
+    for number in range(2500):
+        told.say(f'word {number}')
+        now[0] += 0.001
+    told.catch_up()
+    told.catch_up()
+    assert log.lines[0] == 'word 0'
+    assert log.lines[-1].startswith('word 2499 (after ')
+    assert len(log.lines) <= 5
 
 
 def test_the_logs_last_word_is_what_the_robot_does(monkeypatch):

@@ -14,7 +14,7 @@ import traceback
 from rclpy.lifecycle import LifecycleNode
 from ros2_lstm_policy.manifest import ActionManifest
 from ros2_lstm_policy.resample import Missing
-from ros2_lstm_policy.ros.diagnostics import Holds, Latencies, Rate
+from ros2_lstm_policy.ros.diagnostics import Holds, Latencies, LatestLine, Rate
 from ros2_lstm_policy.ros.exclusive import Exclusive
 from ros2_lstm_policy.ros.inputs import Inputs
 from ros2_lstm_policy.ros.lifecycle import guarded
@@ -50,6 +50,7 @@ class Commander:
         self._inputs, self._outputs, self._holds = inputs, outputs, holds
         self._gripper = GripperShaper(manifest.gripper_threshold, settings.gripper_hysteresis,
                                       settings.gripper_min_hold_s)
+        self._words_told = LatestLine(node.get_logger())
         self._exclusive = Exclusive(node, outputs.topics, inputs.topics)
         self.worker = PolicyWorker(actor, self._deliver, first_episode)
         self.latencies, self.ticks, self.commands = Latencies(), Rate(), Rate()
@@ -81,6 +82,7 @@ class Commander:
 
         :raises RuntimeError: where the policy hangs; it must not be used again.
         """
+        self._words_told.catch_up()
         try:
             self.reset_episode('deactivated', 'the node is being deactivated')
         finally:
@@ -175,7 +177,7 @@ class Commander:
         self._instruction = text
         if not text or self._settings.new_instruction_resets:
             episode = self.reset_episode('episode_reset', 'the instruction changed')
-            self._node.get_logger().info(f'episode {episode}: {text[:80]!r}')
+            self._words_told.say(f'episode {episode}: {text[:80]!r}')
 
     def clock_jumped_back(self) -> None:
         """Forget what was seen in a time that has not come yet."""
@@ -205,6 +207,7 @@ class Commander:
 
     def look_around(self) -> None:
         """Hold, and say why, where there are no ticks; called once a second, under the lock."""
+        self._words_told.catch_up()
         if self.ticks.count != self._seen_ticks:
             self._seen_ticks = self.ticks.count
             return

@@ -12,6 +12,7 @@ import math
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.node import Node
 
 T = TypeVar('T')
@@ -35,11 +36,15 @@ def declare(node: Node, row: Field[Any], ignore_override: bool = False) -> Any:
     """
     Declare one parameter with its description and range; return its value.
 
-    :raises InvalidParameterTypeException: for a given value of another type.
+    :raises ValueError: for a given value of another type, with what to write instead.
     :raises InvalidParameterValueException: for one out of range.
     """
-    return node.declare_parameter(row.name, plain(row.default), _descriptor(row),
-                                  ignore_override=ignore_override).value
+    try:
+        return node.declare_parameter(row.name, plain(row.default), _descriptor(row),
+                                      ignore_override=ignore_override).value
+    except InvalidParameterTypeException as error:
+        given = node._parameter_overrides[row.name].value
+        raise ValueError(f'{error}{_advice(row, given)}') from error
 
 
 def read(node: Node, table: type[T]) -> T:
@@ -57,6 +62,16 @@ def problem(row: Field[Any], value: Any) -> str:
     if choices and value not in choices:
         return f'{row.name} is {value!r}; expected one of {", ".join(map(repr, choices))}'
     return ''
+
+
+def _advice(row: Field[Any], value: Any) -> str:
+    """Say how whole numbers are written where ROS takes nothing but doubles."""
+    default = row.default[0] if isinstance(row.default, tuple) else row.default
+    numbers = list(value) if not isinstance(value, (bool, int, float, str)) else [value]
+    if not isinstance(default, float) or any(type(number) is not int for number in numbers):
+        return ''
+    doubles = [float(number) for number in numbers]
+    return f'; write {doubles if isinstance(row.default, tuple) else doubles[0]}'
 
 
 def plain(default: Any) -> Any:

@@ -18,6 +18,7 @@ WAITING = ('no_instruction', 'episode_reset', 'deactivated')
 HELD, HOLDING = 'held: ', 'holding: '  # before a reason's code in keys, and its text
 _KEPT = 1000
 _LOG_PERIOD_S = 5.0
+_LINE_PERIOD_S = 1.0
 
 
 class Latencies:
@@ -105,6 +106,34 @@ class Holds:
             return False
         self._logged_s[causes] = now_s
         return True
+
+
+class LatestLine:
+    """
+    Logs what is said, however fast: at once, or the latest of it when a time has passed.
+
+    :param logger: of the node.
+    """
+
+    def __init__(self, logger: RcutilsLogger) -> None:
+        """Begin with nothing said."""
+        self._logger = logger
+        self._waiting, self._passed_over, self._logged_s = '', 0, -np.inf
+
+    def say(self, text: str) -> None:
+        """Log a line, or keep it until :meth:`catch_up`."""
+        self._passed_over += bool(self._waiting)
+        self._waiting = text
+        if time.monotonic() - self._logged_s >= _LINE_PERIOD_S:
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Log the latest line that waits; to be called about once a second, and at the end."""
+        if not self._waiting:
+            return
+        before = f' (after {self._passed_over} others)' if self._passed_over else ''
+        self._logger.info(self._waiting + before)
+        self._waiting, self._passed_over, self._logged_s = '', 0, time.monotonic()
 
 
 def _causes(reasons: Sequence[Reason]) -> Causes:

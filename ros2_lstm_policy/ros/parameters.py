@@ -14,7 +14,7 @@ import math
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from ros2_lstm_policy.manifest import check_camera_name, DEFAULT_CAMERAS
@@ -152,10 +152,9 @@ class Parameters:
     def _declare(self, row: Field[Any]) -> None:
         try:
             problem = _problem(row, declared.declare(self._node, row))
-        except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+        except (ValueError, InvalidParameterValueException) as error:
             declared.declare(self._node, row, ignore_override=True)
-            hint = f'; write {row.default}' if isinstance(row.default, float) else ''
-            problem = f'{error}{hint if "type" in str(error) else ""}'
+            problem = str(error)
         if problem:
             self.problems[row.name] = problem
 
