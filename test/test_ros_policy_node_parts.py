@@ -174,6 +174,20 @@ def test_compressed_images_are_taken_where_asked_for(make_node, robot):
     np.testing.assert_array_equal(frame.image, image[..., ::-1])
 
 
+def test_the_pose_is_heard_without_a_workspace_too(make_node, robot):
+    """The chunk that is shown began at the origin of the base unless a workspace was set."""
+    node = make_node()
+    inputs = Inputs(node, Settings(), specs('static'), lambda: None, lambda text: None)
+    executor = SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+    robot.pose_m = (0.4, 0.1, 0.2)
+
+    def heard():
+        executor.spin_once(timeout_sec=0.01)
+        return inputs.pose(node.get_clock().now().nanoseconds)
+    np.testing.assert_array_equal(robot.until(heard).position_m, robot.pose_m)
+
+
 class Clumsy(GuardedLifecycleNode):
     """Fails at one step."""
 
@@ -315,7 +329,7 @@ class _Lines:
 
 
 def test_a_flood_of_changing_words_is_a_line_a_second_and_its_last_word_is_logged(monkeypatch):
-    """A publisher that changed its mind a thousand times a second filled the log with 1988 lines."""
+    """A publisher that said other words a thousand times a second filled the log: 1988 lines."""
     now = [100.0]
     monkeypatch.setattr('ros2_lstm_policy.ros.diagnostics.time.monotonic', lambda: now[0])
     log = _Lines()

@@ -21,7 +21,7 @@ from ros2_lstm_policy.resample import Missing, StreamSampler
 from ros2_lstm_policy.ros.conversions import pose_from_message
 from ros2_lstm_policy.ros.diagnostics import Rate
 from ros2_lstm_policy.ros.lifecycle import guarded
-from ros2_lstm_policy.ros.parameters import has_workspace, Settings
+from ros2_lstm_policy.ros.parameters import Settings
 from ros2_lstm_policy.runtime.safety import Pose
 from ros2_lstm_policy.types import Observation, Reason
 from sensor_msgs.msg import CompressedImage, Image
@@ -80,9 +80,8 @@ class Inputs:
         self._image_type = kind.__name__
         self._on_instruction, self._said_ns = on_instruction, 0
         self._others = self._listen_to_words()
-        if has_workspace(settings):
-            self._others.append(self._subscribe(PoseStamped, 'ee_pose', self._take_pose,
-                                                qos_profile_sensor_data))
+        self._others.append(self._subscribe(PoseStamped, 'ee_pose', self._take_pose,
+                                            qos_profile_sensor_data))
 
     def close(self) -> None:
         """Unsubscribe."""
