@@ -38,6 +38,19 @@ def test_doing_nothing_never_succeeds_and_the_report_says_so(tmp_path, capsys):
     assert {path.suffix for path in (tmp_path / 'pictures').iterdir()} == {'.png', '.mp4'}
 
 
+def test_a_memory_task_is_reported_beside_what_chance_gives(tmp_path, capsys):
+    """Its horizon begins after cue and gap; its folder keeps to the gap."""
+    m1 = ('benchmark=m1', 'gap_s=[0.5, 0.5]', 'every=100')
+    expert = ('actor=expert', 'checkpoint=null', 'horizon=100')
+    assert run(tmp_path, *m1, *expert) == 0
+    (episode,) = episodes(tmp_path)
+    assert episode['success'] and 15 < episode['steps'] < 100
+    assert 'without memory: 14.3 % (computed)' in capsys.readouterr().out
+    assert json.loads((tmp_path / 'report.json').read_text())['chance'] == pytest.approx(1 / 7)
+    assert run(tmp_path, *m1[:1], 'gap_s=[1, 1]', *expert) == 1
+    assert 'gap_s' in capsys.readouterr().err
+
+
 def test_an_interrupted_evaluation_goes_on_where_it_was(tmp_path):
     """What has a result is not run again."""
     assert run(tmp_path, 'actor=zero', 'checkpoint=null') == 0

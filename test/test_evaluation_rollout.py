@@ -1,11 +1,11 @@
 """A rollout ends at success or at the horizon, and sees what was grasped first."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from ros2_lstm_policy.evaluation import controls
 from ros2_lstm_policy.evaluation.rollout import rollout
+from ros2_lstm_policy.sim.privileged import Pose
+from ros2_lstm_policy.sim.robot import SimState
 from ros2_lstm_policy.sim.tasks import goal_in, SimEpisode
 from ros2_lstm_policy.types import Action, Decision, Observation
 
@@ -32,15 +32,15 @@ class Table:
         """Return where an object stands."""
         return np.array([0.0 if name == 'milk_1' else 0.5, 0.0, 0.0])
 
-    def step(self, arm: np.ndarray, gripper_open: bool) -> SimpleNamespace:
+    def step(self, arm: np.ndarray, gripper_open: bool) -> SimState:
         """Move the gripper."""
         self.gripper_position = self.gripper_position + arm[:3]
         self.state = self._state(self.state.step + 1)
         return self.state
 
-    def _state(self, step: int) -> SimpleNamespace:
-        return SimpleNamespace(observation=Observation(step, {}), step=step, lifted=(),
-                               success=step >= self._succeeds_at)
+    def _state(self, step: int) -> SimState:
+        return SimState(Observation(step, {}), step >= self._succeeds_at, (),
+                        Pose(np.zeros(3), np.zeros(4)), np.zeros(7), 1.0, False, step, acted=step)
 
 
 class Script:

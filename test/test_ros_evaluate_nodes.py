@@ -78,7 +78,7 @@ def test_what_the_nodes_cannot_run_is_refused(changes, complaint):
 @pytest.mark.parametrize(('benchmark', 'control'), [
     ('a', 'none'), ('a', 'swapped'), ('b', 'none'), ('b', 'swapped'), ('c', 'none'),
     ('libero_goal', 'none'), ('validation-a', 'swapped'), ('validation-b', 'swapped'),
-    ('validation-c', 'none')])
+    ('validation-c', 'none'), ('m', 'none'), ('validation-m', 'none')])
 def test_parameters_name_every_episode_of_a_benchmark(benchmark, control):
     """The robot's parameters make the same episode again: places, goal, seed, words."""
     for episode in controls.controlled(benchmarks.named(benchmark), control):
@@ -99,7 +99,10 @@ def test_an_episode_that_parameters_cannot_name_is_refused():
 @pytest.mark.parametrize(('changes', 'complaint'), [
     ({'slots': (1, 0), 'official_state': 3}, 'permute a seeded reset'),
     ({'target': 'basket_1'}, 'cannot be put into'),
-    ({'target': 'milk_1', 'task': 'libero_goal/0'}, 'another kind')])
+    ({'target': 'milk_1', 'task': 'libero_goal/0'}, 'another kind'),
+    ({'target': 'milk_1', 'task': 'memory/shown_object'}, 'another kind'),
+    ({'cue': 7, 'task': 'memory/shown_object'}, 'cue must be 0 to 6'),
+    ({'official_state': 3, 'task': 'memory/shown_object'}, 'no official initial states')])
 def test_parameters_that_contradict_each_other_name_no_episode(changes, complaint):
     """One of them would have no effect, or the goal no sense."""
     with pytest.raises(ValueError, match=complaint):

@@ -14,13 +14,13 @@ from ros2_lstm_policy.sim.collect import CollectConfig
 from ros2_lstm_policy.sim.dagger import DaggerConfig, Mixture
 from ros2_lstm_policy.sim.demonstration import demonstrate, Outcome
 from ros2_lstm_policy.sim.perturbation import Perturbation, PerturbationConfig
-from ros2_lstm_policy.sim.robot import SimRobot, STEP_LIMIT
+from ros2_lstm_policy.sim.privileged import Pose
+from ros2_lstm_policy.sim.robot import SimRobot, SimState, STEP_LIMIT
 from ros2_lstm_policy.sim.tasks import SimEpisode
 from ros2_lstm_policy.types import Action, Observation
 
 EPISODE = benchmarks.training_b(3)
 LABEL = Action(np.array([0.04, 0, 0, 0, 0, 0], np.float32), 1.0)
-NOTHING_SEEN = Observation(0, {})
 STRONG = PerturbationConfig(share=1.0, push_rate=0.5, slip_rate=0.5)
 
 
@@ -63,7 +63,7 @@ def test_a_bag_holds_what_the_expert_said_and_not_what_was_done(robot, tmp_path)
     """The robot is pushed; the labels point the way back, and the frames show it."""
     done: list[Action] = []
 
-    def push(observation: Observation, label: Action) -> Action:
+    def push(state: SimState, label: Action) -> Action:
         arm = label.arm.copy()
         arm[1] = -0.05 if len(done) in (3, 4, 5) else arm[1]
         done.append(Action(arm, label.gripper_open))
@@ -84,7 +84,7 @@ def test_a_bag_holds_what_the_expert_said_and_not_what_was_done(robot, tmp_path)
 
 def test_a_failed_demonstration_leaves_no_bag_unless_it_is_wanted(robot, tmp_path):
     """Its labels are right all the same, so DAgger keeps it."""
-    def stay(observation: Observation, label: Action) -> Action:
+    def stay(state: SimState, label: Action) -> Action:
         return Action(np.zeros(6, np.float32), 1.0)
 
     for keep in (False, True):
@@ -162,12 +162,18 @@ class Still:
         return SimpleNamespace(action=Action(np.zeros(6, np.float32), 0.0))
 
 
+def nothing_seen(acted: int, held: bool = False) -> SimState:
+    """Return a state without images, so many periods into the stage."""
+    return SimState(Observation(0, {}), False, (), Pose(np.zeros(3), np.zeros(4)), np.zeros(7),
+                    1.0, False, acted, acted=acted, held=held)
+
+
 def mixed(steps: int, **changes) -> tuple[list[bool], Still]:
     """Return at which steps the expert acted, and the policy."""
     config = DaggerConfig(output=Path(), checkpoint=Path(), episodes=EpisodeCounts(b=1), **changes)
     actor = Still()
     mixture = Mixture(config, actor, 'words', np.random.default_rng(0))
-    return [mixture.execute(NOTHING_SEEN, LABEL) is LABEL for _ in range(steps)], actor
+    return [mixture.execute(nothing_seen(i), LABEL) is LABEL for i in range(steps)], actor
 
 
 def test_the_policy_sees_every_observation_whoever_acts():
@@ -180,6 +186,17 @@ def test_the_expert_takes_over_when_patience_ends():
     """So that every episode shows how the task is done."""
     acted, _ = mixed(20, expert_share=0.0, patience=12)
     assert acted == [False] * 12 + [True] * 8
+
+
+def test_while_the_robot_is_held_the_policy_sees_all_and_patience_waits():
+    """A gap of a minute is no failure to get there."""
+    config = DaggerConfig(output=Path(), checkpoint=Path(), episodes=EpisodeCounts(b=1),
+                          expert_share=0.0, patience=2)
+    actor = Still()
+    mixture = Mixture(config, actor, 'words', np.random.default_rng(0))
+    states = [*(nothing_seen(0, held=True) for _ in range(9)), *map(nothing_seen, range(3))]
+    assert [mixture.execute(state, LABEL) is LABEL for state in states] == [False] * 11 + [True]
+    assert actor.seen == 12
 
 
 def test_who_acts_changes_by_stretches():

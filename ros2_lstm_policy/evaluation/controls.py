@@ -43,4 +43,4 @@ def _swapped(episode: SimEpisode, told: Sequence[SimEpisode], number: int) -> Si
     other = others[number % len(others)]
     return dataclasses.replace(
         episode, instruction=other.instruction, goal=other.goal, target=other.target,
-        container=other.container)
+        container=other.container, cue=other.cue)

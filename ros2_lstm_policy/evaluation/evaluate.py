@@ -38,7 +38,8 @@ class EvaluateConfig:
 
     :param output: folder of the results.
     :param benchmark: 'a', 'b', 'c', 'validation-a', 'validation-b', 'validation-c', or a LIBERO
-        suite that is complete, such as 'libero_goal' or 'libero_object_swap'.
+        suite that is complete, such as 'libero_goal' or 'libero_object_swap'; of memory tasks
+        'm1', ..., 'm' for all of them, and 'validation-m1', ...
     :param actor: who acts.
     :param checkpoint: the policy's directory.
     :param control: what is said instead of the truth.
@@ -47,8 +48,8 @@ class EvaluateConfig:
         1 for no history at all, or 'carry'.
     :param every: of the benchmark's episodes, each how-many-th is run; 1 for all.
     :param image_size: (height, width) of both cameras in pixels.
-    :param horizon: control periods after which an episode has failed; None for the benchmark's
-        own.
+    :param horizon: control periods after which an episode has failed, of a memory task each of
+        its stages, cue and gaps aside; None for the benchmark's own.
     :param pictures: successes and failures that each process draws, as contact sheet and video.
     :param processes: simulators at once; one core each.
     :param states: official initial states of each task of a suite, from the first; None for 10.
@@ -57,6 +58,8 @@ class EvaluateConfig:
         their names say, 'suite' for the name in LIBERO's own five, which is what the field
         measures with, and the file in all others.
     :param perturb: conditions that are changed, and how strongly.
+    :param gap_s: of memory tasks: shortest and longest gap, equal for one length; its logarithm
+        is uniform between theirs.
     """
 
     output: Path
@@ -74,6 +77,7 @@ class EvaluateConfig:
     states: int | None = None
     words: tasks.Words = 'suite'
     perturb: PerturbConfig = field(default_factory=PerturbConfig)
+    gap_s: tuple[float, float] = benchmarks.GAP
 
     def __post_init__(self) -> None:
         """Refuse what measures nothing."""
@@ -91,7 +95,7 @@ class EvaluateConfig:
 
     def all_episodes(self) -> list[SimEpisode]:
         """Return the benchmark's episodes, without any control."""
-        return benchmarks.named(self.benchmark, self.states, self.words)
+        return benchmarks.named(self.benchmark, self.states, self.words, self.gap_s)
 
     def own_episodes(self) -> list[SimEpisode]:
         """Return those of them that are run."""
@@ -162,6 +166,8 @@ def kept_settings(settings: EvaluateConfig) -> dict[str, Any]:
     for name in ('output', 'processes', 'pictures'):
         del values[name]
     values['perturb'] = dict(settings.perturb.changed)
+    if not benchmarks.has_gaps(settings.benchmark):
+        del values['gap_s']
     for name, unchanged in LATER.items():
         if values[name] == unchanged:
             del values[name]

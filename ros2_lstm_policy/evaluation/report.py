@@ -59,6 +59,12 @@ def success_rate(results: Sequence[Result]) -> Rate:
     return wilson(sum(result.success for result in results), len(results))
 
 
+def chance(results: Sequence[Result]) -> float | None:
+    """Return the best rate of success without memory; None where not all are memory tasks."""
+    chances = [result.chance for result in results if result.chance is not None]
+    return float(np.mean(chances)) if chances and len(chances) == len(results) else None
+
+
 def right_rate(results: Sequence[Result]) -> Rate | None:
     """Return the rate at which the object asked for was lifted; None where none ever was."""
     lifted = [result.right_lifted for result in results if result.target is not None]
@@ -87,11 +93,14 @@ def summarise(settings: Mapping[str, Any], results: Sequence[Result],
     numbers = {
         'success': success_rate(results)._asdict(),
         'right_object_lifted': plain(right_rate(results)),
-        'categories': {c: sum(r.category == c for r in results) for c in CATEGORIES},
+        'categories': _categories(results),
         'by_instruction': _rates(by_instruction(results)),
         'by_scene': _rates(by_scene(results, own)),
         'median_steps_to_success': _median([r.steps for r in results if r.success]),
         'median_act_ms': _median([r.act_ms for r in results])}
+    best = chance(results)
+    if best is not None:
+        numbers['chance'] = best
     if settings['control'] == 'swapped':
         numbers['unsaid_object_lifted'] = unsaid_rate(results, own)._asdict()
     return numbers
@@ -107,6 +116,9 @@ def markdown(settings: Mapping[str, Any], results: Sequence[Result],
              'Wilson 95 % intervals.',
              f'Median steps to success {_or_none(numbers["median_steps_to_success"], ".0f")}, '
              f'median decision {numbers["median_act_ms"]:.1f} ms.']
+    if 'chance' in numbers:
+        lines.append(f'The best that can be done without memory: {100 * numbers["chance"]:.1f} % '
+                     '(computed).')
     lines += _on_the_words(settings)
     if began := sum(result.success and not result.steps for result in results):
         lines.append(f'Of the successes, {began} had their goal reached before the first step.')
@@ -155,6 +167,12 @@ def _on_the_conditions(changed: Mapping[str, Any], results: Sequence[Result]) ->
                     for result in results)
         lines.append(f'The object was moved on the way in {moved} of {len(results)} episodes.')
     return lines
+
+
+def _categories(results: Sequence[Result]) -> dict[str, int]:
+    """Count endings; those of memory tasks after the common ones."""
+    counts = Counter(result.category for result in results)
+    return {name: counts[name] for name in (*CATEGORIES, *sorted(set(counts) - {*CATEGORIES}))}
 
 
 def _on_the_control(control: str, results: Sequence[Result],

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from ros2_lstm_policy.sim.benchmarks import HORIZON
 from ros2_lstm_policy.sim.robot import SimRobot, SimState
-from ros2_lstm_policy.sim.tasks import SimEpisode
+from ros2_lstm_policy.sim.tasks import chance, SimEpisode
 from ros2_lstm_policy.types import Action, Decision, Observation
 
 GRASP_REACH_M = 0.12  # of an object's origin: closer, closing is an attempt to grasp
@@ -47,6 +47,8 @@ class Result:
     :param steps: control periods until success, or the horizon.
     :param act_ms: median time of a decision.
     :param changes: what was changed in this episode's conditions, in words.
+    :param failure: why a memory task could not succeed any more; empty where time ran out, too.
+    :param chance: of a memory task: the best rate of success without memory, 0 to 1.
     """
 
     episode: str
@@ -58,6 +60,8 @@ class Result:
     lifted: tuple[str, ...]
     act_ms: float
     changes: tuple[str, ...] = ()
+    failure: str = ''
+    chance: float | None = None
 
     @property
     def right_lifted(self) -> bool:
@@ -66,9 +70,11 @@ class Result:
 
     @property
     def category(self) -> str:
-        """Return how it ended, one of CATEGORIES."""
+        """Return how it ended: one of CATEGORIES, or what a memory task calls a failure."""
         if self.success:
             return SUCCESS
+        if self.failure:
+            return self.failure
         if self.target is None:
             return NOT_REACHED
         if self.right_lifted:
@@ -87,22 +93,25 @@ def rollout(robot: SimRobot, state: SimState, episode: SimEpisode, actor: SimAct
     Run one episode from its first state.
 
     :param said: the instruction that the actor is given.
+    :param horizon: control periods after which it has failed; of a memory task, of each of its
+        stages, cue and gaps aside.
     :param watch: sees every state and the action taken at it.
     """
     actor.begin(robot)
     first_grasp: str | None = None
     act_s = []
-    while not state.success and state.step < horizon:
+    while not state.is_over(horizon):
         decision = actor.act(state.observation, said)
         act_s.append(sum(decision.stage_s.values()))
         action = decision.action
         gripper_open = action.gripper_open > 0.5
-        if first_grasp is None and not gripper_open:
+        if first_grasp is None and not gripper_open and not state.held:
             first_grasp = nearest_object(robot)
         watch(state, action)
         state = robot.step(action.arm, gripper_open)
     return Result(episode.name, said, episode.target, state.success, state.step, first_grasp,
-                  state.lifted, round(1e3 * float(np.median(act_s or [0.0])), 2))
+                  state.lifted, round(1e3 * float(np.median(act_s or [0.0])), 2),
+                  failure=state.failure, chance=chance(episode))
 
 
 def nearest_object(robot: SimRobot) -> str | None:

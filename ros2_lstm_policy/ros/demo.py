@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given.list_tasks:
             print('\n'.join(f'{name:36s}{tasks.find(name).instruction}'
-                            for name in tasks.put_into_names()))
+                            for name in tasks.short_names()))
             return 0
         run(demo_options.options(given), began_s)
     except (ValueError, DemoError, ChildError, SimulatorMissingError) as error:

@@ -36,6 +36,7 @@ DIAGNOSTICS_TIMEOUT_S = 5.0  # they come once a second
 SERVICE_TIMEOUT_S, CONFIGURE_TIMEOUT_S, SILENCE_S = 120.0, 300.0, 60.0
 NO_ANSWERS = ('episode_reset', 'deactivated')  # holds that answer no observation
 LATE_S, ASK_AGAIN_S = 1.0, 2.0
+FRAMES = 100  # that may wait for us: a scene that stands still goes by fast in lock-step
 
 
 class DemoError(RuntimeError):
@@ -133,7 +134,7 @@ class DemoObserver:
         self.first_command_s: float | None = None
         for camera in MODEL_CAMERAS:
             self._node.create_subscription(
-                Image, image_topic(camera), partial(self._take_image, camera), 10)
+                Image, image_topic(camera), partial(self._take_image, camera), FRAMES)
         # rclpy's own annotation lacks the message's info
         take_gripper: Any = self._take_gripper
         take_arm: Any = self._take_arm

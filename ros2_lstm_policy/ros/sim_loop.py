@@ -155,7 +155,7 @@ class SimLoop:
         assert self._robot is not None
         state = self._robot.step(arm, gripper_open)
         max_steps = self._parameters.read().max_steps
-        is_over = max_steps > 0 and (state.success or state.step >= max_steps)
+        is_over = max_steps > 0 and state.is_over(max_steps)
         if is_over or (state.success and not self._succeeded):
             self._node.get_logger().info(
                 f'episode {self._episodes}: {"success" if state.success else "no success"} '

@@ -12,9 +12,11 @@ from rclpy.parameter import Parameter
 from ros2_lstm_policy.ros import declared
 from ros2_lstm_policy.ros.declared import parameter
 from ros2_lstm_policy.sim import tasks
+from ros2_lstm_policy.sim.memory.catalogue import DEFAULT_GAP_S, LONGEST_GAP_S
 from ros2_lstm_policy.sim.tasks import SimEpisode
 
 OWN_PLACES = (-1,)  # an empty list would have no type
+DRAWN = -1
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,16 @@ class SimSettings:
                             "milk_1, with words to suit; empty: the task's own")
     slots: tuple[int, ...] = parameter(
         OWN_PLACES, 'from a seed: movable object k of the scene begins in the place of object '
-        'slots[k]; [-1]: each in its own')
+        'slots[k]; [-1]: each in its own, those of a memory task drawn from the seed')
+    cue: int = parameter(DRAWN, 'of a memory task: which of the things that can be remembered; '
+                         '-1: drawn from the seed', '', DRAWN, 1000)
+    gap_s: float = parameter(DEFAULT_GAP_S, 'of a memory task: how long each gap is', 's', 0.0,
+                             LONGEST_GAP_S)
     instruction: str = parameter('', 'words published instead of those of task and target, '
                                  'which still say what success is')
-    max_steps: int = parameter(150, 'control periods after which an episode has failed; 0: it '
-                               'goes on until a reset, after a success too', '', 0, 1_000_000)
+    max_steps: int = parameter(150, 'control periods after which an episode has failed, of a '
+                               'memory task each of its stages, cue and gaps aside; 0: it goes '
+                               'on until a reset, after a success too', '', 0, 1_000_000)
     autostart: bool = parameter(True, 'begin the first episode without ~/reset', read_only=True)
     lock_step: bool = parameter(True, 'wait for the answer to each observation and publish '
                                 '/clock; false: real time, 10 Hz', read_only=True)
@@ -76,7 +83,13 @@ def episode(settings: SimSettings) -> SimEpisode:
     :raises ValueError: for parameters that name none together.
     """
     official = settings.official_state if settings.official_state >= 0 else None
-    chosen = tasks.episode(tasks.find(settings.task), settings.seed, official)
+    task = tasks.find(settings.task)
+    if task.suite == tasks.MEMORY and official is None:
+        cue = None if settings.cue == DRAWN else settings.cue
+        gap_s = settings.gap_s, settings.gap_s
+        chosen = tasks.memory_episode(task.name, settings.seed, cue, gap_s)
+    else:
+        chosen = tasks.episode(task, settings.seed, official)
     if settings.target:
         chosen = tasks.with_target(chosen, settings.target)
     if settings.slots == OWN_PLACES:
@@ -98,7 +111,8 @@ def parameters_of(chosen: SimEpisode) -> dict[str, Any]:
     values: dict[str, Any] = {
         'task': chosen.task, 'seed': chosen.seed,
         'official_state': -1 if chosen.official_state is None else chosen.official_state,
-        'target': chosen.target or '',
+        'target': chosen.target or '' if chosen.cue is None else '',
+        'cue': DRAWN if chosen.cue is None else chosen.cue, 'gap_s': chosen.gap_s,
         'slots': list(OWN_PLACES if chosen.slots is None else chosen.slots),
         'instruction': chosen.instruction}
     named = episode(SimSettings(**values | {'slots': tuple(values['slots'])}))

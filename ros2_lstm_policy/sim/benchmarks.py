@@ -7,6 +7,9 @@ is held out from training. C, many scenes: 24 tasks in 13 scenes. Training episo
 resets with seeds from TRAINING_SEED on, and permutations that are not held out. Validation
 episodes are of the same kind, with numbers that no training episode can have: what is chosen
 (weights, settings) is chosen on them, so that A, B and C stay unseen.
+
+M, memory: tasks m1, m2, ... that nobody does who does not remember, see `memory/`. They are held
+apart from training in the same way: one combination of cue and places in five is evaluation's.
 """
 
 from __future__ import annotations
@@ -16,17 +19,20 @@ import dataclasses
 
 import numpy as np
 
-from ros2_lstm_policy.sim import suites, tasks
-from ros2_lstm_policy.sim.tasks import SimEpisode, Words
+from ros2_lstm_policy.sim import seven_objects, suites, tasks
+from ros2_lstm_policy.sim.memory import catalogue
+from ros2_lstm_policy.sim.memory.catalogue import DEFAULT_GAP_S
+from ros2_lstm_policy.sim.tasks import SimEpisode, TRAINING_SEED, Words
 
-SCENE = 'living_room_scene2'
+Gap = tuple[float, float]
+GAP: Gap = (DEFAULT_GAP_S, DEFAULT_GAP_S)
+ALL_MEMORY = 'm'
+SCENE, OBJECTS = seven_objects.SCENE, seven_objects.OBJECTS
 PERMUTED_TASK = 'libero_90/51'  # any of the scene: words and goal are replaced
-OBJECTS = ('alphabet_soup_1', 'cream_cheese_1', 'tomato_sauce_1', 'ketchup_1', 'orange_juice_1',
-           'milk_1', 'butter_1')
 A_STATES, B_SEEDS, C_STATES, SUITE_STATES = 10, 10, 5, 10
-HORIZON = 150  # control periods after which an episode of a, b or c has failed
+HORIZON = 150  # control periods after which an episode of a, b or c, or a stage of m, has failed
 B_FIRST_SEED = 60_000
-TRAINING_SEED = 1_000_000
+M_FIRST_SEED, M_EPISODES = 100_000, 100  # of each memory task
 TRAINING_EPISODES = 900_000  # of each kind at most; the numbers from here on are validation's
 VALIDATION_EPISODES = 60
 HELD_OUT_ONE_IN = 5
@@ -68,22 +74,42 @@ def suite(name: str, states: int | None = None, words: Words = 'suite') -> list[
             for episode in _official(name, tasks.suite(name), states)]
 
 
-def named(name: str, states: int | None = None, words: Words = 'suite') -> list[SimEpisode]:
+def memory(name: str, gap_s: Gap = GAP) -> list[SimEpisode]:
     """
-    Return a benchmark of `BENCHMARKS`, in capitals or not, or a LIBERO suite.
+    Return benchmark m1, m2, ...: 100 episodes of a memory task in held-out combinations.
+
+    :param gap_s: shortest and longest gap.
+    """
+    number = [task.benchmark for task in catalogue.TASKS].index(name)
+    first = M_FIRST_SEED + M_EPISODES * number
+    return [_memory(name.upper(), name, i, first + i, gap_s) for i in range(M_EPISODES)]
+
+
+def named(name: str, states: int | None = None, words: Words = 'suite',
+          gap_s: Gap = GAP) -> list[SimEpisode]:
+    """
+    Return a benchmark of `known`, in capitals or not, or a LIBERO suite.
 
     :param states: of a suite, as :func:`suite` takes them; `words` as well.
-    :raises ValueError: for an unknown name, with the known ones, and as :func:`suite` does.
+    :param gap_s: of memory tasks: shortest and longest gap.
+    :raises ValueError: for an unknown name, with the known ones, a gap that there is not, and as
+        :func:`suite` does.
     """
-    if name.lower() in BENCHMARKS:
+    kind, _, of = name.lower().rpartition('-')
+    memory_tasks = _memory_names(of) if kind in ('', 'validation') else []
+    if memory_tasks or name.lower() in BENCHMARKS:
         if states is not None or words != 'suite':
             raise ValueError(f"benchmark {name!r} has its own states and words; 'states' and "
                              "'words' are for LIBERO suites")
-        return BENCHMARKS[name.lower()]()
+        if not memory_tasks:
+            return BENCHMARKS[name.lower()]()
+        catalogue.check_gap(gap_s)
+        make = validation_memory if kind else memory
+        return [episode for task in memory_tasks for episode in make(task, gap_s)]
     try:
         suites.check_name(name)
     except ValueError as error:
-        raise ValueError(f'{error}; benchmarks: {", ".join(BENCHMARKS)}') from error
+        raise ValueError(f'{error}; benchmarks: {", ".join(known())}') from error
     return suite(name, states, words)
 
 
@@ -91,9 +117,20 @@ def horizon(name: str) -> int:
     """
     Return after how many control periods an episode has failed.
 
-    That of a, b and c, or the time that the field gives a LIBERO suite.
+    That of a, b and c and of each stage of m, or the time that the field gives a LIBERO suite.
     """
-    return HORIZON if name.lower() in BENCHMARKS else suites.horizon(name)
+    return HORIZON if name.lower() in BENCHMARKS or has_gaps(name) else suites.horizon(name)
+
+
+def known() -> list[str]:
+    """Return the names of all benchmarks."""
+    of_memory = [*(task.benchmark for task in catalogue.TASKS), ALL_MEMORY]
+    return [*BENCHMARKS, *of_memory, *(f'validation-{name}' for name in of_memory)]
+
+
+def has_gaps(name: str) -> bool:
+    """Return whether a benchmark is of memory tasks."""
+    return bool(_memory_names(name.lower().rpartition('-')[2]))
 
 
 def training_a(index: int) -> SimEpisode:
@@ -109,6 +146,18 @@ def training_b(index: int) -> SimEpisode:
 def training_c(index: int) -> SimEpisode:
     """Return training episode `index` of the tasks of C: a seeded reset, no official state."""
     return _seeded('train-C', _c_tasks(), check_training(index))
+
+
+def training_memory(name: str, index: int, gap_s: Gap = GAP) -> SimEpisode:
+    """Return training episode `index` of m1, m2, ..., in a combination that is not held out."""
+    return _memory(f'train-{name.upper()}', name, index, TRAINING_SEED + check_training(index),
+                   gap_s)
+
+
+def validation_memory(name: str, gap_s: Gap = GAP) -> list[SimEpisode]:
+    """Return 60 episodes like training's of m1, m2, ..., of which it has none."""
+    return [_memory(f'val-{name.upper()}', name, index, TRAINING_SEED + index, gap_s)
+            for index in _VALIDATION]
 
 
 def validation_a() -> list[SimEpisode]:
@@ -143,6 +192,20 @@ def is_held_out(slots: Sequence[int]) -> bool:
     """Return whether a permutation of the seven objects is kept for evaluation; 1 in 5 is."""
     number = sum(slot * len(slots) ** i for i, slot in enumerate(slots))
     return number % HELD_OUT_ONE_IN == 0
+
+
+def _memory_names(name: str) -> list[str]:
+    names = [task.benchmark for task in catalogue.TASKS]
+    return names if name == ALL_MEMORY else [one for one in names if one == name]
+
+
+def _memory(prefix: str, name: str, index: int, seed: int, gap_s: Gap) -> SimEpisode:
+    """Return an episode whose cue follows from its number, so that all have equal shares."""
+    task = catalogue.find(name)
+    assert task is not None
+    cue = index % task.cues
+    episode = tasks.memory_episode(task.name, seed, cue, gap_s)
+    return _named(episode, f'{prefix}/cue{cue}/{index}')
 
 
 def _a_tasks() -> list[tasks.SimTask]:

@@ -8,19 +8,21 @@ or not, and the settings that it was begun with.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ros2_lstm_policy.data.rosbag.writer import set_aside, set_aside_unfinished
 from ros2_lstm_policy.sim import benchmarks, fleet
 from ros2_lstm_policy.sim.demonstration import Outcome
+from ros2_lstm_policy.sim.memory.catalogue import check_gap
 from ros2_lstm_policy.sim.resumable import open_ledger
 from ros2_lstm_policy.sim.robot import SimRobot, SimState
 from ros2_lstm_policy.sim.tasks import SimEpisode
 
 OUTCOMES = 'outcomes.jsonl'
-_SAMPLERS = {'a': benchmarks.training_a, 'b': benchmarks.training_b, 'c': benchmarks.training_c}
+_SAMPLERS: Mapping[str, Callable[[int], SimEpisode]] = {
+    'a': benchmarks.training_a, 'b': benchmarks.training_b, 'c': benchmarks.training_c}
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,9 @@ class EpisodeCounts:
     :param a: one scene, five instructions, own places.
     :param b: one scene, seven objects in permuted places.
     :param c: 24 tasks in 13 scenes.
+    :param m1: memory: the object that was shown.
+    :param gap_s: shortest and longest gap of memory tasks, in s: its logarithm is uniform between
+        theirs.
     :param first: number of the first of each; a second folder that begins where the first one
         ended holds other episodes.
     """
@@ -38,19 +43,38 @@ class EpisodeCounts:
     a: int = 0
     b: int = 0
     c: int = 0
+    m1: int = 0
+    gap_s: tuple[float, float] = benchmarks.GAP
     first: int = 0
 
     def __post_init__(self) -> None:
         """Refuse negative counts, none at all, and episodes that are validation's."""
-        if min(self.a, self.b, self.c, self.first) < 0 or not self.a + self.b + self.c:
-            raise ValueError('expected a, b and c of which at least one is positive, found '
-                             f'{self.a}, {self.b} and {self.c}, first {self.first}')
-        benchmarks.check_training(self.first + max(self.a, self.b, self.c) - 1)
+        counts = self._counts()
+        if min(*counts.values(), self.first) < 0 or not any(counts.values()):
+            said = ', '.join(f'{name} {count}' for name, count in counts.items() if count)
+            raise ValueError('expected counts that are not negative, of which at least one is '
+                             f'positive, found {said or "none"}, first {self.first}')
+        benchmarks.check_training(self.first + max(counts.values()) - 1)
+        check_gap(self.gap_s)
 
     def episodes(self) -> list[SimEpisode]:
         """Return the episodes."""
-        return [_SAMPLERS[name](self.first + i)
-                for name in _SAMPLERS for i in range(getattr(self, name))]
+        return [self._sample(name, self.first + i)
+                for name, count in self._counts().items() for i in range(count)]
+
+    def gaps(self) -> dict[str, Any]:
+        """Return how long gaps are, where episodes have any: what their folder keeps to."""
+        with_gaps = any(count for name, count in self._counts().items() if name not in _SAMPLERS)
+        return {'gap_s': self.gap_s} if with_gaps else {}
+
+    def _counts(self) -> dict[str, int]:
+        return {f.name: getattr(self, f.name) for f in fields(self)
+                if f.name not in ('gap_s', 'first')}
+
+    def _sample(self, name: str, index: int) -> SimEpisode:
+        if name in _SAMPLERS:
+            return _SAMPLERS[name](index)
+        return benchmarks.training_memory(name, index, self.gap_s)
 
 
 def bag_name(episode: SimEpisode) -> str:

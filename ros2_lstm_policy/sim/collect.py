@@ -32,7 +32,8 @@ class CollectConfig:
 
     :param output: folder of the bags.
     :param image_size: (height, width) of both cameras in pixels.
-    :param horizon: control periods after which an episode has failed and is thrown away.
+    :param horizon: control periods after which an episode has failed and is thrown away; of a
+        memory task, of each of its stages, cue and gaps aside.
     :param processes: simulators at once; one core each.
     """
 
@@ -66,7 +67,8 @@ class Collector:
         disturbed = Perturbation(self._settings.perturbation, rng)
         source = f'LIBERO {episode.name}, executed with noise {disturbed.noise:.2f}'
         return demonstrate(
-            robot, state, episode, lambda _, label: disturbed.disturb(label),
+            robot, state, episode,
+            lambda state, label: label if state.held else disturbed.disturb(label),
             self._settings.output / bag_name(episode), source, self._settings.horizon,
             keep_failures=False)
 
@@ -74,7 +76,7 @@ class Collector:
 def collect(settings: CollectConfig) -> list[Outcome]:
     """Record what the folder lacks; return the outcomes of all its episodes."""
     decides = {'perturbation': settings.perturbation, 'image_size': settings.image_size,
-               'horizon': settings.horizon}
+               'horizon': settings.horizon, **settings.episodes.gaps()}
     return record_all(settings.output, settings.episodes.episodes(), decides,
                       functools.partial(Collector, settings), settings.processes)
 

@@ -23,7 +23,7 @@ from ros2_lstm_policy.sim.demonstration import demonstrate, Outcome
 from ros2_lstm_policy.sim.fleet import RobotKeeper
 from ros2_lstm_policy.sim.robot import SimRobot, SimState
 from ros2_lstm_policy.sim.tasks import SimEpisode
-from ros2_lstm_policy.types import Action, Observation
+from ros2_lstm_policy.types import Action
 
 if TYPE_CHECKING:
     from ros2_lstm_policy.runtime.actor import PolicyActor
@@ -40,9 +40,11 @@ class DaggerConfig:
     :param checkpoint: directory of the policy.
     :param expert_share: share of the stretches in which the expert acts.
     :param stretch: fewest and most control periods of a stretch.
-    :param patience: control periods after which the expert acts until the end.
+    :param patience: control periods after which the expert acts until the end, of a memory task
+        to the end of the stage; cue and gaps aside.
     :param image_size: (height, width) of both cameras in pixels.
     :param horizon: control periods after which an episode has failed; it is kept all the same.
+        Of a memory task, of each of its stages, cue and gaps aside.
     :param processes: simulators at once; one core each.
     """
 
@@ -78,19 +80,20 @@ class Mixture:
         """Begin an episode."""
         self._settings, self._actor, self._rng = settings, actor, rng
         self._instruction = instruction
-        self._step, self._left, self._expert_acts = 0, 0, False
+        self._left, self._expert_acts = 0, False
         actor.reset()
 
-    def execute(self, observation: Observation, label: Action) -> Action:
+    def execute(self, state: SimState, label: Action) -> Action:
         """Return what is executed."""
-        own = self._actor.act(observation, self._instruction).action
+        own = self._actor.act(state.observation, self._instruction).action
+        if state.held:
+            return own
         if self._left == 0:
             self._expert_acts = bool(self._rng.random() < self._settings.expert_share)
             fewest, most = self._settings.stretch
             self._left = int(self._rng.integers(fewest, most + 1))
         self._left -= 1
-        self._step += 1
-        late = self._step > self._settings.patience
+        late = state.acted >= self._settings.patience
         return label if self._expert_acts or late else own
 
 
@@ -124,7 +127,7 @@ def dagger(settings: DaggerConfig) -> list[Outcome]:
     decides = {'policy': checkpoint.fingerprint(settings.checkpoint),
                'expert_share': settings.expert_share, 'stretch': settings.stretch,
                'patience': settings.patience, 'image_size': settings.image_size,
-               'horizon': settings.horizon}
+               'horizon': settings.horizon, **settings.episodes.gaps()}
     return record_all(settings.output, settings.episodes.episodes(), decides,
                       functools.partial(Labeller, settings), settings.processes)
 

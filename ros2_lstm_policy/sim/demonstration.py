@@ -15,13 +15,13 @@ from ros2_lstm_policy.data.rosbag.writer import EpisodeBagWriter
 from ros2_lstm_policy.sim.expert import ScriptedExpert
 from ros2_lstm_policy.sim.robot import CONTROL_PERIOD_S, SimRobot, SimState
 from ros2_lstm_policy.sim.tasks import SimEpisode
-from ros2_lstm_policy.types import Action, Observation
+from ros2_lstm_policy.types import Action
 
 STEPS_AFTER_SUCCESS = 2  # opening and leaving the container
 _PERIOD_NS = round(1e9 * CONTROL_PERIOD_S)
 
-# what the robot does, from what it sees and what the expert says
-Execute = Callable[[Observation, Action], Action]
+# what the robot does, from its present state and what the expert says
+Execute = Callable[[SimState, Action], Action]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def demonstrate(robot: SimRobot, state: SimState, episode: SimEpisode, execute: 
     :param execute: who acts.
     :param bag: folder of the bag to be written.
     :param source: where the episode comes from, in words, for the bag.
-    :param horizon: control periods after which the episode has failed.
+    :param horizon: control periods of a stage after which the episode has failed.
     :param keep_failures: keep the bag of a failed episode; its labels are right all the same.
     """
     info = EpisodeInfo(name=bag.name, actor='expert', frame='base', rotation='rotation_vector',
@@ -63,10 +63,10 @@ def demonstrate(robot: SimRobot, state: SimState, episode: SimEpisode, execute: 
     expert = ScriptedExpert(robot)
     step, left, success = 0, STEPS_AFTER_SUCCESS, False
     try:
-        while step < horizon and left >= 0:
+        while left >= 0 and (success or not state.is_over(horizon)):
             label = expert.act()
             _write(writer, state, step, label, list(robot.privileged.joint_names))
-            action = execute(state.observation, label)
+            action = execute(state, label)
             state = robot.step(action.arm, action.gripper_open > 0.5)
             step += 1
             success = success or state.success

@@ -13,12 +13,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ros2_lstm_policy.sim import backend, suites, tasks
+from ros2_lstm_policy.sim import backend, courses, suites, tasks
 from ros2_lstm_policy.sim.cameras import SimCameras
 from ros2_lstm_policy.sim.decimate import thin_visual_meshes
 from ros2_lstm_policy.sim.privileged import Pose, Privileged
 from ros2_lstm_policy.sim.single_pass import single_pass
+from ros2_lstm_policy.sim.stages import Course, Wanted
 from ros2_lstm_policy.sim.tasks import SimEpisode
+from ros2_lstm_policy.sim.world import World
 from ros2_lstm_policy.types import ARM_DIM, Observation
 
 CONTROL_PERIOD_S = 1.0 / backend.CONTROL_HZ
@@ -38,13 +40,18 @@ class SimState:
 
     :param observation: upright images, none where the robot does not render; its stamp goes on
         by one control period a step, over resets too, as a robot's clock does.
-    :param success: whether the episode's goal holds now.
+    :param success: whether the episode's goal holds now, or all of its stages are done.
     :param lifted: objects that were lifted in this episode, the first one first.
     :param ee_pose: point between the finger tips, in world axes.
     :param joint_positions: (7,) rad.
     :param gripper_opening: 0 closed, 1 open.
     :param clipped: whether the last command was beyond what one control period allows.
     :param step: control periods since the reset.
+    :param acted: those in which the robot could move, since the present stage began; what limits
+        an episode's time goes by them.
+    :param stage: number of the present stage, from 0; an episode of LIBERO has one.
+    :param held: whether the robot is held in the coming period: commands are read and ignored.
+    :param failure: why the episode cannot succeed any more; empty while it can.
     """
 
     observation: Observation
@@ -55,6 +62,14 @@ class SimState:
     gripper_opening: float
     clipped: bool
     step: int
+    acted: int = 0
+    stage: int = 0
+    held: bool = False
+    failure: str = ''
+
+    def is_over(self, horizon: int) -> bool:
+        """Return whether nothing more can come of it: success, failure or too many periods."""
+        return self.success or bool(self.failure) or self.acted >= horizon
 
 
 class Disturbance(Protocol):
@@ -104,9 +119,12 @@ class SimRobot:
         with _numpy_seed(seed):
             self.environment.reset()  # the first one after building differs from later ones
         self.privileged = Privileged(self.environment)
+        self._world = World(self.environment, self.privileged, self._settle)
+        self._course: Course | None = None
         self._episode: SimEpisode | None = None
         self._periods = 0
-        self._step = 0
+        self._step = self._acted = 0
+        self._shown: tuple[int, Mapping[str, np.ndarray]] = (-1, {})
         self._rest_heights: Mapping[str, float] = {}
         self._lifted: tuple[str, ...] = ()
 
@@ -116,6 +134,16 @@ class SimRobot:
         if self._episode is None:
             raise RuntimeError('the simulated robot has no episode yet: call reset first')
         return self._episode
+
+    def wanted(self) -> Wanted:
+        """Return what the robot is to do now, for who knows the simulator's state."""
+        return self._under_way.wanted()
+
+    @property
+    def _under_way(self) -> Course:
+        if self._course is None:
+            raise RuntimeError('the simulated robot has no episode yet: call reset first')
+        return self._course
 
     @property
     def movable(self) -> tuple[str, ...]:
@@ -133,13 +161,15 @@ class SimRobot:
         self._episode = episode
         self.environment.parsed_problem['goal_state'] = [list(p) for p in episode.goal]
         self._rest_heights = {}
+        self._world.begin()
         with _numpy_seed(episode.seed):
             self._place(episode)
-        self._rest_heights = {o: self.privileged.position(o)[2] for o in self.movable}
         self._lifted, self._step = (), 0
         self._periods += 1
         if self._disturbance is not None:
             self._disturbance.begin(self)
+        self._course = courses.of_episode(self._world, episode, backend.CONTROL_HZ)
+        self._begin_stage()
         return self._state(clipped=False)
 
     def step(self, arm: np.ndarray, gripper_open: bool) -> SimState:
@@ -155,7 +185,14 @@ class SimRobot:
         if arm.shape != (ARM_DIM,) or not np.isfinite(arm).all():
             raise ValueError(f'arm: expected {ARM_DIM} finite values, found {arm}')
         clipped = np.clip(arm, -STEP_LIMIT, STEP_LIMIT)
-        self._advance(clipped, gripper_open)
+        course = self._under_way
+        stage = course.stage
+        if not course.holds(arm):
+            self._advance(clipped, gripper_open)
+            self._acted += 1
+        course.advance()
+        if course.stage != stage:
+            self._begin_stage()
         self._step += 1
         self._periods += 1
         if self._disturbance is not None:
@@ -233,28 +270,42 @@ class SimRobot:
         sim.forward()
         self.environment._post_process()
 
+    def _begin_stage(self) -> None:
+        """Count time and what is lifted from here."""
+        self._acted = 0
+        self._rest_heights = {o: self.privileged.position(o)[2] for o in self.movable}
+
     def _advance(self, arm: np.ndarray, gripper_open: bool) -> None:
         action = np.append(arm / STEP_LIMIT, -1.0 if gripper_open else 1.0)
         with single_pass(self.environment.sim):
             self.environment.step(action)
+        self._world.moved()
         for name, height in self._rest_heights.items():
             risen = self.privileged.position(name)[2] - height
             if risen > LIFTED_M and name not in self._lifted:
                 self._lifted += (name,)
 
     def _state(self, clipped: bool) -> SimState:
-        images: Mapping[str, np.ndarray] = {}
-        if self.cameras is not None:
-            images = self.cameras.render(self.environment.sim.data._data)
-        if self._disturbance is not None:
-            images = self._disturbance.see(images, self._step)
         stamp_ns = self._periods * round(1e9 * CONTROL_PERIOD_S)
+        course = self._under_way
         return SimState(
-            observation=Observation(stamp_ns=stamp_ns, images=images),
-            success=bool(self.environment._check_success()), lifted=self._lifted,
+            observation=Observation(stamp_ns=stamp_ns, images=self._images()),
+            success=course.success, lifted=self._lifted,
             ee_pose=self.privileged.gripper_pose,
             joint_positions=self.privileged.joint_positions,
-            gripper_opening=self.privileged.opening, clipped=clipped, step=self._step)
+            gripper_opening=self.privileged.opening, clipped=clipped, step=self._step,
+            acted=self._acted, stage=course.stage, held=course.holds(np.zeros(ARM_DIM)),
+            failure=course.standing.failure)
+
+    def _images(self) -> Mapping[str, np.ndarray]:
+        """Return what the cameras see; a scene that stands still is rendered once."""
+        images: Mapping[str, np.ndarray] = {}
+        if self.cameras is not None:
+            if self._shown[0] != self._world.version:
+                images = self.cameras.render(self.environment.sim.data._data)
+                self._shown = self._world.version, images
+            images = self._shown[1]
+        return images if self._disturbance is None else self._disturbance.see(images, self._step)
 
 
 def _is_container(name: str) -> bool:

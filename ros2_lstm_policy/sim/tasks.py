@@ -3,7 +3,7 @@ What the simulated robot can be told to do: LIBERO's tasks by name, and single e
 
 The tasks of benchmarks A and C, which ask to put one object into a basket or a tray, have short
 names such as `living_room_scene2/butter` or `libero_object/milk`; any LIBERO task is also
-`suite/index` or `suite/name`.
+`suite/index` or `suite/name`. Memory tasks are `memory/name`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import re
 from typing import Any, Literal
 
 from ros2_lstm_policy.sim import backend
+from ros2_lstm_policy.sim.memory import catalogue
+from ros2_lstm_policy.sim.memory.catalogue import DEFAULT_GAP_S
 
 Goal = tuple[tuple[str, ...], ...]
 Words = Literal['suite', 'file', 'name']
@@ -24,15 +26,17 @@ PUBLISHED_BY_NAME = ('libero_spatial', 'libero_object', 'libero_goal', 'libero_1
 SHORT_NAMED_SUITES = ('libero_90', 'libero_object')
 PUT_SCENES = ('living_room_scene1', 'living_room_scene2', 'living_room_scene3')
 CONTAIN_REGION = '_contain_region'
+MEMORY = 'memory'
+TRAINING_SEED = 1_000_000  # seeds from here on are those of training and validation
 
 
 @dataclass(frozen=True)
 class SimTask:
     """
-    One LIBERO task.
+    One LIBERO task, or a memory task in one of its scenes.
 
     :param name: its short name.
-    :param suite: LIBERO suite; `index` is its place there.
+    :param suite: LIBERO suite, or 'memory'; `index` is its place there.
     :param scene: which :class:`SimRobot` serves it; tasks of one scene share objects and places.
     :param instruction: the words that belong to it, as :func:`said` chooses them.
     :param goal: predicates that all have to hold.
@@ -57,7 +61,7 @@ class SimEpisode:
     One episode to be run: a task, its words and where it begins.
 
     :param name: unique, such as 'A/butter/3'.
-    :param task: `suite/index` of the LIBERO task.
+    :param task: `suite/index` of the LIBERO task, or `memory/name`.
     :param scene: which :class:`SimRobot` serves it.
     :param instruction: what the robot is told.
     :param goal: predicates that success asks for.
@@ -68,6 +72,8 @@ class SimEpisode:
     :param seed: of the reset.
     :param slots: object k stands in the place of object slots[k] (the scene's movable objects in
         its file's order, without the container); None for the scene's own places.
+    :param cue: of a memory task: which of the things that can be remembered; None of other tasks.
+    :param gap_s: of a memory task: how long each gap is.
     """
 
     name: str
@@ -80,6 +86,8 @@ class SimEpisode:
     official_state: int | None = None
     seed: int = 0
     slots: tuple[int, ...] | None = None
+    cue: int | None = None
+    gap_s: float = 0.0
 
 
 def put_into(goal: Goal) -> tuple[str | None, str | None]:
@@ -113,6 +121,9 @@ def suite(name: str) -> tuple[SimTask, ...]:
 
     :raises ValueError: for an unknown suite, and one of whose tasks has no file.
     """
+    if name == MEMORY:
+        return tuple(SimTask(task.name, MEMORY, i, task.scene, task.instruction(0), ())
+                     for i, task in enumerate(catalogue.TASKS))
     return tuple(_task(name, i, record) for i, record in enumerate(backend.suite_tasks(name)))
 
 
@@ -154,23 +165,72 @@ def find(name: str) -> SimTask:
         return by_name[name]
     near = difflib.get_close_matches(name, by_name, 3)
     hint = f'did you mean {", ".join(near)}? ' if near else ''
-    raise ValueError(f'unknown task {name!r}; {hint}known: {", ".join(put_into_names())}, '
+    raise ValueError(f'unknown task {name!r}; {hint}known: {", ".join(short_names())}, '
                      'and any LIBERO task as suite/index, such as libero_goal/3')
 
 
 def put_into_names() -> list[str]:
-    """Return the short names: the tasks that put one object into a basket or a tray."""
+    """Return the short names of the tasks that put one object into a basket or a tray."""
+    return [name for name in short_names() if _short_names()[name].target is not None]
+
+
+def short_names() -> list[str]:
+    """Return all short names."""
     return [name for name in _short_names() if not name.startswith('libero_90/')]
 
 
 def episode(task: SimTask, seed: int = 0, official_state: int | None = None) -> SimEpisode:
-    """Return one episode of a task: from a seeded reset, or from an official initial state."""
+    """
+    Return one episode of a task: from a seeded reset, or from an official initial state.
+
+    :raises ValueError: for an official state of a memory task, which has none.
+    """
+    if task.suite == MEMORY:
+        if official_state is not None:
+            raise ValueError(f'{task.name} has no official initial states; choose a seed')
+        return memory_episode(task.name, seed)
     target, container = put_into(task.goal)
     start = f'seed{seed}' if official_state is None else f'state{official_state}'
     return SimEpisode(
         name=f'{task.name}/{start}', task=f'{task.suite}/{task.index}', scene=task.scene,
         instruction=task.instruction, goal=task.goal, target=target, container=container,
         official_state=official_state, seed=seed)
+
+
+def memory_episode(name: str, seed: int, cue: int | None = None,
+                   gap_s: tuple[float, float] = (DEFAULT_GAP_S, DEFAULT_GAP_S)) -> SimEpisode:
+    """
+    Return one episode of a memory task.
+
+    :param name: of the task, such as 'memory/shown_object'.
+    :param seed: from TRAINING_SEED on, its combination of cue and places is none of evaluation's.
+    :param cue: None for one that is drawn from the seed.
+    :param gap_s: shortest and longest gap, as :func:`catalogue.draw` takes them.
+    :raises ValueError: for what there is not.
+    """
+    task = catalogue.find(name)
+    if task is None:
+        raise ValueError(f'unknown memory task {name!r}; known: '
+                         f'{", ".join(task.name for task in catalogue.TASKS)}')
+    drawn = catalogue.draw(task, seed, seed < TRAINING_SEED, cue, gap_s)
+    return with_cue(SimEpisode(
+        name=f'{task.name}/seed{seed}', task=task.name, scene=task.scene, instruction='', goal=(),
+        target=None, container=None, seed=seed, slots=drawn.slots, gap_s=drawn.gap_s), drawn.cue)
+
+
+def with_cue(episode: SimEpisode, cue: int) -> SimEpisode:
+    """Return the same episode of a memory task with something else to be remembered."""
+    task = catalogue.find(episode.task)
+    if task is None or not 0 <= cue < task.cues:
+        raise ValueError(f'{episode.name}: has no cue {cue}')
+    return dataclasses.replace(episode, cue=cue, instruction=task.instruction(cue),
+                               target=task.target(cue), container=task.container(cue))
+
+
+def chance(episode: SimEpisode) -> float | None:
+    """Return the best rate of success without memory; None for no memory task."""
+    task = catalogue.find(episode.task)
+    return None if task is None or episode.cue is None else task.chance(episode.cue)
 
 
 def with_target(episode: SimEpisode, target: str) -> SimEpisode:
@@ -181,7 +241,7 @@ def with_target(episode: SimEpisode, target: str) -> SimEpisode:
         exist for it.
     :raises ValueError: where the task has no container, or the target is the container.
     """
-    container = episode.container
+    container = episode.container if episode.cue is None else None
     if container is None or target == container:
         raise ValueError(f'{episode.name}: target {target!r} cannot be put into '
                          f'{container or "anything: the task is of another kind"}')
@@ -206,7 +266,7 @@ def scene_file(scene: str) -> Path:
 
 @functools.cache
 def _short_names() -> dict[str, SimTask]:
-    return {task.name: task for name in SHORT_NAMED_SUITES for task in suite(name)}
+    return {task.name: task for name in (*SHORT_NAMED_SUITES, MEMORY) for task in suite(name)}
 
 
 def _task(suite_name: str, index: int, record: Any) -> SimTask:

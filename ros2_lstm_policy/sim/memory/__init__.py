@@ -1,0 +1,1 @@
+"""Benchmark M: episodes that nobody can do who does not remember what was shown or done."""
