@@ -43,6 +43,7 @@ setup(
             'collect = ros2_lstm_policy.sim.collect:main',
             'dagger = ros2_lstm_policy.sim.dagger:main',
             'evaluate = ros2_lstm_policy.evaluation.evaluate:main',
+            'benchmark = ros2_lstm_policy.evaluation.benchmark:main',
             'compare = ros2_lstm_policy.evaluation.compare:main',
             'evaluate_nodes = ros2_lstm_policy.ros.evaluate_nodes:main',
             'import_robovlms = ros2_lstm_policy.evaluation.import_robovlms:main',

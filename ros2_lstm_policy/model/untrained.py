@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ros2_lstm_policy.manifest import ActionManifest
-from ros2_lstm_policy.model import checkpoint
-from ros2_lstm_policy.model.policy import build, Policy, PolicyConfig
+from ros2_lstm_policy.model import checkpoint, memory
+from ros2_lstm_policy.model.backbones import pretrained
+from ros2_lstm_policy.model.backbones.hugging_face import ASSETS
+from ros2_lstm_policy.model.policy import build, outline, Policy, PolicyConfig
 import torch
+
+_SMALL = 0.02  # standard deviation of random weights
 
 CARD = """# UNTRAINED policy: it moves at random
 
@@ -38,6 +43,27 @@ def untrained(chosen: InitConfig, seed: int, source: str = 'the configuration') 
     """
     torch.manual_seed(seed)
     return build(chosen.policy, chosen.manifest, source).eval()
+
+
+def random(chosen: InitConfig, seed: int, source: str) -> Policy:
+    """
+    Make the policy with a backbone of random weights too, for measurements of time.
+
+    The backbone's directory needs no weights: config.json and the tokenizer files are enough.
+
+    :param source: what describes it, for errors.
+    """
+    with TemporaryDirectory() as folder:
+        directory = chosen.policy.backbone.options.get('directory')
+        if isinstance(directory, str):
+            pretrained.copy_assets(Path(directory), Path(folder) / ASSETS)
+        memory.require(outline(chosen.policy, chosen.manifest, Path(folder)), source)
+        policy = Policy(chosen.policy, chosen.manifest, Path(folder)).eval()
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in policy.backbone.parameters():  # type: ignore[attr-defined]
+            parameter.normal_(0, _SMALL)
+    return policy
 
 
 def save(directory: Path, chosen: InitConfig, seed: int, source: str) -> None:

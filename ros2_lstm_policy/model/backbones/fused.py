@@ -1,10 +1,11 @@
 """
-Linear layers that take the same input, as one product: how a GPU that acts likes them.
+Layers as the products that a GPU that acts is fast at.
 
 A frame is few tokens, so each product of a tower is over before the GPU is full: query, key and
 value as one, and a feed-forward's gate and rise as one, take less time. The layers are found by
 the names that the libraries give them. They keep their parameters, which become views of the
-joined matrix; where gradients are wanted they compute as before.
+joined matrix. A convolution of patches that do not overlap is a product too, for which libraries
+have a faster kernel. Where gradients are wanted, all compute as before.
 """
 
 from __future__ import annotations
@@ -42,6 +43,20 @@ def join_products(blocks: Iterable[nn.Module]) -> None:
             if more:
                 fall.wide_weight = functional.pad(fall.weight.detach(), (0, more))
                 fall.forward = MethodType(_take_wide, fall)
+
+
+def multiply_patches(towers: Iterable[nn.Module]) -> None:
+    """Let convolutions whose patches lie side by side be products."""
+    for module in (part for tower in towers for part in tower.modules()):
+        layer: Any = module
+        if (type(layer) in (nn.Conv2d, nn.Conv3d) and 'forward' not in vars(layer)
+                and layer.stride == layer.kernel_size and layer.groups == 1
+                and layer.padding in ('valid', (0,) * len(layer.kernel_size))
+                and set(layer.dilation) == {1}):
+            more = -layer.weight[0].numel() % _ALIGNED
+            with torch.inference_mode(False), torch.no_grad():
+                layer.wide_weight = functional.pad(layer.weight.detach().flatten(1), (0, more))
+            layer.forward = MethodType(_take_patches, layer)
 
 
 class _Joined:
@@ -92,6 +107,19 @@ def _take_wide(layer: Any, inputs: Tensor) -> Tensor:
     if torch.is_grad_enabled():
         return nn.Linear.forward(layer, inputs)
     return functional.linear(inputs, layer.wide_weight, layer.bias)
+
+
+def _take_patches(layer: Any, images: Tensor) -> Tensor:
+    axes = len(layer.kernel_size)
+    if torch.is_grad_enabled() or any(size % side for size, side
+                                      in zip(images.shape[2:], layer.kernel_size)):
+        return type(layer).forward(layer, images)
+    for axis in reversed(range(axes)):
+        images = images.unflatten(2 + axis, (-1, layer.kernel_size[axis]))
+    places, inside = range(2, 2 + 2 * axes, 2), range(3, 3 + 2 * axes, 2)
+    rows = images.permute(0, *places, 1, *inside).flatten(1 + axes)
+    rows = functional.pad(rows, (0, layer.wide_weight.shape[1] - rows.shape[-1]))
+    return functional.linear(rows, layer.wide_weight, layer.bias).movedim(-1, 1)
 
 
 def _plain_children(module: nn.Module, names: tuple[str, ...]) -> list[Any]:

@@ -22,7 +22,7 @@ from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.model.backbones import hub, pretrained
 from ros2_lstm_policy.model.backbones.base import EncodedText, Parts, TextTokens
 from ros2_lstm_policy.model.backbones.family import Family, Frame, ImageTokens, Options, Span
-from ros2_lstm_policy.model.backbones.fused import join_products
+from ros2_lstm_policy.model.backbones.fused import join_products, multiply_patches
 from ros2_lstm_policy.model.backbones.prompt import Prompt
 import torch
 from torch import nn, Tensor
@@ -124,7 +124,7 @@ class HuggingFaceBackbone(nn.Module):
             adaptable=self._linear_layers({id(p) for p in language}), recompute=self._recompute,
             compiled=tuple(block for s in stacks if len(s) >= _SAME_LAYERS for block in s),
             speaker=self, text_lengths=self._text_lengths(), own_precision=True,
-            for_gpu=partial(join_products, [block for stack in stacks for block in stack]))
+            for_gpu=partial(self._lay_out, [block for stack in stacks for block in stack]))
 
     def _text_lengths(self) -> tuple[int, ...]:
         """Return none for the published layout, whose action token stands behind the padding."""
@@ -132,6 +132,10 @@ class HuggingFaceBackbone(nn.Module):
             return ()
         longest = self.options.max_text_tokens
         return (*range(_TEXT_STEP, longest, _TEXT_STEP), longest)
+
+    def _lay_out(self, blocks: Sequence[nn.Module]) -> None:
+        join_products(blocks)
+        multiply_patches(self.vision_modules())
 
     def _linear_layers(self, language: set[int]) -> tuple[nn.Linear, ...]:
         """Return the language model's, without the vocabulary projection."""
