@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -57,7 +57,7 @@ class DevicePixels:
     """
     Copies raw images over through pinned memory and resizes them there.
 
-    :param capture: makes one graph of the copies and products for the present sizes of the
+    :param capture: makes a graph of each camera's copy and products for the present sizes of the
         images; None to run them one by one.
     :ivar places: where the pixels are written, at every call.
     """
@@ -96,21 +96,23 @@ class _Route:
                                                  pin_memory=device.type == 'cuda')
                         for camera, size in zip(cameras, sizes)}
         self._raw = {name: image.to(device) for name, image in self._pinned.items()}
-        self._cameras, self._places = cameras, places
+        self._places = places
         for camera, size in zip(cameras, sizes):
             coefficients(camera, *_cropped_size(camera, size), device)  # none are made in a graph
-        self._launch = self._run if capture is None else capture(self._run)
+        sends = {camera.name: partial(self._send, camera) for camera in cameras}
+        self._launches = sends if capture is None else {
+            name: capture(send) for name, send in sends.items()}
 
     def send(self, images: Mapping[str, np.ndarray]) -> None:
+        """Send camera by camera: while one is on its way, the next is copied."""
         for name, place in self._pinned.items():
             np.copyto(place.numpy(), images[name])
-        self._launch()
+            self._launches[name]()
 
-    def _run(self) -> None:
-        for camera in self._cameras:
-            raw = self._raw[camera.name]
-            raw.copy_(self._pinned[camera.name], non_blocking=True)
-            self._places[camera.name].copy_(resize(raw, camera))
+    def _send(self, camera: CameraSpec) -> None:
+        raw = self._raw[camera.name]
+        raw.copy_(self._pinned[camera.name], non_blocking=True)
+        self._places[camera.name].copy_(resize(raw, camera))
 
 
 def can_resize(camera: CameraSpec, size: tuple[int, ...]) -> bool:

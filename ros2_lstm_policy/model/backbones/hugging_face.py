@@ -30,6 +30,7 @@ from torch.nn import functional
 
 ASSETS = 'backbone'  # where config.json and the tokenizer files lie in a checkpoint
 _TEXT_STEP = 32  # tokens: most instructions are shorter
+_ALIGNED_COLUMNS = 8  # of an attention mask: with others a GPU takes half as long again
 _SAME_LAYERS = 4  # a tower has at least as many blocks of one shape
 
 
@@ -208,13 +209,18 @@ class HuggingFaceBackbone(nn.Module):
                                   prefix_B=start_B), start_B
         padding = text.mask_BN.shape[1] - text.mask_BN.sum(1)
         start_B = frame.embeds_BND.shape[1] - padding
-        embeds = functional.pad(frame.embeds_BND, (0, 0, 0, count))
+        behind = count + self._filling(frame.embeds_BND.shape[1] + count)
+        embeds = functional.pad(frame.embeds_BND, (0, 0, 0, behind))
         offset_BN = torch.arange(embeds.shape[1], device=embeds.device) - start_B[:, None]
         is_action_BN = (offset_BN >= 0) & (offset_BN < count)
         embeds = torch.where(is_action_BN[..., None], action, embeds)
-        valid = functional.pad(frame.valid_BN, (0, count)) | is_action_BN
+        valid = functional.pad(frame.valid_BN, (0, behind)) | is_action_BN
         return frame._replace(embeds_BND=embeds, valid_BN=valid, mask_BN=self._mask(valid),
                               prefix_B=start_B), start_B
+
+    def _filling(self, columns: int) -> int:
+        """Return how many more to add where a mask is passed on: its rows are then aligned."""
+        return 0 if self.family.traits.causal else -columns % _ALIGNED_COLUMNS
 
     def _pool(self, hidden: Tensor, frame: Frame, text: EncodedText) -> Tensor:
         """Choose tokens; padding repeats the last word, which a maximum over tokens ignores."""
