@@ -145,9 +145,11 @@ class Robot:
 
     def _show_images(self) -> None:
         message = Image(height=480, width=640, encoding='rgb8', step=1920)
-        message.data = np.random.default_rng(0).integers(0, 255, 480 * 1920, np.uint8).tobytes()
+        pixels = np.random.default_rng(0).integers(0, 255, 480 * 1920, np.uint8)
         next_s = time.monotonic()
         while not self._stop.is_set():
+            pixels[0] += 1  # a camera that shows one image for long is taken for a frozen one
+            message.data = pixels.tobytes()
             message.header.stamp = self._node.get_clock().now().to_msg()
             for publisher in self._images:
                 publisher.publish(message)

@@ -3,8 +3,8 @@
 import time
 
 from geometry_msgs.msg import TwistStamped
-from node_robot import (ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, nanoseconds, node_process,
-                        Robot, small_checkpoint, stamp, values)
+from node_robot import (ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, image_message, nanoseconds,
+                        node_process, Robot, small_checkpoint, stamp, values)
 import numpy as np
 import pytest
 import rclpy
@@ -328,6 +328,47 @@ def test_a_bad_image_holds_until_good_ones_come_again(robot, change, words):
     assert all(nanoseconds(command) < bad_from_ns for command in robot.commands())
     robot.change_image = lambda name, message: None
     robot.until(robot.acts)
+
+
+def test_a_camera_that_shows_one_image_with_new_stamps_stops_a_robot_that_moves(robot):
+    """
+    A driver that hangs gives its last image for ever: 3 s of commands, and all was well.
+
+    A reset lets the robot move for as long again; a new image ends it.
+    """
+    robot.order('pick up the milk')
+    robot.until(robot.acts)
+    frozen = image_message(np.random.default_rng(7).integers(0, 255, (48, 64, 3), np.uint8), 0)
+
+    def freeze(name, message):
+        if name == 'hand':
+            message.data = frozen.data
+    robot.change_image = freeze
+    words = 'hand: no new image, only new stamps, in'
+    robot.until_holding(words)
+    robot.until(lambda: len(robot.arms) >= 3)
+    assert not robot.acts()
+    robot.until(lambda: robot.message('inputs').startswith(words))
+    assert 'static: no new' not in robot.message('inputs')
+    assert int(robot.value('inputs', 'hand repeated images')) > 5
+    assert robot.value('inputs', 'static repeated images') == '0'
+    assert robot.reset().success
+    robot.until(robot.acts)
+    robot.until_holding(words)
+    robot.change_image = lambda name, message: None
+    robot.until(robot.acts)
+
+
+def test_frames_that_repeat_a_stamp_are_counted(robot):
+    """A driver that stamps by its own counter, or a bridge that sends what it has twice."""
+    robot.rate_hz, now_ns = 0, time.time_ns()
+    robot.until_heard()
+
+    def is_counted():
+        robot.show(now_ns)
+        return int(robot.value('inputs', 'hand repeated stamps')) > 0
+    robot.until(lambda: 'inputs' in robot.diagnostics)
+    robot.until(is_counted)
 
 
 def test_a_new_image_size_is_accepted_by_a_reset(robot):

@@ -163,7 +163,7 @@ class Commander:
             # held first: the robot stops, whatever may go wrong with the rest
             for stamp_ns in [job.observation.stamp_ns for job in dropped] or [self._begun_ns]:
                 self._hold([Reason(code, text)], stamp_ns)
-            self._inputs.sampler.reset()
+            self._inputs.reset()
             self._gripper.reset()
             self._last_submitted = None
             self._cadence.reset()
@@ -290,7 +290,10 @@ class Commander:
             return
         share = blend_in((now_ns - self._begun_ns) / _NS, self._settings.blend_in_s)
         is_open = self._gripper.update(action.gripper_open, observation.stamp_ns / _NS)
-        self._outputs.command(observation.stamp_ns, checked.arm * share, is_open)
+        arm = checked.arm * share
+        self._outputs.command(observation.stamp_ns, arm, is_open)
+        if not self._outputs.is_shadow:  # whoever moves the arm there, it is not this node
+            self._inputs.frozen.move(arm, self.limits.period_s)
         self.commands.add()
         self.slowed += checked.slowed < 1
         self._holds.end()

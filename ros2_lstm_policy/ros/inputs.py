@@ -22,6 +22,7 @@ from ros2_lstm_policy.ros.conversions import pose_from_message
 from ros2_lstm_policy.ros.diagnostics import Rate
 from ros2_lstm_policy.ros.lifecycle import guarded
 from ros2_lstm_policy.ros.parameters import Settings
+from ros2_lstm_policy.runtime.frozen import FrozenCameras
 from ros2_lstm_policy.runtime.safety import Pose
 from ros2_lstm_policy.types import Observation, Reason
 from sensor_msgs.msg import CompressedImage, Image
@@ -66,8 +67,10 @@ class Inputs:
         self.sampler = StreamSampler(tuple(self._specs), settings.max_image_age_s,
                                      settings.max_skew_s)
         self.arrivals: dict[str, Arrival] = {}
+        self.frozen = FrozenCameras(tuple(self._specs), settings.max_frozen_s)
         self.rates = {camera: Rate() for camera in self._specs}
         self.dropped = dict.fromkeys(self._specs, 0)
+        self.repeated_stamps = dict.fromkeys(self._specs, 0)
         self._pose: tuple[int, Pose | Reason] | None = None
         self._base_frame_id = settings.base_frame_id
         self._by_frames = settings.trigger == 'frames'
@@ -106,7 +109,14 @@ class Inputs:
 
     def sample(self, now_ns: int) -> Observation | Missing:
         """Return the observation of this moment by the trigger's rule, or why there is none."""
-        return self.sampler.sample(now_ns, complete=self._by_frames)
+        sampled = self.sampler.sample(now_ns, complete=self._by_frames)
+        frozen = () if isinstance(sampled, Missing) else self.frozen.reasons()
+        return Missing(frozen) if frozen else sampled
+
+    def reset(self) -> None:
+        """Begin an episode with what the cameras show now."""
+        self.sampler.reset()
+        self.frozen.reset()
 
     def missing(self) -> tuple[Reason, ...]:
         """Return why there is no observation now; nothing where there is one."""
@@ -160,9 +170,12 @@ class Inputs:
         if fault is not None:
             self.sampler.refuse(camera, fault)
             return
+        newest = self.sampler.frames.get(camera)
+        self.repeated_stamps[camera] += newest is not None and newest.stamp_ns == stamp
         if self.sampler.push(camera, stamp, image) is not None:
             self.dropped[camera] += 1
             return
+        self.frozen.see(camera, image)
         self.arrivals[camera] = Arrival(stamp, received_ns, transport_ns,
                                         time.monotonic_ns() - received_ns)
         self._on_frame()

@@ -58,6 +58,9 @@ class Settings:
         0.2, 'greatest age of an image that is acted on', 's', 0.001, 60.0)
     max_skew_s: float = parameter(
         0.05, 'greatest distance between the stamps of the cameras', 's', 0.0, 60.0)
+    max_frozen_s: float = parameter(
+        0.5, 'longest time in which the arm is told to move while a camera shows one image with '
+        'new stamps; 0: for ever', 's', 0.0, 60.0)
     max_gap_s: float = parameter(
         1.0, 'after a longer time without an observation the history begins afresh', 's',
         0.001, 60.0)

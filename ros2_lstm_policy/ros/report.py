@@ -46,6 +46,8 @@ def inputs(name: str, found: Inputs, reasons: Sequence[Reason]) -> DiagnosticSta
         values |= {f'{camera} rate [Hz]': f'{rate.read_hz():.1f}',
                    f'{camera} received': rate.count,
                    f'{camera} dropped': found.dropped[camera],
+                   f'{camera} repeated images': found.frozen.repeats(camera),
+                   f'{camera} repeated stamps': found.repeated_stamps[camera],
                    f'{camera} last good image [s ago]': age}
     about = [reason for reason in reasons if reason.camera or reason.code in BETWEEN_CAMERAS]
     message = '; '.join(reason.text for reason in about) or 'all cameras are seen'
