@@ -3,6 +3,8 @@
 import ast
 from collections.abc import Iterator
 import hashlib
+import importlib
+import os
 from pathlib import Path
 import re
 import subprocess
@@ -110,6 +112,47 @@ def test_a_node_answers_questions_about_itself_instead_of_starting(
     assert wrong.returncode == 2
     assert wrong.stderr == (f"{name}: unknown argument '--checkpoint'; parameters are given as "
                             f'--ros-args -p NAME:=VALUE, see {name} --help\n')
+
+
+@pytest.mark.parametrize('name', ['policy_node', 'recorder_node', 'sim_robot_node'])
+@pytest.mark.parametrize(('arguments', 'words'), [
+    (['-p', 'box:=[0, 0.5]'], "'-p box:=[0, 0.5]'"),
+    (['--params-file', 'mixed.yaml'], "'numbers: [0.5, 1]'; all values of a list must be of one "),
+    (['--params-file', 'torn.yaml'], "'--params-file torn.yaml'"),
+    (['--params-file', 'nowhere.yaml'], "'--params-file nowhere.yaml'. Error: Error opening"),
+    (['-r', '__node:=bad-name'], "'-r __node:=bad-name'"),
+])
+def test_what_ros_cannot_read_of_a_command_line_is_one_line(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+        name: str, arguments: list[str], words: str) -> None:
+    """A list of whole numbers and others ended the node with a traceback of twenty lines."""
+    (tmp_path / 'mixed.yaml').write_text(
+        '/**:\n  ros__parameters:\n    numbers: [0.5, 1]\n')
+    (tmp_path / 'torn.yaml').write_text('/**:\n  ros__parameters:\n    numbers: [0.5\n')
+    monkeypatch.chdir(tmp_path)
+    main = importlib.import_module(console_scripts()[name]).main
+    assert main(['--ros-args', *arguments]) == 2
+    line, = capsys.readouterr().err.splitlines()
+    assert line.startswith(f'{name}: ') and words in line and ' at /' not in line
+
+
+@pytest.mark.parametrize(('name', 'argument', 'words'), [
+    ('recorder_node', 'control_period_s:=1', 'control_period_s is 1 (integer); expected double; '
+     'write 1.0'),
+    ('recorder_node', 'queue_mb:=0.5', 'queue_mb is 0.5; expected 1 to 100000 MB'),
+    ('sim_robot_node', 'command_timeout_s:=1', 'command_timeout_s is 1 (integer); expected '),
+    ('policy_node', 'use_sim_time:=1', "'use_sim_time'"),
+])
+def test_a_node_that_cannot_use_a_parameter_ends_with_one_line(
+        tmp_path: Path, name: str, argument: str, words: str) -> None:
+    """The recorder raised it as a traceback; what to do stood in its last line."""
+    ended = subprocess.run(
+        [sys.executable, '-m', console_scripts()[name], '--ros-args', '-p', argument],
+        capture_output=True, text=True, cwd=tmp_path, timeout=120,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), *sys.path[1:]])})
+    assert ended.returncode == 1
+    line, = ended.stderr.splitlines()
+    assert '[FATAL]' in line and words in line
 
 
 def test_what_a_launch_file_imports_needs_neither_torch_nor_rclpy() -> None:

@@ -16,11 +16,12 @@ from rclpy.parameter import Parameter
 from rclpy.qos import ReliabilityPolicy
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.ros import conversions, parameters
+from ros2_lstm_policy.ros.declared import ParameterError
 from ros2_lstm_policy.ros.diagnostics import Holds, LatestLine
 from ros2_lstm_policy.ros.gripper_action import GripperAction
 from ros2_lstm_policy.ros.inputs import Inputs
 from ros2_lstm_policy.ros.lifecycle import GuardedLifecycleNode
-from ros2_lstm_policy.ros.parameters import ParameterError, Parameters, Settings
+from ros2_lstm_policy.ros.parameters import Parameters, Settings
 from ros2_lstm_policy.runtime.safety import Pose
 from ros2_lstm_policy.types import Reason
 from sensor_msgs.msg import CompressedImage
@@ -73,6 +74,38 @@ def test_a_bad_parameter_at_the_start_is_kept_from_use_until_it_is_set_again(
     default = list(default) if isinstance(default, tuple) else default
     assert node.set_parameters([Parameter(name, value=default)])[0].successful
     assert declared.read() == Settings()
+
+
+@pytest.mark.parametrize(('name', 'value', 'words'), [
+    ('deadline_s', 1, 'deadline_s is 1 (integer); expected double; write 1.0'),
+    ('deadline_s', [1, 2], 'deadline_s is [1, 2] (integer array); expected double'),
+    ('deadline_s', True, 'deadline_s is True (boolean); expected double'),
+    ('workspace_m', [0, 0, 0, 1, 1, 1], 'expected double array; write [0.0, 0.0, 0.0, 1.0, 1.0, '),
+    ('workspace_m', 1.0, 'workspace_m is 1.0 (double); expected double array; write [1.0]'),
+    ('threads', 2.0, 'threads is 2.0 (double); expected integer'),
+    ('shadow', 1, 'shadow is 1 (integer); expected boolean'),
+    ('instruction', 5, 'instruction is 5 (integer); expected string; write it in quotes'),
+    ('cameras', 'hand', "cameras is 'hand' (string); expected string array; write ['hand']"),
+    ('cameras', None, 'cameras is not set; expected string array'),
+])
+def test_a_value_of_another_type_is_refused_with_what_to_write(make_node, name, value, words):
+    """When it was set on a running node, neither the parameter nor the remedy was named."""
+    node = make_node()
+    declared = Parameters(node)
+    result, = node.set_parameters([Parameter(name, value=value)])
+    assert not result.successful
+    assert words in result.reason
+    assert declared.read() == Settings()
+
+
+def test_whole_numbers_set_over_ros_are_refused_with_what_to_write(make_node, robot):
+    """What `ros2 param set /policy max_linear_speed_m_s 1` shows."""
+    node = make_node()
+    Parameters(node)
+    robot.executor.add_node(node)
+    reason, = robot.give(max_linear_speed_m_s=1)
+    assert reason == 'max_linear_speed_m_s is 1 (integer); expected double; write 1.0'
+    robot.executor.remove_node(node)
 
 
 def test_a_parameter_that_does_not_exist_is_named_with_its_neighbour(make_node):

@@ -6,7 +6,8 @@ from typing import Any
 
 from rclpy.action import ActionClient
 from rclpy.lifecycle import LifecycleNode
-from ros2_lstm_policy.ros.parameters import ParameterError, Settings
+from ros2_lstm_policy.ros.declared import ParameterError
+from ros2_lstm_policy.ros.parameters import Settings
 
 ACTION = 'gripper_cmd'
 

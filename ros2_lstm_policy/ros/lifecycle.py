@@ -18,11 +18,15 @@ from typing import Any
 
 from lifecycle_msgs.msg import State
 import rclpy
+from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 
+# What a node is given may be of no use for it: a message to the person who runs it.
+UNUSABLE = (ValueError, NameValidationException, ParameterException, rclpy_implementation.RCLError)
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 ERROR = TransitionCallbackReturn.ERROR
 
@@ -160,20 +164,26 @@ def until_told_to_end(end: Callable[[], object]) -> Iterator[None]:
 
 
 def run(make_node: Callable[[], GuardedLifecycleNode], arguments: Sequence[str] | None = None,
-        autostart: Callable[[Any], bool] = lambda node: False) -> int:
+        autostart: Callable[[Any], bool] = lambda node: False, name: str = 'node') -> int:
     """
     Make a node and spin it until SIGINT or SIGTERM; the node leaves while it can still publish.
 
     Signals only set a flag. The executor wakes often enough to see it, also where every timer
     waits for a /clock that nobody publishes.
 
+    :param name: who says why the node cannot be made.
     :return: the exit status.
     """
     stop = threading.Event()
     with until_told_to_end(stop.set):
         rclpy.init(args=None if arguments is None else list(arguments),
                    signal_handler_options=SignalHandlerOptions.NO)
-        node = make_node()
+        try:
+            node = make_node()
+        except UNUSABLE as error:
+            get_logger(name).fatal(str(error))
+            rclpy.try_shutdown()
+            return 1
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         try:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import Field, fields
+from pathlib import Path
+import re
 import sys
 import textwrap
 from typing import Any
 
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.utilities import remove_ros_args
 import ros2_lstm_policy
-from ros2_lstm_policy.ros.declared import plain
+from ros2_lstm_policy.ros.declared import kind, plain
 
 USAGE_ERROR = 2
 _WIDTH = 99
-_TYPES = {bool: 'boolean', int: 'integer', float: 'double', str: 'string'}
 
 
 def answer(program: str, about: str, table: type, arguments: Sequence[str] | None) -> int | None:
@@ -27,7 +29,11 @@ def answer(program: str, about: str, table: type, arguments: Sequence[str] | Non
     :return: the exit status; None where the node is to start.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    own = remove_ros_args([program, *given])[1:]
+    try:
+        own = remove_ros_args([program, *given])[1:]
+    except rclpy_implementation.RCLInvalidROSArgsError as error:
+        print(f'{program}: {_explained(str(error))}', file=sys.stderr)
+        return USAGE_ERROR
     if {'-h', '--help'} & set(own):
         print(usage(program, about, table))
         return 0
@@ -51,12 +57,24 @@ def usage(program: str, about: str, table: type) -> str:
     return '\n'.join(lines)
 
 
+def _explained(error: str) -> str:
+    """Return what rcl says about a line that it cannot read, with the line and what to write."""
+    text = re.sub(r', at /\S+:\d+', '', error).removeprefix('Failed to parse ROS arguments: ')
+    file = re.search(r"'--params-file ([^']+)'", text)
+    number = re.search(r'line(?:_num)? (\d+)', text)
+    if file and number and Path(file[1]).is_file():
+        lines = Path(file[1]).read_text(errors='replace').splitlines()
+        text += f': {"".join(lines[int(number[1]) - 1:int(number[1])]).strip()!r}'
+    if 'same type' in text:
+        text += ('; all values of a list must be of one type: where numbers are doubles, write '
+                 'each with a decimal point')
+    return ' '.join(text.split())
+
+
 def _row(row: Field[Any]) -> str:
     """Return a parameter in a line: name, type, default, unit, bounds, meaning."""
     data, default = row.metadata, row.default
-    kind = (f'{_TYPES[type(default[0])]} array' if isinstance(default, tuple)
-            else _TYPES[type(default)])
-    facts = [kind, f'default {plain(default)!r}']
+    facts = [kind(default), f'default {plain(default)!r}']
     if data['unit']:
         facts.append(data['unit'])
     if data['low'] is not None:

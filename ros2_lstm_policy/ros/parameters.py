@@ -9,21 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, Field, fields
-import difflib
 import math
 from typing import Any
 
-from rcl_interfaces.msg import SetParametersResult
-from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
-from rclpy.parameter import Parameter
 from ros2_lstm_policy.manifest import check_camera_name, DEFAULT_CAMERAS
 from ros2_lstm_policy.ros import declared
-from ros2_lstm_policy.ros.declared import parameter
-
-
-class ParameterError(ValueError):
-    """Parameters that the node cannot be configured with."""
+from ros2_lstm_policy.ros.declared import Declared, parameter
 
 
 @dataclass(frozen=True)
@@ -116,29 +108,20 @@ def has_workspace(settings: Settings) -> bool:
     return any(math.isfinite(bound) for bound in settings.workspace_m)
 
 
-class Parameters:
-    """
-    The parameters of a node: declared, and kept within their bounds.
-
-    A value from the command line or a file that cannot be taken is no reason to die: it is kept
-    in `problems`, and :meth:`read` refuses until the parameter has been set again.
-    """
+class Parameters(Declared[Settings]):
+    """The parameters of the policy node, most of which are fixed while it is configured."""
 
     def __init__(self, node: Node) -> None:
         """Declare every parameter."""
-        self._node = node
-        self.problems: dict[str, str] = {}
-        for row in fields(Settings):
-            self._declare(row)
-        self.unknown = _unknown_overrides(node)
         self._is_configured = False
-        node.add_on_set_parameters_callback(self._check_new_values)
+        super().__init__(node, Settings, {'workspace_m': _wrong_box, 'cameras': _wrong_cameras})
 
-    def read(self) -> Settings:
-        """Return all values. :raises ParameterError: naming each that cannot be used."""
-        if self.problems:
-            raise ParameterError('; '.join(self.problems.values()))
-        return declared.read(self._node, Settings)
+    def is_changeable(self, row: Field[Any]) -> str:
+        """Return why a parameter cannot be set now, or nothing."""
+        if self._is_configured and not row.metadata['live']:
+            return (f'{row.name} is read when the node is configured: deactivate and clean up '
+                    'first')
+        return ''
 
     def unused_overrides(self) -> list[str]:
         """Return a line for each QoS override that no subscription of the node takes."""
@@ -151,30 +134,6 @@ class Parameters:
     def lock(self, is_configured: bool) -> None:
         """Refuse changes of what is read in configure only, or allow them again."""
         self._is_configured = is_configured
-
-    def _declare(self, row: Field[Any]) -> None:
-        try:
-            problem = _problem(row, declared.declare(self._node, row))
-        except (ValueError, InvalidParameterValueException) as error:
-            declared.declare(self._node, row, ignore_override=True)
-            problem = str(error)
-        if problem:
-            self.problems[row.name] = problem
-
-    def _check_new_values(self, parameters: list[Parameter]) -> SetParametersResult:
-        table = {f.name: f for f in fields(Settings)}
-        for found in parameters:
-            row = table.get(found.name)
-            if row is None:
-                continue
-            problem = _problem(row, found.value)
-            if not problem and self._is_configured and not row.metadata['live']:
-                problem = (f'{found.name} is read when the node is configured: deactivate '
-                           'and clean up first')
-            if problem:
-                return SetParametersResult(successful=False, reason=problem)
-            self.problems.pop(found.name, None)
-        return SetParametersResult(successful=True)
 
 
 def table() -> str:
@@ -191,14 +150,11 @@ def table() -> str:
     return '\n'.join(lines)
 
 
-def _problem(row: Field[Any], value: Any) -> str:
-    """Return what is wrong with a value beyond type and range, or nothing."""
-    if row.name == 'workspace_m' and not _is_box(value):
-        return (f'workspace_m is {list(value)}; expected x y z minima, then larger x y z maxima, '
-                'in m')
-    if row.name == 'cameras':
-        return _wrong_cameras(value)
-    return declared.problem(row, value)
+def _wrong_box(value: Sequence[float]) -> str:
+    if len(value) == 6 and all(low < high for low, high in zip(value[:3], value[3:])):
+        return ''
+    return (f'workspace_m is {list(value)}; expected x y z minima, then larger x y z maxima, '
+            'in m')
 
 
 def _wrong_cameras(names: Sequence[str]) -> str:
@@ -210,23 +166,6 @@ def _wrong_cameras(names: Sequence[str]) -> str:
     except ValueError as error:
         return f'cameras: {error}'
     return ''
-
-
-def _is_box(value: Sequence[float]) -> bool:
-    return len(value) == 6 and all(low < high for low, high in zip(value[:3], value[3:]))
-
-
-def _unknown_overrides(node: Node) -> list[str]:
-    """Return a line for each given parameter that the node does not have: a typing error."""
-    known = [f.name for f in fields(Settings)]
-    lines = []
-    for name in node._parameter_overrides:
-        if node.has_parameter(name) or name.startswith('qos_overrides.'):
-            continue
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f'; did you mean {near[0]}?' if near else ''
-        lines.append(f'there is no parameter {name!r}{hint}')
-    return lines
 
 
 if __name__ == '__main__':

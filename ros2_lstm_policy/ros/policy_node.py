@@ -20,13 +20,13 @@ from rclpy.timer import Timer
 from ros2_lstm_policy.manifest import ActionManifest
 from ros2_lstm_policy.ros import diagnostics, report
 from ros2_lstm_policy.ros.commander import Commander
+from ros2_lstm_policy.ros.declared import ParameterError
 from ros2_lstm_policy.ros.exclusive import Exclusive
 from ros2_lstm_policy.ros.inputs import Inputs
 from ros2_lstm_policy.ros.lifecycle import guarded, GuardedLifecycleNode, run
 from ros2_lstm_policy.ros.node_arguments import answer
 from ros2_lstm_policy.ros.outputs import Outputs
-from ros2_lstm_policy.ros.parameters import (has_workspace, ParameterError, Parameters,
-                                             Settings)
+from ros2_lstm_policy.ros.parameters import has_workspace, Parameters, Settings
 from ros2_lstm_policy.runtime.safety import Limits, step_limit
 from ros2_lstm_policy.types import Reason
 from std_srvs.srv import Trigger
@@ -224,7 +224,7 @@ class PolicyNode(GuardedLifecycleNode):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the node until it is told to stop."""
     status = answer('policy_node', __doc__, Settings, arguments)
-    return run(PolicyNode, arguments, _autostart) if status is None else status
+    return run(PolicyNode, arguments, _autostart, 'policy') if status is None else status
 
 
 def _autostart(node: PolicyNode) -> bool:

@@ -44,6 +44,8 @@ class RecorderNode(Node):
         """Declare, subscribe, and say what an earlier recorder left unfinished."""
         super().__init__('recorder')
         self._table = RecorderParameters(self)
+        for line in self._table.unknown:
+            self.get_logger().warning(line)
         settings = self._table.read()
         self._root = Path(settings.directory).expanduser()
         self._bag: BackgroundBag | None = None
@@ -303,7 +305,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if status is not None:
         return status
     os.environ.update(nodes.environment())
-    return run(RecorderNode, arguments)  # type: ignore[arg-type]
+    return run(RecorderNode, arguments, name='recorder')  # type: ignore[arg-type]
 
 
 if __name__ == '__main__':

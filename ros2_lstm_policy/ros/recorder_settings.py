@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
-from rclpy.parameter import Parameter
 from ros2_lstm_policy.manifest import DEFAULT_CAMERAS
-from ros2_lstm_policy.ros import declared
-from ros2_lstm_policy.ros.declared import parameter
+from ros2_lstm_policy.ros.declared import Declared, parameter
 
 
 @dataclass(frozen=True)
@@ -51,30 +48,9 @@ class RecorderSettings:
                                    'MB', 0.0, 1e7)
 
 
-class RecorderParameters:
+class RecorderParameters(Declared[RecorderSettings]):
     """The parameters of a node."""
 
     def __init__(self, node: Node) -> None:
         """Declare every parameter."""
-        self._node = node
-        for row in fields(RecorderSettings):
-            declared.declare(node, row)
-        node.add_on_set_parameters_callback(_check)
-        values = self.read()
-        for row in fields(RecorderSettings):
-            problem = declared.problem(row, getattr(values, row.name))
-            if problem:
-                raise ValueError(problem)
-
-    def read(self) -> RecorderSettings:
-        """Return all values."""
-        return declared.read(self._node, RecorderSettings)
-
-
-def _check(parameters: list[Parameter]) -> SetParametersResult:
-    table = {row.name: row for row in fields(RecorderSettings)}
-    for found in parameters:
-        problem = declared.problem(table[found.name], found.value) if found.name in table else ''
-        if problem:
-            return SetParametersResult(successful=False, reason=problem)
-    return SetParametersResult(successful=True)
+        super().__init__(node, RecorderSettings)

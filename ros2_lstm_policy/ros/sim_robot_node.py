@@ -8,10 +8,11 @@ import threading
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from ros2_lstm_policy.ros.expert_node import ExpertNode
-from ros2_lstm_policy.ros.lifecycle import until_told_to_end
+from ros2_lstm_policy.ros.lifecycle import until_told_to_end, UNUSABLE
 from ros2_lstm_policy.ros.node_arguments import answer
 from ros2_lstm_policy.ros.sim_loop import SimLoop
 from ros2_lstm_policy.ros.sim_settings import SimParameters, SimSettings
@@ -45,15 +46,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None, begun: Callable[[SimLoop], None]) -> int:
     rclpy.init(args=None if arguments is None else list(arguments),
                signal_handler_options=SignalHandlerOptions.NO)
-    node = Node('sim_robot')
-    nodes = [node]
     try:
+        node = Node('sim_robot')
+        nodes = [node]
         parameters = SimParameters(node)
+        for line in parameters.unknown:
+            node.get_logger().warning(line)
         expert = ExpertNode() if parameters.read().expert else None
         nodes += [expert] if expert is not None else []
         loop = SimLoop(node, parameters, expert)
-    except (ValueError, SimulatorMissingError) as error:
-        node.get_logger().fatal(str(error))
+    except (*UNUSABLE, SimulatorMissingError) as error:
+        get_logger('sim_robot').fatal(str(error))
         return 1
     begun(loop)
     # rclpy's MultiThreadedExecutor keeps the interpreter from the simulator (ros2/rclpy#1452)

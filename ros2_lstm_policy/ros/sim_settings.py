@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
-from rclpy.parameter import Parameter
-from ros2_lstm_policy.ros import declared
-from ros2_lstm_policy.ros.declared import parameter
+from ros2_lstm_policy.ros.declared import Declared, parameter
 from ros2_lstm_policy.sim import tasks
 from ros2_lstm_policy.sim.memory.catalogue import DEFAULT_GAP_S, LONGEST_GAP_S
 from ros2_lstm_policy.sim.tasks import SimEpisode
@@ -53,7 +50,7 @@ class SimSettings:
                                          'that a command answers', 's', 0.01, 60.0)
 
 
-class SimParameters:
+class SimParameters(Declared[SimSettings]):
     """The parameters of a node."""
 
     def __init__(self, node: Node) -> None:
@@ -63,17 +60,8 @@ class SimParameters:
         :raises ValueError: for a task that does not exist, with those that do, and for what no
             episode can be made of.
         """
-        self._node = node
-        for row in fields(SimSettings):
-            declared.declare(node, row)
-        values = self.read()
-        _check_slots(values.slots)
-        episode(values)
-        node.add_on_set_parameters_callback(_check_new_values)
-
-    def read(self) -> SimSettings:
-        """Return all values."""
-        return declared.read(self._node, SimSettings)
+        super().__init__(node, SimSettings, {'task': _wrong_task, 'slots': _wrong_slots})
+        episode(self.read())
 
 
 def episode(settings: SimSettings) -> SimEpisode:
@@ -121,17 +109,16 @@ def parameters_of(chosen: SimEpisode) -> dict[str, Any]:
     return values
 
 
-def _check_new_values(parameters: list[Parameter]) -> SetParametersResult:
-    checks: dict[str, Callable[[Any], object]] = {'task': tasks.find, 'slots': _check_slots}
-    for found in parameters:
-        try:
-            checks.get(found.name, lambda value: None)(found.value)
-        except ValueError as error:
-            return SetParametersResult(successful=False, reason=str(error))
-    return SetParametersResult(successful=True)
+def _wrong_task(name: str) -> str:
+    try:
+        tasks.find(name)
+    except ValueError as error:
+        return str(error)
+    return ''
 
 
-def _check_slots(slots: Sequence[int]) -> None:
-    if tuple(slots) != OWN_PLACES and sorted(slots) != list(range(len(slots))):
-        raise ValueError(f'slots: expected {list(OWN_PLACES)} or a permutation of 0 to n - 1 for '
-                         f'n movable objects, found {list(slots)}')
+def _wrong_slots(slots: Sequence[int]) -> str:
+    if tuple(slots) == OWN_PLACES or sorted(slots) == list(range(len(slots))):
+        return ''
+    return (f'slots: expected {list(OWN_PLACES)} or a permutation of 0 to n - 1 for n movable '
+            f'objects, found {list(slots)}')
