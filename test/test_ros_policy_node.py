@@ -29,7 +29,8 @@ def checkpoint(tmp_path_factory):
 def running(checkpoint, tmp_path_factory):
     """Return a robot beside a running node."""
     robot = Robot()
-    with node_process(tmp_path_factory.mktemp('log') / 'node.log'):
+    robot.log = tmp_path_factory.mktemp('log') / 'node.log'
+    with node_process(robot.log):
         yield robot
     robot.close()
 
@@ -169,6 +170,22 @@ def test_an_empty_instruction_stops_and_another_one_begins_an_episode(robot):
     robot.forget()
     robot.until(lambda: robot.message('commands') == 'acting')
     assert robot.value('commands', 'episode') == episode
+
+
+def test_a_storm_of_instructions_leaves_a_line_a_second_and_the_last_word(robot):
+    """A publisher that changed its mind a thousand times a second filled the log with 1988 lines."""
+    robot.until_heard(robot._orders)
+    before, begun_s = len(robot.log.read_text().splitlines()), time.monotonic()
+    for number in range(1000):
+        robot._orders.publish(String(data=f'word {number}'))
+        robot.executor.spin_once(timeout_sec=0)
+    robot.until(lambda: "'word 999'" in robot.log.read_text())
+    lines = robot.log.read_text().splitlines()[before:]
+    seconds = time.monotonic() - begun_s
+    assert sum(': \'word ' in line for line in lines) <= 2 * seconds + 3
+    assert len(lines) <= 3 * seconds + 10
+    robot.until(lambda: robot.message('commands') == 'acting')
+    assert robot.value('commands', 'instruction') == 'word 999'
 
 
 def test_words_from_before_a_deactivation_move_nothing_after_it(robot):

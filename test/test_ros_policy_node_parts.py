@@ -366,7 +366,7 @@ def test_a_flood_of_changing_words_is_a_line_a_second_and_its_last_word_is_logge
     now = [100.0]
     monkeypatch.setattr('ros2_lstm_policy.ros.diagnostics.time.monotonic', lambda: now[0])
     log = _Lines()
-    told = LatestLine(log)
+    told = LatestLine(log, 1.0)
     for number in range(2500):
         told.say(f'word {number}')
         now[0] += 0.001
@@ -375,6 +375,20 @@ def test_a_flood_of_changing_words_is_a_line_a_second_and_its_last_word_is_logge
     assert log.lines[0] == 'word 0'
     assert log.lines[-1].startswith('word 2499 (after ')
     assert len(log.lines) <= 5
+
+
+def test_a_second_reason_is_logged_at_once_while_the_first_is_throttled(monkeypatch):
+    """Each is rare for itself; a shared throttle would hide the one that matters."""
+    now = [100.0]
+    monkeypatch.setattr('ros2_lstm_policy.ros.diagnostics.time.monotonic', lambda: now[0])
+    log = _Lines()
+    holds = Holds(log)
+    for number in range(100):
+        holds.begin([Reason('no_image', f'hand: {number}', 'hand')])
+        holds.end()
+        holds.begin([Reason('old_image', f'static: {number}', 'static')])
+        now[0] += 0.01
+    assert log.lines == ['holding: hand: 0', 'acting', 'holding: static: 0']
 
 
 def test_the_logs_last_word_is_what_the_robot_does(monkeypatch):

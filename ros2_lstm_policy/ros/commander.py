@@ -27,6 +27,7 @@ from ros2_lstm_policy.types import Actor, Decision, Observation, Reason
 
 MAX_INSTRUCTION_CHARACTERS = 1000
 _STOP_TIMEOUT_S = 5.0
+_WORDS_PERIOD_S = 1.0  # between two lines of the log about instructions
 _NS = 1_000_000_000
 _WORKER_DIED = Reason('worker_died', "the policy's thread has ended: deactivate and activate the "
                       'node; the log says why')
@@ -50,7 +51,7 @@ class Commander:
         self._inputs, self._outputs, self._holds = inputs, outputs, holds
         self._gripper = GripperShaper(manifest.gripper_threshold, settings.gripper_hysteresis,
                                       settings.gripper_min_hold_s)
-        self._words_told = LatestLine(node.get_logger())
+        self._words_told = LatestLine(node.get_logger(), _WORDS_PERIOD_S)
         self._exclusive = Exclusive(node, outputs.topics, inputs.topics)
         self.worker = PolicyWorker(actor, self._deliver, first_episode)
         self.latencies, self.ticks, self.commands = Latencies(), Rate(), Rate()

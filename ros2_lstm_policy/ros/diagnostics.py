@@ -18,7 +18,7 @@ WAITING = ('no_instruction', 'episode_reset', 'deactivated')
 HELD, HOLDING = 'held: ', 'holding: '  # before a reason's code in keys, and its text
 _KEPT = 1000
 _LOG_PERIOD_S = 5.0
-_LINE_PERIOD_S = 1.0
+_ACTING = 'acting'
 
 
 class Latencies:
@@ -57,83 +57,85 @@ class Rate:
         return rate
 
 
+class LatestLine:
+    """
+    Logs what is said, however fast: at once, or the latest of it when a time has passed.
+
+    The log's last word is true: a line that waited for its time is dropped where meanwhile what
+    the log says last holds again.
+
+    :param logger: of the node.
+    :param period_s: least time between two lines about one cause.
+    :param cause: what is taken to be said already.
+    """
+
+    def __init__(self, logger: RcutilsLogger, period_s: float, cause: object = None) -> None:
+        """Begin with nothing said."""
+        self._logger, self._period_s = logger, period_s
+        self._waiting: tuple[str, object, bool] | None = None
+        self._passed_over, self._last = 0, cause
+        self._logged_s: dict[object, float] = {}
+
+    def say(self, text: str, cause: object = None, *, is_bad: bool = False) -> None:
+        """
+        Log a line, or keep it until it is due or :meth:`catch_up`.
+
+        :param cause: what it is about; what the log's last line is about is not said again,
+            whatever numbers are in the text. None: each text is news.
+        """
+        if cause is not None and cause == self._last:
+            self._waiting, self._passed_over = None, 0
+            return
+        if self._waiting is not None and (cause is None or cause != self._waiting[1]):
+            self._passed_over += 1
+        self._waiting = text, cause, is_bad
+        if time.monotonic() - self._logged_s.get(cause, -np.inf) >= self._period_s:
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Log the latest line that waits; to be called once a period at most, or at the end."""
+        if self._waiting is None:
+            return
+        text, cause, is_bad = self._waiting
+        text += f' (after {self._passed_over} others)' if self._passed_over else ''
+        if is_bad:  # two lines: rclpy binds a line of code to one severity
+            self._logger.warning(text)
+        else:
+            self._logger.info(text)
+        self._logged_s[cause], self._last = time.monotonic(), cause
+        self._waiting, self._passed_over = None, 0
+
+
 class Holds:
     """
     Why the robot holds: now, and how often for each reason.
 
     A reason is logged when it appears, and once more when it is over; never more than once in
-    five seconds, however fast it comes and goes. One that stays is logged when these are over: the
-    log's last word is what the robot does.
+    five seconds, however fast it comes and goes.
     """
 
     def __init__(self, logger: RcutilsLogger) -> None:
         """Begin without a reason."""
         self._logger = logger
-        self.current: tuple[Reason, ...] = ()
         self.counts: Counter[str] = Counter()
-        self._logged_s: dict[Causes, float] = {}
-        self._announced, self._is_unsaid = False, False
+        self.clear()
 
     def begin(self, reasons: Sequence[Reason]) -> None:
         """Note that the robot holds at this tick."""
-        causes = _causes(reasons)
-        self._is_unsaid |= causes != _causes(self.current)
         self.current = tuple(reasons)
         self.counts.update(reason.code for reason in reasons)
-        if self._is_unsaid and self._may_log(causes):
-            self._is_unsaid = False
-            text = HOLDING + '; '.join(reason.text for reason in reasons)
-            if level(reasons) == WARN:  # two lines: rclpy binds a line of code to one severity
-                self._logger.info(text)
-            else:
-                self._logger.warning(text)
-            self._announced = True
+        self._log.say(HOLDING + '; '.join(reason.text for reason in reasons), _causes(reasons),
+                      is_bad=level(reasons) != WARN)
 
     def end(self) -> None:
         """Note that the robot acts at this tick."""
-        self.current, self._is_unsaid = (), False
-        if self._announced:
-            self._logger.info('acting')
-            self._announced = False
+        self.current = ()
+        self._log.say('acting', _ACTING)
 
     def clear(self) -> None:
         """Forget the reason: nobody acts any more."""
-        self.current, self._announced, self._is_unsaid = (), False, False
-
-    def _may_log(self, causes: Causes) -> bool:
-        now_s = time.monotonic()
-        if now_s - self._logged_s.get(causes, -np.inf) < _LOG_PERIOD_S:
-            return False
-        self._logged_s[causes] = now_s
-        return True
-
-
-class LatestLine:
-    """
-    Logs what is said, however fast: at once, or the latest of it when a time has passed.
-
-    :param logger: of the node.
-    """
-
-    def __init__(self, logger: RcutilsLogger) -> None:
-        """Begin with nothing said."""
-        self._logger = logger
-        self._waiting, self._passed_over, self._logged_s = '', 0, -np.inf
-
-    def say(self, text: str) -> None:
-        """Log a line, or keep it until :meth:`catch_up`."""
-        self._passed_over += bool(self._waiting)
-        self._waiting = text
-        if time.monotonic() - self._logged_s >= _LINE_PERIOD_S:
-            self.catch_up()
-
-    def catch_up(self) -> None:
-        """Log the latest line that waits; to be called about once a second, and at the end."""
-        if not self._waiting:
-            return
-        before = f' (after {self._passed_over} others)' if self._passed_over else ''
-        self._logger.info(self._waiting + before)
-        self._waiting, self._passed_over, self._logged_s = '', 0, time.monotonic()
+        self.current: tuple[Reason, ...] = ()
+        self._log = LatestLine(self._logger, _LOG_PERIOD_S, _ACTING)
 
 
 def _causes(reasons: Sequence[Reason]) -> Causes:
