@@ -7,7 +7,7 @@ import pytest
 from ros2_lstm_policy.sim import benchmarks, tasks
 from ros2_lstm_policy.sim.expert import ScriptedExpert
 from ros2_lstm_policy.sim.grasp import plan_grasp, turn
-from ros2_lstm_policy.sim.put import Phase, Putting
+from ros2_lstm_policy.sim.move import Moving, Phase
 from ros2_lstm_policy.sim.robot import SimRobot
 from ros2_lstm_policy.sim.tasks import SimEpisode
 
@@ -58,7 +58,7 @@ def test_a_dropped_object_is_picked_up_again(robot: SimRobot) -> None:
     """The gripper opens on the way to the basket."""
     robot.reset(benchmarks.a()[10])
     expert = ScriptedExpert(robot)
-    while not (isinstance(expert.skill, Putting) and expert.skill.phase is Phase.CARRY):
+    while not (isinstance(expert.skill, Moving) and expert.skill.phase is Phase.CARRY):
         action = expert.act()
         robot.step(action.arm, action.gripper_open > 0.5)
     for _ in range(5):

@@ -11,11 +11,13 @@ from ros2_lstm_policy.sim import benchmarks, tasks
 from ros2_lstm_policy.sim.campaign import EpisodeCounts
 from ros2_lstm_policy.sim.demonstration import demonstrate
 from ros2_lstm_policy.sim.expert import ScriptedExpert
-from ros2_lstm_policy.sim.memory import catalogue
+from ros2_lstm_policy.sim.memory import catalogue, wait
+from ros2_lstm_policy.sim.memory.count import BOWL, PLATE
 from ros2_lstm_policy.sim.memory.task import MemoryTask
-from ros2_lstm_policy.sim.put import Putting
+from ros2_lstm_policy.sim.move import Moving
+from ros2_lstm_policy.sim.push import Pushing
 from ros2_lstm_policy.sim.robot import SimRobot, SimState
-from ros2_lstm_policy.sim.stages import Put
+from ros2_lstm_policy.sim.stages import Push, Put, Raise, Wanted
 from ros2_lstm_policy.sim.tasks import SimEpisode
 
 GAP_S = 0.3
@@ -24,28 +26,27 @@ EVERY_TASK = pytest.mark.parametrize('task', TASKS.values(), ids=TASKS)
 
 
 class Robots:
-    """One robot at a time, with small pictures: a scene takes seconds to build."""
+    """One robot a scene, with small pictures: a scene takes seconds to build."""
 
     def __init__(self) -> None:
         """Begin without any."""
-        self._robot: SimRobot | None = None
+        self._robots: dict[str, SimRobot] = {}
 
     def of(self, scene: str) -> SimRobot:
         """Return the robot of a scene."""
-        if self._robot is None or self._robot.scene != scene:
-            self.close()
-            self._robot = SimRobot(scene, (48, 48))
-        return self._robot
+        if scene not in self._robots:
+            self._robots[scene] = SimRobot(scene, (48, 48))
+        return self._robots[scene]
 
     def close(self) -> None:
-        """Free the robot."""
-        if self._robot is not None:
-            self._robot.close()
+        """Free the robots."""
+        for robot in self._robots.values():
+            robot.close()
 
 
 @pytest.fixture(scope='module')
 def robots() -> Iterator[Robots]:
-    """Return the robots of all tests, one at a time."""
+    """Return the robots of all tests."""
     robots = Robots()
     yield robots
     robots.close()
@@ -65,6 +66,16 @@ def example(task: MemoryTask, cue: int = 0) -> SimEpisode:
 def frames(state: SimState) -> np.ndarray:
     """Return both cameras' images as one array."""
     return np.stack(list(state.observation.images.values()))
+
+
+def finish_with(robot: SimRobot, state: SimState, wanted: Wanted) -> SimState:
+    """Have one skill of the expert act to the end of the stage or of the episode."""
+    skill = Pushing(robot, wanted) if isinstance(wanted, Push) else Moving(robot, wanted)
+    stage = state.stage
+    while not state.is_over(150) and state.stage == stage:
+        action = skill.act()
+        state = robot.step(action.arm, action.gripper_open > 0.5)
+    return state
 
 
 def until_it_acts(robot: SimRobot, state: SimState) -> list[SimState]:
@@ -135,12 +146,57 @@ def test_another_object_that_is_lifted_ends_the_episode(robots: Robots) -> None:
     """Who lifts one after the other finds the right one without memory."""
     robot, state = begin(robots, example(TASKS['m1'], cue=5))
     state = until_it_acts(robot, state)[-1]
-    wrong = Putting(robot, Put('butter_1', 'basket_1'))
-    while not state.is_over(150):
-        action = wrong.act()
-        state = robot.step(action.arm, action.gripper_open > 0.5)
+    state = finish_with(robot, state, Put('butter_1', 'basket_1'))
     assert (state.success, state.failure) == (False, 'wrong object lifted')
     assert state.lifted in ((), ('butter_1',)) and state.acted < 60
+
+
+def test_a_bowl_that_is_back_leaves_no_trace_of_how_often_it_was_lifted(robots: Robots) -> None:
+    """Each lift begins in the same state, bit for bit: the same commands do the same again."""
+    robot, state = begin(robots, example(TASKS['m4'], cue=1))
+    expert, lifts = ScriptedExpert(robot), {}
+    while not state.is_over(150):
+        if not state.held:
+            lifts.setdefault(state.stage, []).append(state)
+        action = expert.act()
+        state = robot.step(action.arm, action.gripper_open > 0.5)
+    assert state.success and list(lifts) == [0, 2, 4]
+    for first, second in zip(lifts[0], lifts[2], strict=True):
+        assert np.array_equal(frames(first), frames(second))
+        assert np.array_equal(first.joint_positions, second.joint_positions)
+    assert np.array_equal(frames(lifts[0][0]), frames(lifts[4][0]))
+
+
+@pytest.mark.parametrize(('said', 'done', 'failure'), [
+    (0, 1, 'too many lifts'), (1, 0, 'too few lifts')])
+def test_more_or_fewer_lifts_than_were_said_fail(
+        robots: Robots, said: int, done: int, failure: str) -> None:
+    """Nothing ends by itself: who goes on lifting, or pushes too soon, has failed."""
+    robot, state = begin(robots, example(TASKS['m4'], cue=said))
+    expert = ScriptedExpert(robot)
+    while state.stage < 2 * done:
+        action = expert.act()
+        state = robot.step(action.arm, action.gripper_open > 0.5)
+    foot = robot.privileged.points(BOWL)[:, 2].min()
+    state = finish_with(robot, state, Raise(BOWL, foot + 0.12) if done else Push(PLATE, -0.07))
+    assert (state.success, state.failure) == (False, failure)
+
+
+@pytest.mark.parametrize(('moves_at', 'failure'), [
+    (39, 'moved too early'), (40, ''), (60, ''), (200, 'waited too long')])
+def test_the_first_move_comes_after_the_time_that_was_said(
+        robots: Robots, moves_at: int, failure: str) -> None:
+    """Five seconds, one more or less; small commands do not move the robot meanwhile."""
+    robot, state = begin(robots, example(TASKS['m6']))
+    first = state
+    for step in range(moves_at):
+        assert np.array_equal(state.joint_positions, first.joint_positions) and state.held
+        state = robot.step(np.array([0.015, 0, 0, 0, 0, 0.4]), gripper_open=False)
+        if state.failure:
+            break
+    if not state.failure:
+        state = robot.step(np.array([0.0, 0.03, 0, 0, 0, 0]), gripper_open=True)
+    assert state.failure == failure and (state.stage == 1) == (not failure)
 
 
 def test_cue_and_gap_are_recorded_with_labels_that_do_not_move(robots: Robots, tmp_path) -> None:
@@ -157,6 +213,13 @@ def test_cue_and_gap_are_recorded_with_labels_that_do_not_move(robots: Robots, t
     assert recorded.gripper_open[:13].all() and recorded.instruction == episode.instruction
 
 
+def held_out_share(task: MemoryTask) -> float:
+    """Return the share of a task's combinations that is kept for evaluation."""
+    rng = np.random.default_rng(0)
+    drawn = [(i % task.cues, rng.permutation(task.movable).tolist()) for i in range(2000)]
+    return float(np.mean([catalogue.is_held_out(*each) for each in drawn]))
+
+
 @EVERY_TASK
 def test_training_never_meets_a_combination_of_evaluation(task: MemoryTask) -> None:
     """Neither its cue with its places nor its seeds; the cues have equal shares."""
@@ -167,6 +230,7 @@ def test_training_never_meets_a_combination_of_evaluation(task: MemoryTask) -> N
     assert len({e.name for e in measured + validation + training}) == 360
     assert len({e.seed for e in measured + validation + training}) == 360
     assert all(catalogue.is_held_out(e.cue, e.slots) for e in measured)
+    assert 0.15 < held_out_share(task) < 0.25
     assert not any(catalogue.is_held_out(e.cue, e.slots) for e in validation + training)
     counts = np.bincount([e.cue for e in measured], minlength=task.cues)
     assert len(counts) == task.cues and np.ptp(counts) <= 1
@@ -217,4 +281,6 @@ def test_chances_without_memory_are_what_is_computed() -> None:
     """The numbers of the documentation."""
     means = {name: np.mean([task.chance(cue) for cue in range(task.cues)])
              for name, task in TASKS.items()}
-    assert {name: round(100 * float(mean), 1) for name, mean in means.items()} == {'m1': 14.3}
+    assert {name: round(100 * float(mean), 1) for name, mean in means.items()} == {
+        'm1': 14.3, 'm4': 16.8, 'm6': 11.6}
+    assert [round(100 * wait.chance(n), 1) for n in (100, 50)] == [7.7, 15.4]

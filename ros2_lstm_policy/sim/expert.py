@@ -12,9 +12,10 @@ from typing import Protocol
 
 import numpy as np
 
-from ros2_lstm_policy.sim.put import Putting
+from ros2_lstm_policy.sim.move import Moving
+from ros2_lstm_policy.sim.push import Pushing
 from ros2_lstm_policy.sim.robot import SimRobot
-from ros2_lstm_policy.sim.stages import Put, Stay, Wanted
+from ros2_lstm_policy.sim.stages import Push, Put, Raise, SetDown, Stay, Wanted
 from ros2_lstm_policy.types import Action, ARM_DIM
 
 
@@ -51,8 +52,10 @@ class ScriptedExpert:
 
     def _skill_for(self, wanted: Wanted) -> Skill:
         match wanted:
-            case Put():
-                return Putting(self._robot, wanted)
+            case Put() | Raise() | SetDown():
+                return Moving(self._robot, wanted)
+            case Push():
+                return Pushing(self._robot, wanted)
             case Stay():
                 return Staying()
         raise ValueError(f'{self._robot.episode.name}: the scripted expert only puts one object '

@@ -10,6 +10,7 @@ ANGLES = np.arange(0.0, np.pi, np.pi / 36)
 WIDEST_M = 0.075
 BELOW_TOP_M, ABOVE_SUPPORT_M = 0.03, 0.025
 SLICE_M = 0.015
+RIM_M, RIM_GRASP_M = 0.008, 0.02  # a bowl's: how far it goes down, how deep it is grasped
 TURN_COST_M = 0.004  # a rad of turning weighs as much as this much of width
 WIDE_COST_M, BLOCKED_COST_M = 0.05, 0.08
 # the open Panda gripper seen from above, about the point between its finger tips
@@ -49,6 +50,8 @@ def plan_grasp(points: np.ndarray, yaw: float, others: np.ndarray) -> Grasp:
     if len(layer) < 20:
         layer = points[:, :2]
     grasps = [_grasp_along(layer, height, angle) for angle in ANGLES]
+    if min(grasp.width for grasp in grasps) > WIDEST_M:
+        grasps = _on_the_rim(points)
     grasps += [_beside(grasp, aside) for grasp in grasps for aside in (-ASIDE_M, ASIDE_M)
                if grasp.width / 2 + ASIDE_M < FINGERS_FROM_M]
     others = others[np.abs(others[:, :2] - layer.mean(0)).max(1) < NEAR_M]
@@ -66,6 +69,17 @@ def _grasp_along(layer: np.ndarray, height: float, angle: float) -> Grasp:
     low, high = np.percentile(layer @ along, (1, 99))
     centre = along * (low + high) / 2 + across * np.percentile(layer @ across, (5, 95)).mean()
     return Grasp(np.append(centre, height), float(angle), float(high - low))
+
+
+def _on_the_rim(points: np.ndarray) -> list[Grasp]:
+    """Return grasps of the wall of a bowl, one finger in it: for what is too wide as a whole."""
+    top = points[:, 2].max()
+    rim = points[points[:, 2] > top - RIM_M][:, :2]
+    middle = (rim.max(0) + rim.min(0)) / 2
+    radius = np.percentile(np.linalg.norm(rim - middle, axis=1), 90)
+    return [Grasp(np.append(middle + radius * np.array([np.cos(angle), np.sin(angle)]),
+                            top - RIM_GRASP_M), float(angle % np.pi), 0.0)
+            for angle in np.concatenate([ANGLES, ANGLES + np.pi])]
 
 
 def _beside(grasp: Grasp, aside: float) -> Grasp:

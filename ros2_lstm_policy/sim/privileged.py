@@ -131,6 +131,13 @@ class Privileged:
                          for g in (contact.geom1, contact.geom2))]
         return max([0.0, *depths])
 
+    def touch(self, one: str, other: str) -> bool:
+        """Return whether two objects touch each other."""
+        wanted = {one, other}
+        return any({self._object_of(int(self._model.geom_bodyid[g]))
+                    for g in (contact.geom1, contact.geom2)} == wanted
+                   for contact in self._data.contact[:self._data.ncon])
+
     def objects_touch(self) -> bool:
         """Return whether any two objects touch each other."""
         for contact in self._data.contact[:self._data.ncon]:

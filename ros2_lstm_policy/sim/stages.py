@@ -38,13 +38,37 @@ class Put(NamedTuple):
     container: str
 
 
+class Raise(NamedTuple):
+    """Wanted of the robot: an object lifted so high that its lowest point is at a height, m."""
+
+    target: str
+    height: float
+
+
+class SetDown(NamedTuple):
+    """Wanted of the robot: an object on the table, its middle over (x, y), lowest point at z."""
+
+    target: str
+    x: float
+    y: float
+    z: float
+
+
+class Push(NamedTuple):
+    """Wanted of the robot: an object pushed away from the table's line of that x, m."""
+
+    target: str
+    from_x: float
+
+
 class Unknown(NamedTuple):
     """Wanted of the robot: what no skill of the scripted expert is for."""
 
     instruction: str
 
 
-Wanted = Stay | Put | Unknown
+Movement = Put | Raise | SetDown
+Wanted = Stay | Movement | Push | Unknown
 
 
 class Stage(Protocol):

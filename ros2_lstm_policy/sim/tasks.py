@@ -17,7 +17,7 @@ import re
 from typing import Any, Literal
 
 from ros2_lstm_policy.sim import backend
-from ros2_lstm_policy.sim.memory import catalogue
+from ros2_lstm_policy.sim.memory import catalogue, scenes
 from ros2_lstm_policy.sim.memory.catalogue import DEFAULT_GAP_S
 
 Goal = tuple[tuple[str, ...], ...]
@@ -253,14 +253,17 @@ def with_target(episode: SimEpisode, target: str) -> SimEpisode:
 
 def scene_file(scene: str) -> Path:
     """Return the file from which a scene is built. :raises ValueError: for an unknown one."""
+    own = scenes.file(scene)
+    if own is not None:
+        return own
     suite_name, _, rest = scene.partition('/')
     suites = (suite_name,) if rest else ('libero_90',)
     for name in suites:
         for task, record in zip(suite(name), backend.suite_tasks(name)):
             if task.scene == scene:
                 return backend.bddl_file(record)
-    scenes = dict.fromkeys(task.scene for task in suite('libero_90'))
-    raise ValueError(f'unknown scene {scene!r}; known: {", ".join(scenes)}, '
+    known = dict.fromkeys(task.scene for task in suite('libero_90'))
+    raise ValueError(f'unknown scene {scene!r}; known: {", ".join(known)}, '
                      'and suite/name of a LIBERO task')
 
 

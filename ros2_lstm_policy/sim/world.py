@@ -115,6 +115,11 @@ class World:
         """Return an object's origin, (3,) m."""
         return self.privileged.position(name)
 
+    def middle(self, name: str) -> np.ndarray:
+        """Return an object's middle, seen from above, (2,) m."""
+        points = self.privileged.points(name)[:, :2]
+        return np.asarray((points.max(0) + points.min(0)) / 2)
+
     def inside(self, name: str, container: str) -> bool:
         """Return whether an object is in a basket or a tray, as LIBERO says."""
         return bool(self._environment._eval_predicate(['in', name, f'{container}_contain_region']))

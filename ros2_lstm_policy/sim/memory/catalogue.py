@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ros2_lstm_policy.sim.memory import shown_object
+from ros2_lstm_policy.sim.memory import count, shown_object, wait
 from ros2_lstm_policy.sim.memory.task import MemoryTask
 
-TASKS: tuple[MemoryTask, ...] = (shown_object.TASK,)
+TASKS: tuple[MemoryTask, ...] = (shown_object.TASK, count.TASK, wait.TASK)
 HELD_OUT_ONE_IN = 5
 DEFAULT_GAP_S = 10.0
 LONGEST_GAP_S = 3600.0
@@ -41,7 +41,8 @@ def find(name: str) -> MemoryTask | None:
 
 def is_held_out(cue: int, slots: Sequence[int]) -> bool:
     """Return whether a combination of cue and places is kept for evaluation; 1 in 5 is."""
-    number = sum(value * len(slots) ** i for i, value in enumerate((*slots, cue)))
+    # powers of 3 have all remainders by 5, whatever the number of objects
+    number = sum(value * 3 ** i for i, value in enumerate((*slots, cue)))
     return number % HELD_OUT_ONE_IN == 0
 
 

@@ -22,16 +22,17 @@ class OnlyThisIntoTheBasket:
     """
     One object into the basket, and no other one lifted.
 
-    :param scene: with which it begins.
+    :param scene: with which it begins; None for the present one.
     """
 
-    def __init__(self, world: World, scene: Snapshot, target: str) -> None:
+    def __init__(self, world: World, scene: Snapshot | None, target: str) -> None:
         """Ask for an object."""
         self._world, self._scene, self._put = world, scene, Put(target, BASKET)
 
     def begin(self) -> None:
         """Set the scene, and look where all stand."""
-        self._world.load(self._scene)
+        if self._scene is not None:
+            self._world.load(self._scene)
         self._heights = {name: self._world.position(name)[2]
                          for name in OBJECTS if name != self._put.target}
 

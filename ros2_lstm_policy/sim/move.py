@@ -1,5 +1,5 @@
 """
-The scripted expert's skill of moving one object into a basket or a tray, or onto a plate.
+The scripted expert's skill of moving one object: into a container, onto a plate, up or down.
 
 It decides from the simulator's present state, so that it can take over, or label, any state that
 another actor brought about. All it remembers is its grasp plan, until the object moves, and that a
@@ -15,7 +15,7 @@ import numpy as np
 
 from ros2_lstm_policy.sim.grasp import Grasp, plan_grasp, turn
 from ros2_lstm_policy.sim.robot import SimRobot
-from ros2_lstm_policy.sim.stages import Put
+from ros2_lstm_policy.sim.stages import Movement, Put, Raise, SetDown
 from ros2_lstm_policy.types import Action
 
 LARGEST_MOVE_M, LARGEST_TURN_RAD, LARGEST_TILT_RAD = 0.05, 0.5, 0.15
@@ -27,6 +27,7 @@ PLAN_KEPT_M = 0.004
 CORRIDOR_M, AHEAD_M = 0.08, 0.12
 STILL_M, STILL_PERIODS = 0.002, 3
 OVER_CONTAINER_M = 0.035
+FLAT_DROP_M, SET_DOWN_M = 0.01, 0.008  # onto a plate or the table
 NEAR_M, FAR_M, NEAR_TILT_RAD = 0.30, 0.42, 0.35
 
 
@@ -65,15 +66,15 @@ class _Scene(NamedTuple):
     ahead: float
 
 
-class Putting:
+class Moving:
     """
-    Puts one object into a container.
+    Moves one object.
 
     :param robot: the robot.
     :param wanted: what goes where.
     """
 
-    def __init__(self, robot: SimRobot, wanted: Put) -> None:
+    def __init__(self, robot: SimRobot, wanted: Movement) -> None:
         """Begin without a plan."""
         self._robot, self._wanted = robot, wanted
         self.phase = Phase.APPROACH
@@ -94,10 +95,10 @@ class Putting:
     def _look(self) -> _Scene:
         known = self._robot.privileged
         points = {name: known.points(name) for name in known.objects}
-        target, container = (points.pop(name) for name in self._wanted)
-        centre = (container[:, :2].max(0) + container[:, :2].min(0)) / 2
-        middle = (target[:, :2].max(0) + target[:, :2].min(0)) / 2
-        rim = container[:, 2].max()
+        target = points.pop(self._target)
+        middle = _middle(target)
+        place = self._place(target, middle, points)
+        centre, rim = _middle(place), place[:, 2].max()
         others = np.concatenate(list(points.values()))
         way = centre - middle
         soon = middle + way * min(1.0, AHEAD_M / max(float(np.linalg.norm(way)), 1e-9))
@@ -105,8 +106,18 @@ class Putting:
             gripper=known.gripper_position, grasp=self._plan(target, others), middle=middle,
             bottom=target[:, 2].min(), top=target[:, 2].max(), centre=centre, rim=rim,
             passage=max(rim, _tallest_between(others, middle, centre)),
-            ahead=max(container[:, 2].min(), _tallest_between(
-                np.concatenate([others, container]), middle, soon)))
+            ahead=max(place[:, 2].min(), _tallest_between(
+                np.concatenate([others, place]), middle, soon)))
+
+    def _place(self, target: np.ndarray, middle: np.ndarray,
+               points: dict[str, np.ndarray]) -> np.ndarray:
+        """Return points of where the target is to go; a container is taken out of the others."""
+        wanted = self._wanted
+        if isinstance(wanted, Put):
+            return points.pop(wanted.container)
+        if isinstance(wanted, SetDown):
+            return np.array([wanted[1:]]) + np.array([0.0, 0.0, SET_DOWN_M])
+        return np.array([[*middle, wanted.height]])
 
     def _plan(self, target: np.ndarray, others: np.ndarray) -> Grasp:
         name, known = self._target, self._robot.privileged
@@ -130,7 +141,9 @@ class Putting:
             if self._missed:
                 return Phase.REOPEN
             return Phase.CLOSE if self._can_grasp(scene) else Phase.APPROACH
-        if over and scene.bottom < scene.rim + 0.75 * CLEAR_M:
+        if isinstance(self._wanted, Raise):
+            return Phase.LIFT if known.grip_is_firm else Phase.CLOSE
+        if over and scene.bottom < scene.rim + self._drop_m:
             return Phase.RELEASE
         if not known.grip_is_firm:
             # on its way out of the opening gripper it may swing off the middle
@@ -196,6 +209,12 @@ class Putting:
         return np.append(-np.sin(angle) * outwards / max(reach, 1e-9), -np.cos(angle))
 
     @property
+    def _drop_m(self) -> float:
+        """Return from how high above its place the object may be let go."""
+        is_flat = not isinstance(self._wanted, Put) or self._wanted.container.startswith('plate')
+        return FLAT_DROP_M if is_flat else 0.75 * CLEAR_M
+
+    @property
     def _target(self) -> str:
         return self._wanted.target
 
@@ -211,6 +230,10 @@ class Putting:
                     and abs(self._turn(scene)) < GRASP_RAD)
 
     def _over_container(self, scene: _Scene) -> bool:
+        if isinstance(self._wanted, Raise):
+            return False
+        if isinstance(self._wanted, SetDown):
+            return bool(np.linalg.norm(scene.middle - scene.centre) < OVER_CONTAINER_M)
         points = self._robot.privileged.points(self._wanted.container)[:, :2]
         return bool((scene.middle > points.min(0)).all() and (scene.middle < points.max(0)).all())
 
@@ -219,6 +242,12 @@ class Putting:
         others = [known.points(name) for name in known.objects if name != self._target]
         return _tallest_between(np.concatenate(others), scene.gripper[:2],
                                 scene.grasp.position[:2])
+
+
+def _middle(points: np.ndarray) -> np.ndarray:
+    """Return the (2,) middle of points, seen from above."""
+    middle: np.ndarray = (points[:, :2].max(0) + points[:, :2].min(0)) / 2
+    return middle
 
 
 def _carry_share(scene: _Scene) -> float:
