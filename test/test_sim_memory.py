@@ -189,7 +189,7 @@ def test_the_first_move_comes_after_the_time_that_was_said(
     """Five seconds, one more or less; small commands do not move the robot meanwhile."""
     robot, state = begin(robots, example(TASKS['m6']))
     first = state
-    for step in range(moves_at):
+    for _ in range(moves_at):
         assert np.array_equal(state.joint_positions, first.joint_positions) and state.held
         state = robot.step(np.array([0.015, 0, 0, 0, 0, 0.4]), gripper_open=False)
         if state.failure:
