@@ -117,6 +117,7 @@ class Holds:
     def __init__(self, logger: RcutilsLogger) -> None:
         """Begin without a reason."""
         self._logger = logger
+        self.current: tuple[Reason, ...] = ()
         self.counts: Counter[str] = Counter()
         self.clear()
 
@@ -134,7 +135,7 @@ class Holds:
 
     def clear(self) -> None:
         """Forget the reason: nobody acts any more."""
-        self.current: tuple[Reason, ...] = ()
+        self.current = ()
         self._log = LatestLine(self._logger, _LOG_PERIOD_S, _ACTING)
 
 
