@@ -107,7 +107,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     device = _device(options.device)
     ways = _ways(options.ways, device.type)
     torch.set_num_threads(options.threads)
-    policy = _policy(options).to(device).eval()
+    policy = _policy(options, device).to(device).eval()
     loaded_s = time.perf_counter() - begin
     precision: Precision = options.precision or ('bf16' if device.type == 'cuda' else 'fp32')
     scene = latency.Scene(options.image_size, options.instruction)
@@ -157,13 +157,13 @@ def device_name(device: Any) -> str:
     return named[0] if named else platform.processor() or platform.machine()
 
 
-def _policy(options: argparse.Namespace) -> Policy:
+def _policy(options: argparse.Namespace, device: Any) -> Policy:
     from ros2_lstm_policy.model import checkpoint, untrained
     if options.checkpoint:
-        return checkpoint.load(options.checkpoint)
+        return checkpoint.load(options.checkpoint, device)
     chosen = config.load(untrained.InitConfig, options.config, options.overrides)
     if options.random_weights:
-        return untrained.random(chosen, 0, str(options.config))
+        return untrained.random(chosen, 0, str(options.config), device)
     return untrained.untrained(chosen, 0, str(options.config))
 
 

@@ -45,7 +45,8 @@ def untrained(chosen: InitConfig, seed: int, source: str = 'the configuration') 
     return build(chosen.policy, chosen.manifest, source).eval()
 
 
-def random(chosen: InitConfig, seed: int, source: str) -> Policy:
+def random(chosen: InitConfig, seed: int, source: str,
+           device: str | torch.device = 'cpu') -> Policy:
     """
     Make the policy with a backbone of random weights too, for measurements of time.
 
@@ -58,7 +59,7 @@ def random(chosen: InitConfig, seed: int, source: str) -> Policy:
         if isinstance(directory, str):
             pretrained.copy_assets(Path(directory), Path(folder) / ASSETS)
         memory.require(outline(chosen.policy, chosen.manifest, Path(folder)), source)
-        policy = Policy(chosen.policy, chosen.manifest, Path(folder)).eval()
+        policy = Policy(chosen.policy, chosen.manifest, Path(folder)).to(device).eval()
     torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in policy.backbone.parameters():  # type: ignore[attr-defined]

@@ -28,6 +28,7 @@ from torch import nn, Tensor
 
 Precision = Literal['fp32', 'bf16']
 _GRAPH_WARM_UPS = 3
+_COMPILED_KINDS = 64  # of layers in a process, by shapes and instructions' lengths
 
 
 class Prediction(NamedTuple):
@@ -318,6 +319,10 @@ def create(policy: Policy, precision: Precision = 'fp32', cuda_graph: bool = Tru
 
 def compile_layers(policy: Policy) -> None:
     """Compile the backbone's layers, one compilation for those of one kind; or the whole."""
+    # The limit is for functions that are compiled again by accident. Here the layers of all towers
+    # and policies of a process go through one function of the library, and count together.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit,
+                                               _COMPILED_KINDS)
     blocks = policy.backbone.parts().compiled or (cast(nn.Module, policy.backbone),)
     for block in blocks:
         block.compile(dynamic=False)
