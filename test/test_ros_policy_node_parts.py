@@ -22,9 +22,11 @@ from ros2_lstm_policy.ros.gripper_action import GripperAction
 from ros2_lstm_policy.ros.inputs import Inputs
 from ros2_lstm_policy.ros.lifecycle import GuardedLifecycleNode
 from ros2_lstm_policy.ros.parameters import Parameters, Settings
+from ros2_lstm_policy.ros.words import Words
 from ros2_lstm_policy.runtime.safety import Pose
 from ros2_lstm_policy.types import Reason
 from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import String
 
 
 @pytest.fixture
@@ -174,6 +176,63 @@ def test_a_camera_of_another_type_is_said_to_be_so(make_node, robot):
     text = missing_hand(make_node(), robot, 'other_type')
     assert ('/hand_rgb is published as sensor_msgs/msg/CompressedImage, and Image is wanted '
             '(parameter compressed)') in text
+
+
+S = 10**9
+
+
+@pytest.fixture
+def told(make_node):
+    """Return a function that has words come at a time of their sender, and what was obeyed."""
+    obeyed, node = [], make_node()
+
+    def subscribe(take, qos, override_id):
+        return node.create_subscription(String, 'instruction', take, qos)
+    words = Words(node, subscribe, obeyed.append)
+
+    def tell(text, sent_s, latched=False):
+        take = words.take_latched if latched else words.take
+        take(String(data=text), {'source_timestamp': int(sent_s * S)})
+        return obeyed
+    return tell
+
+
+def test_words_of_a_machine_whose_clock_is_behind_are_heard(told):
+    """An operator said "stop" from a laptop two seconds behind; the robot went on."""
+    told('pick up the milk', 1000)
+    told('pick up the butter', 998)
+    assert told('', 990) == ['pick up the milk', 'pick up the butter', '']
+    assert told('pick up the milk', 1003)[-1] == 'pick up the milk'
+
+
+def test_words_that_were_overtaken_on_their_way_are_passed_over(told):
+    """DDS keeps no order between two publishers; a stop counts whenever it comes."""
+    told('pick up the butter', 1000)
+    assert told('pick up the milk', 999.995) == ['pick up the butter']
+    assert told('', 999.995)[-1] == ''
+
+
+def test_both_subscriptions_hear_what_a_latching_publisher_says_and_it_counts_once(told):
+    """Whichever copy comes first; an older one that follows is not obeyed again."""
+    told('pick up the milk', 1000, latched=True)
+    told('pick up the milk', 1000)
+    told('', 1001)
+    told('pick up the butter', 1002)
+    told('', 1001, latched=True)
+    told('pick up the butter', 1002, latched=True)
+    assert list(dict.fromkeys(told('', 1001, latched=True))) == [
+        'pick up the milk', '', 'pick up the butter']
+    assert told('pick up the milk', 1000, latched=True)[-1] == 'pick up the butter'
+
+
+def test_words_latched_before_those_that_hold_move_nothing(told):
+    """A publisher that DDS finds late, or again after its link broke, tells its history."""
+    told('pick up the milk', 1000)
+    told('', 1005)
+    assert told('pick up the butter', 900, latched=True) == ['pick up the milk', '']
+    assert told('pick up the milk', 1000, latched=True) == ['pick up the milk', '']
+    assert told('pick up the milk', 1010, latched=True)[-1] == 'pick up the milk'
+    assert told('', 900, latched=True)[-1] == ''
 
 
 def test_a_qos_override_changes_its_topic_and_no_other(make_node):

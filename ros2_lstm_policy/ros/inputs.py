@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial
 import time
@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from geometry_msgs.msg import PoseStamped
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import (DurabilityPolicy, qos_check_compatible, qos_profile_sensor_data,
-                       QoSCompatibility, QoSPolicyKind, QoSProfile)
+from rclpy.qos import (qos_check_compatible, qos_profile_sensor_data, QoSCompatibility,
+                       QoSPolicyKind, QoSProfile)
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from ros2_lstm_policy.image_checks import fault_of
@@ -22,6 +22,7 @@ from ros2_lstm_policy.ros.conversions import pose_from_message
 from ros2_lstm_policy.ros.diagnostics import Rate
 from ros2_lstm_policy.ros.lifecycle import guarded
 from ros2_lstm_policy.ros.parameters import Settings
+from ros2_lstm_policy.ros.words import Words
 from ros2_lstm_policy.runtime.frozen import FrozenCameras
 from ros2_lstm_policy.runtime.safety import Pose
 from ros2_lstm_policy.types import Observation, Reason
@@ -81,8 +82,8 @@ class Inputs:
                                                 qos_profile_sensor_data)
                         for camera in self._specs}
         self._image_type = kind.__name__
-        self._on_instruction, self._said_ns = on_instruction, 0
-        self._others = self._listen_to_words()
+        self._others = Words(node, partial(self._subscribe, String, 'instruction'),
+                             on_instruction).subscriptions
         self._others.append(self._subscribe(PoseStamped, 'ee_pose', self._take_pose,
                                             qos_profile_sensor_data))
 
@@ -127,25 +128,6 @@ class Inputs:
         """Add what is known about a silent camera's topic: its publishers and their QoS."""
         return tuple(reason if reason.code not in ('no_image', 'old_image')
                      else self._explain(reason) for reason in reasons)
-
-    def _listen_to_words(self) -> list[Subscription]:
-        """
-        Subscribe to the instruction: to every publisher, and to words that were latched before.
-
-        It takes two, since a subscription that is transient local hears no volatile publisher.
-        """
-        every = self._subscribe(String, 'instruction', self._take_words, QoSProfile(depth=10))
-        if every.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL:
-            return [every]  # by an override
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        return [every, self._subscribe(String, 'instruction', self._take_words, latched,
-                                       'latched')]
-
-    def _take_words(self, message: String, info: Mapping[str, int]) -> None:
-        """Take an instruction unless a later one came first, through the other subscription."""
-        if info['source_timestamp'] > self._said_ns:
-            self._said_ns = info['source_timestamp']
-            self._on_instruction(message.data)
 
     def _subscribe(self, kind: type, topic: str, callback: Callable[..., None],
                    qos: QoSProfile, override_id: str | None = None) -> Subscription:
