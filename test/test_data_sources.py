@@ -4,6 +4,7 @@ from data_recordings import (arm_of, PERIOD_NS, RunsCode, smooth_image, WORDS, w
                              write_calvin, write_lerobot_v21, write_libero)
 import numpy as np
 import pytest
+from ros2_lstm_policy.data.episodes import BrokenRecording
 from ros2_lstm_policy.data.lerobot.layout import LeRobotLayout
 from ros2_lstm_policy.data.lerobot.writer import LeRobotWriter
 from ros2_lstm_policy.data.problems import RecordingError
@@ -27,6 +28,27 @@ def test_each_format_is_told_from_its_files(tmp_path):
     assert detect(write_calvin(tmp_path / 'calvin')) == 'calvin'
     assert detect(write_libero(tmp_path / 'libero' / 'milk_demo.hdf5').parent) == 'libero'
     assert detect(write_lerobot_v21(tmp_path / 'lerobot', 1, 2)) == 'lerobot'
+
+
+def test_links_that_lead_nowhere_are_named_where_they_are_all_that_is_there(tmp_path):
+    """It was said that the folder is of no known format."""
+    (tmp_path / 'only').mkdir()
+    (tmp_path / 'only' / 'three').symlink_to(tmp_path / 'nowhere')
+    (tmp_path / 'all').symlink_to(tmp_path / 'nowhere')
+    for path, link in (('only', 'three'), ('all', 'all')):
+        with pytest.raises(RecordingError, match=f'/{link} is a link to .*/nowhere, and nothing'):
+            open_source(SourceSpec(tmp_path / path))
+
+
+def test_a_link_that_leads_nowhere_is_named_once(tmp_path):
+    """The reader of a format that finds it has said what is wrong."""
+    write_libero(tmp_path / 'one_demo.hdf5')
+    (tmp_path / 'two_demo.hdf5').symlink_to(tmp_path / 'nowhere')
+    (tmp_path / 'more').symlink_to(tmp_path / 'nowhere')
+    found = [recording.problem for recording in open_source(SourceSpec(tmp_path))
+             if isinstance(recording, BrokenRecording)]
+    assert [(problem.where.name, problem.rule) for problem in found] == [
+        ('two_demo.hdf5', 'damaged'), ('more', 'dangling-link')]
 
 
 def test_calvin_annotations_become_episodes_in_metres_and_radians(tmp_path):

@@ -4,6 +4,7 @@ import fcntl
 import os
 from pathlib import Path
 import resource
+import shutil
 import subprocess
 import sys
 
@@ -118,6 +119,47 @@ def test_a_store_is_built_anew_when_its_recordings_change(request_of_bags, tmp_p
                           request_of_bags.limits).key())
     keys.add(StoreRequest(request_of_bags.sources, request_of_bags.cameras).key())
     assert len(keys) == 5
+
+
+@pytest.mark.parametrize('changed', ['image_checks.py', 'transforms.py', 'data/checks.py',
+                                     'data/rosbag/reader.py'])
+def test_a_store_is_built_anew_when_what_is_refused_changes(request_of_bags, tmp_path, monkeypatch,
+                                                            changed):
+    """Black images stayed in stores that had been built before they were refused."""
+    package = tmp_path / 'package'
+    shutil.copytree(Path(build.__file__).parents[1], package, ignore=shutil.ignore_patterns(
+        '__pycache__', 'model', 'ros', 'sim', 'training', 'evaluation', 'runtime'))
+    before = build.rules_version()
+    assert build.rules_version(package) == before
+    path = package / changed
+    path.write_text(path.read_text().replace('return', 'return  ', 1))
+    after = build.rules_version(package)
+    assert after != before
+    alone = request_of_bags.key()
+    monkeypatch.setattr(build, 'rules_version', lambda: after)
+    assert request_of_bags.key() != alone
+
+
+def test_a_link_that_leads_nowhere_is_named_among_the_recordings(request_of_bags, tmp_path):
+    """
+    A disk was not mounted, and its recordings were missed without a word.
+
+    So is a link in a circle; an editor's lock is none. The store is built anew when it is there.
+    """
+    bags, disk = tmp_path / 'bags', tmp_path / 'disk'
+    (bags / 'more').symlink_to(disk)
+    (bags / 'deep').mkdir()
+    (bags / 'deep' / 'one.mcap').symlink_to(disk / 'one.mcap')
+    (bags / 'self').symlink_to(bags / 'self')
+    (bags / '.#notes').symlink_to('me@here.1')
+    lines, missed = [], request_of_bags.key()
+    assert len(open_store(request_of_bags, tmp_path / 'cache', 1, lines.append).episodes) == 3
+    named = [line for line in lines if '[dangling-link]' in line]
+    assert [line.partition(':')[0] for line in named] == [
+        str(bags / name) for name in ('more', 'self', 'deep/one.mcap')]
+    assert f'is a link to {disk}, and nothing is there; mount the disk' in named[0]
+    write_bag(disk / 'bag3')
+    assert request_of_bags.key() != missed
 
 
 def test_linked_folders_of_recordings_are_read_and_watched(request_of_bags, tmp_path):

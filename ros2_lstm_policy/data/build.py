@@ -2,8 +2,9 @@
 From recordings to a frame store, once.
 
 The store lies in a cache under a key made of everything that decides its contents: the files (by
-name, size and time of change), how they are read, the cameras' sizes and the limits. While none of
-these changes, opening it costs a listing of the files, whatever they hold.
+name, size and time of change), how they are read, the cameras' sizes, the limits, and the code
+that reads, checks and resizes. While none of these changes, opening it costs a listing of the
+files, whatever they hold.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import tempfile
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import ros2_lstm_policy
 from ros2_lstm_policy import transforms
 from ros2_lstm_policy.config import plain
 from ros2_lstm_policy.data.checks import Limits, read_checked
@@ -61,12 +63,24 @@ class StoreRequest:
         digest = hashlib.sha256()
         # The weights choose windows, not frames.
         sources = [plain(source) | {'weight': None} for source in self.sources]
-        digest.update(json.dumps([FORMAT, sources, plain(self.cameras), plain(self.limits)],
-                                 sort_keys=True).encode())
+        digest.update(json.dumps([FORMAT, rules_version(), sources, plain(self.cameras),
+                                  plain(self.limits)], sort_keys=True).encode())
         for source in self.sources:
             for name, size, changed_ns in _files(Path(source.path)):
                 digest.update(f'{name}\0{size}\0{changed_ns}\n'.encode())
         return digest.hexdigest()[:32]
+
+
+def rules_version(package: Path = Path(ros2_lstm_policy.__file__).parent) -> str:
+    """
+    Return a hash of the code that decides what of a recording is kept: this room and those below.
+
+    Without it, a store keeps for ever what a later rule refuses.
+    """
+    digest = hashlib.sha256()
+    for path in sorted([*package.glob('*.py'), *(package / 'data').rglob('*.py')]):
+        digest.update(f'{path.relative_to(package)}\0'.encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def open_store(request: StoreRequest, cache: Path, workers: int = 4,

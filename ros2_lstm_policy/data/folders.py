@@ -1,4 +1,4 @@
-"""Walks a folder of recordings, into folders that are linked there too, but never in circles."""
+"""Walks a folder of recordings, into folders that are linked there too, never in circles."""
 
 from __future__ import annotations
 
@@ -27,6 +27,19 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
                 real[path] = [*way, target]
         folders.sort()
         yield Path(name), folders, sorted(files)
+
+
+def dangling(root: Path) -> list[Path]:
+    """
+    Return the links at or under a path whose targets are not there.
+
+    A disk that is not mounted is one, and with it the recordings on it are missed without a word.
+    Hidden names are editors' locks and the like.
+    """
+    if root.is_symlink() and not root.exists():
+        return [root]
+    return [folder / name for folder, _, names in walk(root) for name in names
+            if not name.startswith('.') and not (folder / name).exists()]
 
 
 def _holds(folder: str, other: str) -> bool:

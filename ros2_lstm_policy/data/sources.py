@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+import os
 from pathlib import Path
 from typing import Literal
 
-from ros2_lstm_policy.data.episodes import Recording
+from ros2_lstm_policy.data.episodes import BrokenRecording, Recording
+from ros2_lstm_policy.data.folders import dangling
 from ros2_lstm_policy.data.lerobot.layout import LeRobotLayout
 from ros2_lstm_policy.data.libero_hdf5 import LiberoLayout, PATTERNS
-from ros2_lstm_policy.data.problems import refuse
+from ros2_lstm_policy.data.problems import Problem, refuse
 from ros2_lstm_policy.data.rosbag.format import BagLayout
 from ros2_lstm_policy.manifest import DEFAULT_CAMERAS
 
@@ -48,12 +50,22 @@ def open_source(spec: SourceSpec, cameras: Sequence[str] = DEFAULT_CAMERAS,
     """
     List the recordings of a source; none of them is read yet.
 
+    A link whose target is not there is a broken one of them.
+
     :param cameras: the cameras that its episodes must have.
     :param period_s: the control period; needed where bags hold velocities.
     :raises RecordingError: where the path is no dataset, or a damaged one.
     """
+    found = _listed(spec, tuple(cameras), period_s)
+    named = {recording.where for recording in found}
+    return found + [BrokenRecording(path.name, Problem('dangling-link', path, '', _to(path)))
+                    for path in dangling(Path(spec.path))
+                    if not named & {path, *path.parents}]  # its own reader has looked at it
+
+
+def _listed(spec: SourceSpec, cameras: tuple[str, ...],
+            period_s: float | None) -> list[Recording]:
     kind = spec.kind or detect(spec.path)
-    cameras = tuple(cameras)
     if kind == 'calvin':
         from ros2_lstm_policy.data.calvin import list_calvin
         return list_calvin(spec.path, cameras)
@@ -81,6 +93,13 @@ def detect(path: Path) -> Kind:
     if path.exists() and find_bags(path):
         return 'bag'
     found = 'nothing is there' if not path.exists() else 'it is none of them'
+    found += ''.join(f'; {link} {_to(link)}' for link in dangling(path)[:3])
     raise refuse('no-dataset', path, '', f'{found}; expected a rosbag2 bag or a folder of bags, '
                  'a LeRobot dataset (meta/info.json), a CALVIN folder (ep_start_end_ids.npy) or '
                  'LIBERO demonstrations (.hdf5)')
+
+
+def _to(link: Path) -> str:
+    """Say of a link where it leads."""
+    return (f'is a link to {os.readlink(link)}, and nothing is there; mount the disk that it is '
+            'on, or remove the link')
