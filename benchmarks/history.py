@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 from collections import deque
 from collections.abc import Callable
-import platform
 import statistics
 import time
 from typing import NamedTuple
 
+from ros2_lstm_policy.evaluation.benchmark import device_name
 from ros2_lstm_policy.runtime import lstm_step
 from ros2_lstm_policy.runtime.history import SlidingWindow
 import torch
@@ -57,15 +57,6 @@ def recompute_step(rnn: nn.LSTM, window: int) -> Callable[[Tensor], tuple[Tensor
     return step
 
 
-def cpu_name() -> str:
-    """Return the make of the CPU."""
-    try:
-        with open('/proc/cpuinfo', encoding='utf-8') as file:
-            return next(line.split(':')[1].strip() for line in file if 'model name' in line)
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -97,7 +88,8 @@ def main() -> None:
 
     base = median_ms('lanes', options.windows[0])[0]
     names = {product: name for name, product in lstm_step.PRODUCTS.items()}
-    print(f'LSTM {options.features} -> {options.hidden} x {options.layers}, {cpu_name()}, torch '
+    cpu = device_name(torch.device('cpu'))
+    print(f'LSTM {options.features} -> {options.hidden} x {options.layers}, {cpu}, torch '
           f'{torch.__version__}, one thread, {options.steps} steps, median ms')
     print('| window | before the action | ratio | after it | products | recompute | ratio | '
           'largest difference |\n|---|---|---|---|---|---|---|---|')
