@@ -197,8 +197,7 @@ def test_words_from_before_a_deactivation_move_nothing_after_it(robot):
     robot.bring_to('active', instruction='pick up the milk')
     robot.until(robot.acts)
     assert robot.change(DEACTIVATE) and robot.change(ACTIVATE)
-    robot.until(robot.holds('there is no instruction'))
-    robot.forget()
+    robot.until_holding('there is no instruction')
     robot.until(lambda: len(robot.arms) >= 3)
     assert not robot.acts()
     robot.order('pick up the milk')
@@ -257,9 +256,8 @@ def test_a_second_one_of_what_must_be_alone_stops_the_robot(robot, make, destroy
     robot.until(robot.acts)
     other = make(robot.node)
     try:
-        robot.until(robot.holds(words))
+        robot.until_holding(words)
         robot.until(lambda: words in robot.message('state'))
-        robot.forget()
         robot.until(lambda: len(robot.arms) >= 3)
         assert not robot.acts()
     finally:
@@ -520,8 +518,7 @@ def test_a_pose_that_says_nothing_holds_where_there_is_a_workspace(robot, pose_m
     robot.bring_to('active', instruction='pick up the milk', workspace_m=box)
     robot.until(robot.acts)
     robot.pose_m, robot.pose_frame = pose_m, frame
-    robot.until(robot.holds(words))
-    robot.forget()
+    robot.until_holding(words)
     robot.until(lambda: len(robot.arms) >= 5)
     assert not robot.acts()
     robot.pose_m, robot.pose_frame = None, 'base_link'

@@ -184,6 +184,20 @@ def test_what_was_given_up_is_never_delivered(harness):
     assert harness.stamps() == [1]
 
 
+def test_what_is_dropped_is_not_answered_whether_it_is_worked_on_or_waits(harness):
+    """A camera was found to be frozen, and the answer to its image still moved the robot."""
+    harness.actor.close_gate()
+    harness.submit(0)
+    assert harness.actor.entered.wait(WAIT_S)
+    harness.submit(1)
+    assert [job.observation.stamp_ns for job in harness.worker.drop()] == [0, 1]
+    assert harness.worker.drop() == ()
+    harness.submit(2)
+    harness.actor.gate.set()
+    harness.wait_for(1)
+    assert harness.stamps() == [2]
+
+
 def test_the_actor_can_be_made_to_forget(harness):
     """A decision that was refused for NaN must not live on in the memory."""
     harness.submit(0)

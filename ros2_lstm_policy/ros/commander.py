@@ -21,6 +21,7 @@ from ros2_lstm_policy.ros.lifecycle import guarded
 from ros2_lstm_policy.ros.outputs import Outputs
 from ros2_lstm_policy.ros.parameters import Settings
 from ros2_lstm_policy.runtime.cadence import Cadence
+from ros2_lstm_policy.runtime.frozen import FROZEN
 from ros2_lstm_policy.runtime.safety import blend_in, check, GripperShaper, Limits
 from ros2_lstm_policy.runtime.worker import Outcome, PolicyWorker
 from ros2_lstm_policy.types import Actor, Decision, Observation, Reason
@@ -131,9 +132,13 @@ class Commander:
             if not self.worker.is_alive:
                 doubts = (*doubts, _WORKER_DIED)
             if doubts:
-                self._hold(doubts, now_ns if isinstance(sampled, Missing) else sampled.stamp_ns)
+                stamp_ns = now_ns if isinstance(sampled, Missing) else sampled.stamp_ns
+                self._drop_answers(doubts, stamp_ns)
+                self._hold(doubts, stamp_ns)
                 return
             if isinstance(sampled, Missing):
+                if any(reason.code == FROZEN for reason in sampled.reasons):
+                    self._drop_answers(sampled.reasons, now_ns)
                 last_ns = self._cadence.last_ns
                 stamp_ns = now_ns if last_ns is None else last_ns
                 self._hold(self._inputs.explain(sampled.reasons), stamp_ns)
@@ -248,6 +253,16 @@ class Commander:
         if last_ns is not None and stamp_ns - last_ns > self._settings.max_gap_s * _NS:
             self.worker.forget()
             self.restarts += 1
+
+    def _drop_answers(self, reasons: Sequence[Reason], held_ns: int) -> None:
+        """
+        Hold instead of answering what is being worked on: the doubt is about that, too.
+
+        :param held_ns: a stamp that is answered with a hold already.
+        """
+        for job in self.worker.drop():
+            if job.observation.stamp_ns != held_ns:
+                self._hold(reasons, job.observation.stamp_ns)
 
     def _give_up_what_is_overdue(self, now_ns: int) -> None:
         job = self.worker.current

@@ -17,6 +17,7 @@ import numpy as np
 
 from ros2_lstm_policy.types import Reason
 
+FROZEN = 'frozen_image'  # the reason's code
 # What must have been commanded meanwhile, added up: so much is seen by every camera of an arm.
 LEAST_M, LEAST_RAD = 0.005, 0.05
 _KEPT = 4  # a driver that hangs may go round its buffers, of which there are about so many
@@ -112,7 +113,7 @@ class FrozenCameras:
 
     def _reason(self, camera: str, seen: _Seen) -> Reason:
         return Reason(
-            'frozen_image', f'{camera}: no new image, only new stamps, in {seen.moved_s:.1f} s in '
+            FROZEN, f'{camera}: no new image, only new stamps, in {seen.moved_s:.1f} s in '
             f'which the arm was told to move ({seen.moved_m:.3f} m, {seen.moved_rad:.2f} rad); '
             f'at most {self._max_frozen_s:g} s is allowed (max_frozen_s); start the driver '
             'of the camera again: a new image ends this, so does a reset of the episode', camera)

@@ -112,10 +112,19 @@ class PolicyWorker:
         :return: the jobs that were open and will not be answered.
         """
         with self.lock:
-            dropped = tuple(job for job in (self._current, self._waiting) if job is not None)
             self._episode += 1
-            self._current = self._waiting = None
             self._actor_is_stale = True
+            return self.drop()
+
+    def drop(self) -> tuple[Job, ...]:
+        """
+        Want no answer to any open job: what it would be is in doubt.
+
+        :return: the jobs that were open and will not be answered.
+        """
+        with self.lock:
+            dropped = tuple(job for job in (self._current, self._waiting) if job is not None)
+            self._current = self._waiting = None
         return dropped
 
     def give_up(self) -> Job | None:
