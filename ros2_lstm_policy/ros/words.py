@@ -63,7 +63,8 @@ class Words:
         if sent_ns < self._said_ns and text.strip():
             self._node.get_logger().info(
                 f'{text[:80]!r} was said {(self._said_ns - sent_ns) / 1e9:.3f} s before the words '
-                "that hold, by its publisher's clock, and latched: it is passed over")
+                "that hold, by its publisher's clock, and latched: it is passed over",
+                throttle_duration_sec=1.0)
             return
         self._obey(sent_ns, text)
 
