@@ -17,7 +17,7 @@ import time
 from typing import Any
 
 import numpy as np
-from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
+from ros2_lstm_policy.manifest import CameraSpec, Normalisation, one_arm
 from ros2_lstm_policy.model import checkpoint
 from ros2_lstm_policy.model.policy import BackboneConfig, DecoderConfig, Policy, PolicyConfig
 from ros2_lstm_policy.runtime.actor import PolicyActor
@@ -39,8 +39,8 @@ def make_policy(size: int, backbone: dict[str, Any], hidden: int, layers: int) -
     torch.manual_seed(0)
     cameras = tuple(CameraSpec(name, size, size, 'area', (0.5,) * 3, (0.5,) * 3)
                     for name in ('static', 'hand'))
-    manifest = ActionManifest('base', 'rotation_vector', 0.1,
-                              ArmNormalisation((0.0,) * 6, (0.05,) * 3 + (0.5,) * 3), cameras)
+    manifest = one_arm('base', 'rotation_vector', 0.1,
+                       Normalisation((0.0,) * 6, (0.05,) * 3 + (0.5,) * 3), cameras)
     decoder = DecoderConfig(hidden_size=hidden, num_layers=layers)
     return Policy(PolicyConfig(BackboneConfig('compact', backbone), decoder), manifest).eval()
 

@@ -25,7 +25,7 @@ import time
 from typing import Any, NamedTuple
 
 import numpy as np
-from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
+from ros2_lstm_policy.manifest import CameraSpec, Normalisation, one_arm
 from ros2_lstm_policy.model.backbones.hugging_face import ASSETS
 from ros2_lstm_policy.model.policy import BackboneConfig, DecoderConfig, Policy, PolicyConfig
 from ros2_lstm_policy.runtime.actor import PolicyActor
@@ -131,8 +131,8 @@ def make_policy(kind: str, model: Model, device: str, head: DecoderConfig) -> Po
                    'dtype': 'float32' if device == 'cpu' else 'bfloat16'}
         policy = Policy(
             PolicyConfig(BackboneConfig(random_vlms.family(kind), options), head),
-            ActionManifest('base', 'rotation_vector', 0.05,
-                           ArmNormalisation((0.0,) * 6, (0.02,) * 6), cameras),
+            one_arm('base', 'rotation_vector', 0.05,
+                    Normalisation((0.0,) * 6, (0.02,) * 6), cameras),
             Path(directory)).to(device).eval()
     torch.manual_seed(0)
     with torch.no_grad():

@@ -169,10 +169,11 @@ class _Player:
 
     def play(self, bag: Path) -> tuple[np.ndarray, list[int]]:
         """Play one bag in lock-step; return the answers (T, 7) and their stamps."""
+        from ros2_lstm_policy.data.episodes import Wanted
         from ros2_lstm_policy.data.rosbag import BagLayout
-        from ros2_lstm_policy.data.rosbag.index import index_bag
         from ros2_lstm_policy.data.rosbag.cut import segments
-        index = index_bag(bag, BagLayout(), ('static', 'hand'))
+        from ros2_lstm_policy.data.rosbag.index import index_bag
+        index = index_bag(bag, BagLayout(), Wanted())
         segment, = segments(index, BagLayout())
         frames = self._frames(bag, index)
         self._begin(segment.instruction, segment.arm[0].stamp_ns - PERIOD_NS)
@@ -285,7 +286,7 @@ def _trained(checkpoint_path: Path, bag: Path, cache: Path) -> Outcome:
     policy = checkpoint.load(checkpoint_path)
     manifest, decoder = policy.manifest, policy.config.decoder
     layout = BagLayout(max_image_age_s=_MAX_AGE_S, max_skew_s=_MAX_SKEW_S)
-    store = open_store(StoreRequest((SourceSpec(bag, bag=layout),), manifest.cameras), cache, 1)
+    store = open_store(StoreRequest((SourceSpec(bag, bag=layout),), manifest), cache, 1)
     index = WindowIndex(store.lengths, decoder.window_size, decoder.fwd_pred_next_n)
     actions, features = [], []
     with torch.inference_mode():
@@ -295,13 +296,15 @@ def _trained(checkpoint_path: Path, bag: Path, cache: Path) -> Outcome:
                       for camera in manifest.cameras}
             text = policy.encode_instructions(batch.instructions)
             tokens = policy.encode(images, text)
-            chunk = policy.decoder(tokens)
+            chunk = policy.decoder.predict(tokens)
             # The first window gives the steps with a short history, each other one its last step.
             last = min(decoder.window_size, sum(store.lengths))
             for position in range(0 if window == 0 else last - 1, last):
-                arm = transforms.label_to_arm(chunk.arm_BTKA[0, position, 0].numpy(), manifest)
-                is_open = torch.sigmoid(chunk.gripper_logit_BTK[0, position, 0]).item()
-                actions.append(np.append(arm, is_open > manifest.gripper_threshold))
+                values = transforms.from_labels(
+                    chunk.continuous_BTKC[0, position, 0].numpy(),
+                    torch.sigmoid(chunk.binary_logit_BTKG[0, position, 0]).numpy(), manifest)
+                is_open = values[-1] > manifest.action('gripper').threshold
+                actions.append(np.append(values[:-1], is_open))
                 features.append(tokens[0, position].numpy())
     return Outcome(np.stack(actions), np.stack(features), np.asarray(store.stamps_ns))
 

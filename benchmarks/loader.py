@@ -118,7 +118,7 @@ def _open(bags: Path, cache: Path) -> int:
     torch.set_num_threads(1)
     manifest = _manifest()
     begin_s = time.perf_counter()
-    store = open_store(StoreRequest((SourceSpec(bags, kind='bag'),), manifest.cameras), cache, 2)
+    store = open_store(StoreRequest((SourceSpec(bags, kind='bag'),), manifest), cache, 2)
     opened_s = time.perf_counter() - begin_s
     index = WindowIndex(store.lengths, 8, 10)
     gather(store, index, np.random.default_rng(0).integers(0, len(index), BATCH), manifest)
@@ -193,15 +193,17 @@ def _print_memory(epochs: Mapping[str, Epoch]) -> int:
 
 
 def _write_store(path: Path, episodes: int) -> Path:
-    from ros2_lstm_policy.data.store import StoredEpisode, StoreWriter
+    from ros2_lstm_policy.data.store import StoreWriter
+    from ros2_lstm_policy.types import Episode
     manifest, random = _manifest(), np.random.default_rng(0)
-    writer = StoreWriter(path, manifest.cameras)
+    writer = StoreWriter(path, manifest)
     for number in range(episodes):
         images = {c.name: np.frombuffer(random.bytes(STEPS * c.height * c.width * 3), np.uint8)
                   .reshape(STEPS, c.height, c.width, 3) for c in manifest.cameras}
-        writer.append(StoredEpisode(f'e{number}', f'task {number % 20}', STEPS), images,
-                      random.normal(0, 0.01, (STEPS, 6)), np.arange(STEPS) % 2.0,
-                      np.arange(STEPS) * 10**8)
+        writer.append(Episode(
+            f'e{number}', f'task {number % 20}', np.arange(STEPS) * 10**8, images,
+            {'arm': random.normal(0, 0.01, (STEPS, 6)),
+             'gripper': (np.arange(STEPS) % 2.0)[:, None]}))
     writer.close()
     return path
 
@@ -228,7 +230,7 @@ def _batches(module: Any, device: str) -> Iterator[Any]:
         moved = batch._replace(windows=batch.windows._replace(
             images={n: t.to(device, non_blocking=True) for n, t in batch.windows.images.items()},
             **{name: getattr(batch.windows, name).to(device, non_blocking=True)
-               for name in ('arm_BTKA', 'gripper_open_BTK', 'valid_BTK')}))
+               for name in ('continuous_BTKC', 'binary_BTKG', 'valid_BTK')}))
         yield module.data.on_device(moved, torch.device(device))
 
 

@@ -159,11 +159,12 @@ def _call(node: Any, name: str) -> Any:
 
 def _report(options: argparse.Namespace, folder: Path, answer: str, memory_mb: Sequence[float],
             lasted_s: float, cpu_s: float) -> int:
+    from ros2_lstm_policy.data.episodes import Wanted
     from ros2_lstm_policy.data.rosbag import BagLayout, find_bags
     from ros2_lstm_policy.data.rosbag.index import index_bag
     bag, = find_bags(folder)
     size_mb = sum(path.stat().st_size for path in bag.iterdir()) / 1e6
-    index = index_bag(bag, BagLayout(), ('static', 'hand'))
+    index = index_bag(bag, BagLayout(), Wanted())
     expected = round(options.seconds * options.rate)
     height, width = options.size
     print(f'two cameras {width}x{height} at {options.rate:g} Hz, best effort, for '

@@ -20,8 +20,9 @@ import tempfile
 
 import numpy as np
 from ros2_lstm_policy import config
-from ros2_lstm_policy.data.store import StoredEpisode, StoreWriter
+from ros2_lstm_policy.data.store import StoreWriter
 from ros2_lstm_policy.training.config import TrainConfig
+from ros2_lstm_policy.types import Episode
 
 CONFIG = Path(__file__).resolve().parents[1] / 'config' / 'train_compact.yaml'
 EPISODES, STEPS = 64, 60  # of the store
@@ -32,14 +33,15 @@ def write_store(path: Path, settings: TrainConfig) -> None:
     """Write episodes of random images and actions."""
     rng = np.random.default_rng(0)
     cameras = settings.manifest.cameras
-    writer = StoreWriter(path, cameras)
+    writer = StoreWriter(path, settings.manifest.manifest())
     for number in range(EPISODES):
         images = {c.name: rng.integers(0, 256, (STEPS, c.height, c.width, 3), np.uint8)
                   for c in cameras}
         arm = rng.uniform(-0.05, 0.05, (STEPS, 6)).astype(np.float32)
         gripper = rng.integers(0, 2, STEPS).astype(np.float32)
-        writer.append(StoredEpisode(f'random {number}', INSTRUCTION, STEPS), images, arm, gripper,
-                      (np.arange(STEPS) + 1) * 100_000_000)
+        writer.append(Episode(
+            f'random {number}', INSTRUCTION, (np.arange(STEPS) + 1) * 100_000_000, images,
+            {'arm': arm, 'gripper': gripper[:, None]}))
     writer.close()
 
 

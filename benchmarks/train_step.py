@@ -28,7 +28,7 @@ import time
 from typing import Any, NamedTuple
 
 from einops import rearrange
-from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
+from ros2_lstm_policy.manifest import CameraSpec, Manifest, Normalisation, one_arm
 from ros2_lstm_policy.model.backbones import depthwise, minilm
 from ros2_lstm_policy.model.backbones.base import EncodedText
 from ros2_lstm_policy.model.backbones.hugging_face import ASSETS
@@ -118,9 +118,9 @@ def compact_policy(side: int, head: DecoderConfig) -> Policy:
                   Path('no weights are read'))
 
 
-def _manifest(cameras: tuple[CameraSpec, ...]) -> ActionManifest:
-    return ActionManifest('base', 'rotation_vector', 0.1,
-                          ArmNormalisation((0.0,) * 6, (0.02,) * 6), cameras)
+def _manifest(cameras: tuple[CameraSpec, ...]) -> Manifest:
+    return one_arm('base', 'rotation_vector', 0.1,
+                   Normalisation((0.0,) * 6, (0.02,) * 6), cameras)
 
 
 def _seeded(policy: Policy) -> None:
@@ -144,13 +144,14 @@ def make_batch(policy: Policy, batch_size: int, device: str) -> Batch:
     gripper = torch.randint(0, 2, shape, generator=generator).float()
     valid = torch.rand(shape, generator=generator) > 0.1
     return Batch(images, [WORDS[i % len(WORDS)] for i in range(batch_size)], arm.to(device),
-                 gripper.to(device), valid.to(device))
+                 gripper.unsqueeze(-1).to(device), valid.to(device),
+                 torch.zeros(batch_size, WINDOW, 0, device=device))
 
 
 def our_way(policy: Policy, batch: Batch) -> tuple[Callable[[], Tensor], nn.Module]:
     """Return what computes the total loss, as `train` does, and what is trained."""
     objective = Objective(policy, LossConfig(arm_gripper_loss_ratio=GRIPPER_RATIO)).train()
-    texts, device = Texts(policy.backbone), batch.arm_BTKA.device
+    texts, device = Texts(policy.backbone), batch.continuous_BTKC.device
 
     def loss() -> Tensor:
         images = {c.name: normalise_images(batch.images[c.name], c)
@@ -168,9 +169,9 @@ def reference_way(policy: Policy, batch: Batch, encode: Callable[..., Tensor],
                   for c in policy.manifest.cameras}
         told = [words for words in batch.instructions for _ in range(WINDOW)]
         tokens = rearrange(encode(images, told), '(b t) n d -> b t n d', t=WINDOW)
-        chunk = policy.decoder(tokens)
-        chunk = ActionChunk(chunk.arm_BTKA.float(), chunk.gripper_logit_BTK.float())
-        found = action_loss(chunk, batch.arm_BTKA, batch.gripper_open_BTK, batch.valid_BTK)
+        chunk = policy.decoder.predict(tokens)
+        chunk = ActionChunk(chunk.continuous_BTKC.float(), chunk.binary_logit_BTKG.float())
+        found = action_loss(chunk, batch.continuous_BTKC, batch.binary_BTKG, batch.valid_BTK)
         return found.arm + GRIPPER_RATIO * found.gripper
     return loss, policy.train()
 

@@ -1,21 +1,20 @@
 """
-Image and arm transforms: the one copy that training and the robot share.
+Image, action and state transforms: the one copy that training and the robot share.
 
 Images are uint8 RGB until they are on the device; `normalise_images` is the first operation of the
-model's input there. Arm deltas are float32, metres and radians. Shape letters as in `types`.
+model's input there. Actions are float32 in the units of their kind. Shape letters as in `types`.
 Euler angles are about the fixed axes x, y, z in this order (SciPy's 'xyz', Bullet's convention).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
-from ros2_lstm_policy.types import ARM_DIM
+from ros2_lstm_policy.manifest import ActionGroup, CameraSpec, Manifest, Normalisation
 
 if TYPE_CHECKING:
     from torch import device, Tensor
@@ -71,26 +70,25 @@ def normalise_images(images_u8: Tensor, camera: CameraSpec) -> Tensor:
     return rows.unflatten(-1, (width, 3)).movedim(-1, -3)
 
 
-def normalise_arm(arm: np.ndarray, norm: ArmNormalisation) -> np.ndarray:
+def normalise(values: np.ndarray, norm: Normalisation) -> np.ndarray:
     """
-    Return clip((value - offset) / scale, -1, 1), then the mu-law where the manifest has one.
+    Return clip((value - offset) / scale, -1, 1), then the mu-law where there is one.
 
-    :param arm: (..., 6), m and rad, rotation in the manifest's convention.
-    :return: (..., 6) float32 in [-1, 1].
+    :param values: (..., size).
+    :return: (..., size) float32 in [-1, 1].
     """
-    scaled = (np.asarray(arm, np.float64) - norm.offset) / np.asarray(norm.scale)
-    value = np.clip(scaled, -1, 1)
+    value = np.clip(_scaled(values, norm), -1, 1)
     if norm.mu is not None:
         value = np.sign(value) * np.log1p(norm.mu * np.abs(value)) / np.log1p(norm.mu)
     return value.astype(np.float32)
 
 
-def unnormalise_arm(normalised: np.ndarray, norm: ArmNormalisation) -> np.ndarray:
+def unnormalise(normalised: np.ndarray, norm: Normalisation) -> np.ndarray:
     """
-    Invert :func:`normalise_arm` for values that it did not clip.
+    Invert :func:`normalise` for values that it did not clip.
 
-    :param normalised: (..., 6).
-    :return: (..., 6) float32, m and rad, rotation in the manifest's convention.
+    :param normalised: (..., size).
+    :return: (..., size) float32.
     """
     value = np.asarray(normalised, np.float64)
     if norm.mu is not None:
@@ -98,31 +96,84 @@ def unnormalise_arm(normalised: np.ndarray, norm: ArmNormalisation) -> np.ndarra
     return (value * np.asarray(norm.scale) + norm.offset).astype(np.float32)
 
 
-def arm_to_label(arm: np.ndarray, manifest: ActionManifest) -> np.ndarray:
+def to_labels(actions: Mapping[str, np.ndarray],
+              manifest: Manifest) -> tuple[np.ndarray, np.ndarray]:
     """
-    Turn an :class:`Action`'s arm delta into what the policy is trained on.
+    Turn actions into what the policy is trained on.
 
-    :param arm: (..., 6), m and a rotation vector in rad.
-    :return: (..., 6) float32, in the manifest's rotation convention and normalised.
+    :param actions: group name to (..., size), in physical units, as in :class:`Action`.
+    :return: continuous (..., C), normalised, and binary (..., G), both float32.
     """
-    if manifest.rotation == 'euler_xyz':
-        from scipy.spatial.transform import Rotation
-        arm = _map_rotation(arm, lambda v: Rotation.from_rotvec(v).as_euler('xyz'))
-    return normalise_arm(arm, manifest.arm)
+    continuous = [normalise(group.meaning.to_numbers(actions[group.name], group.rotation),
+                            _normalisation(group)) for group in manifest.continuous]
+    shape = continuous[0].shape[:-1]
+    binary = [np.asarray(actions[group.name], np.float32) for group in manifest.binary]
+    return (_beside(continuous, shape), _beside(binary, shape))
 
 
-def label_to_arm(label: np.ndarray, manifest: ActionManifest) -> np.ndarray:
+def from_labels(continuous: np.ndarray, binary: np.ndarray, manifest: Manifest) -> np.ndarray:
     """
-    Turn the policy's normalised output into an :class:`Action`'s arm delta.
+    Turn what the policy gives into actions; inverts :func:`to_labels`.
 
-    :param label: (..., 6), normalised, in the manifest's rotation convention.
-    :return: (..., 6) float32, m and a rotation vector in rad.
+    :param continuous: (..., C), normalised.
+    :param binary: (..., G), probabilities.
+    :return: (..., A) float32 in physical units, the groups side by side in the manifest's order.
     """
-    arm = unnormalise_arm(label, manifest.arm)
-    if manifest.rotation == 'euler_xyz':
-        from scipy.spatial.transform import Rotation
-        arm = _map_rotation(arm, lambda v: Rotation.from_euler('xyz', v).as_rotvec())
-    return arm
+    values, begin_c, begin_g = [], 0, 0
+    for group in manifest.actions:
+        if group.binary:
+            values.append(binary[..., begin_g:begin_g + group.size])
+            begin_g += group.size
+            continue
+        numbers = unnormalise(continuous[..., begin_c:begin_c + group.label_size],
+                              _normalisation(group))
+        values.append(group.meaning.to_values(numbers, group.rotation).astype(np.float32))
+        begin_c += group.label_size
+    return np.concatenate(values, axis=-1)
+
+
+def by_group(values: np.ndarray, manifest: Manifest) -> dict[str, np.ndarray]:
+    """Cut (..., A) values into the manifest's groups, (..., size) each; copies."""
+    ends = np.cumsum([group.size for group in manifest.actions])
+    return {group.name: values[..., end - group.size:end].copy()
+            for group, end in zip(manifest.actions, ends)}
+
+
+def normalise_states(states: Mapping[str, np.ndarray], manifest: Manifest) -> np.ndarray:
+    """
+    Return all states side by side, (value - offset) / scale, not clipped.
+
+    :param states: state name to (..., size) in physical units.
+    :return: (..., S) float32.
+    :raises ValueError: for one that is not there or of another size.
+    """
+    values = []
+    for state in manifest.states:
+        if state.name not in states:
+            raise ValueError(f'the policy needs the state {state.name!r}; there is '
+                             f'{", ".join(states) or "none"}')
+        found = np.shape(states[state.name])
+        if found[-1:] != (state.size,):
+            raise ValueError(f'state {state.name!r}: expected {state.size} values, found shape '
+                             f'{found}')
+        assert state.normalisation is not None
+        values.append(_scaled(states[state.name], state.normalisation).astype(np.float32))
+    return np.concatenate(values, axis=-1) if values else np.zeros(0, np.float32)
+
+
+def _scaled(values: np.ndarray, norm: Normalisation) -> np.ndarray:
+    return (np.asarray(values, np.float64) - norm.offset) / np.asarray(norm.scale)
+
+
+def _normalisation(group: ActionGroup) -> Normalisation:
+    assert group.normalisation is not None  # a manifest's continuous groups have one
+    return group.normalisation
+
+
+def _beside(parts: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    if not parts:
+        return np.zeros((*shape, 0), np.float32)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
 
 @cache
@@ -137,10 +188,3 @@ def _constants(camera: CameraSpec, width: int, place: device) -> tuple[Tensor, T
         scale = torch.tensor([255 * s for s in camera.std], device=place)
         shift = torch.tensor([m / s for m, s in zip(camera.mean, camera.std)], device=place)
         return scale.repeat(width), shift.repeat(width)
-
-
-def _map_rotation(arm: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Convert the last three of the six values."""
-    values = np.asarray(arm, np.float64).reshape(-1, ARM_DIM)
-    changed = np.concatenate([values[:, :3], change(values[:, 3:])], axis=1)
-    return changed.reshape(np.shape(arm)).astype(np.float32)

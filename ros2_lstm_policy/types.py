@@ -2,10 +2,12 @@
 The values that pass between rooms: frozen, with shapes and units said once.
 
 Shape letters, used for tensor names in the whole package: B batch, T step in the window,
-K action in the chunk, A arm dimension (6), N token, D feature, H W C image.
+K action in the chunk, A values of an action (of all groups), C its continuous values, G its binary
+ones, S values of the states, N token, D feature, H W C image.
 
 Units are those of REP-103: metres, radians, seconds. Stamps are integer nanoseconds. A gripper
-value is an opening: 0 closed, 1 open.
+value is an opening: 0 closed, 1 open. Which streams there are, their names and sizes, is said by
+the :class:`~ros2_lstm_policy.manifest.Manifest`.
 """
 
 from __future__ import annotations
@@ -19,21 +21,22 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-ARM_DIM = 6
-ACTION_DIM = 7
+ARM, GRIPPER = 'arm', 'gripper'  # the groups of a body with one arm
 
 
 @dataclass(frozen=True)
 class Observation:
     """
-    What the robot saw at one control tick.
+    What the robot saw and measured at one control tick.
 
     :param stamp_ns: time of the newest frame in it, from the camera's header.
     :param images: camera name to (H, W, 3) uint8 RGB.
+    :param states: state name to its values, float64, in physical units.
     """
 
     stamp_ns: int
     images: Mapping[str, np.ndarray]
+    states: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,25 +44,38 @@ class Action:
     """
     One action in physical units.
 
-    :param arm: (6,) float32; displacement for one control period, x y z in m and a rotation
-        vector in rad, in the manifest's frame.
-    :param gripper_open: probability in [0, 1] that the gripper is to be open.
+    :param groups: group name to its values, (size,) float32. What they mean is the group's kind:
+        see :class:`~ros2_lstm_policy.manifest.ActionGroup`. A binary group has probabilities.
     """
 
-    arm: np.ndarray
-    gripper_open: float
+    groups: Mapping[str, np.ndarray]
+
+    @classmethod
+    def one_arm(cls, arm: np.ndarray, gripper_open: float) -> Action:
+        """Return an action of a body with one arm and one gripper."""
+        return cls({ARM: arm, GRIPPER: np.array([gripper_open], np.float32)})
+
+    @property
+    def arm(self) -> np.ndarray:
+        """Return the arm's values, where the body has one arm."""
+        return self.groups[ARM]
+
+    @property
+    def gripper_open(self) -> float:
+        """Return the gripper's opening, or its probability, where the body has one gripper."""
+        return float(self.groups[GRIPPER][0])
 
 
 class ActionChunk(NamedTuple):
     """
-    What the policy's heads give: normalised arm deltas and gripper logits.
+    What the policy's heads give: normalised continuous values and logits of the binary ones.
 
-    :param arm_BTKA: (B, T, K, 6), normalised by the manifest.
-    :param gripper_logit_BTK: (B, T, K), logit of "open".
+    :param continuous_BTKC: (B, T, K, C), normalised by the manifest.
+    :param binary_logit_BTKG: (B, T, K, G), logit of 1: of "open" for a gripper.
     """
 
-    arm_BTKA: Tensor
-    gripper_logit_BTK: Tensor
+    continuous_BTKC: Tensor
+    binary_logit_BTKG: Tensor
 
 
 def _nothing() -> None:
@@ -72,7 +88,8 @@ class Decision:
     What an actor decided for one observation.
 
     :param action: the action due now.
-    :param chunk: (K, 7) float32, all actions of the chunk in physical units, gripper last.
+    :param chunk: (K, A) float32, all actions of the chunk in physical units, the groups side by
+        side in the manifest's order.
     :param stage_s: seconds spent by stage, in the order of the stages.
     :param settle: does what the next decision needs and this action need not wait for; an actor
         does it by itself where nobody did.
@@ -127,8 +144,9 @@ class Episode:
     :param instruction: what the robot was told.
     :param stamps_ns: (T,) int64.
     :param frames: camera name to T images.
-    :param arm: (T, 6) float32 in physical units, as in :class:`Action`.
-    :param gripper_open: (T,) float32, 0 or 1.
+    :param actions: group name to (T, size) float32 in physical units, as in :class:`Action`; 0 or
+        1 in a binary group.
+    :param states: state name to (T, size) float32 in physical units.
     :param success: whether the task was done; None where nobody said.
     """
 
@@ -136,8 +154,8 @@ class Episode:
     instruction: str
     stamps_ns: np.ndarray
     frames: Mapping[str, FrameSequence]
-    arm: np.ndarray
-    gripper_open: np.ndarray
+    actions: Mapping[str, np.ndarray]
+    states: Mapping[str, np.ndarray] = field(default_factory=dict)
     success: bool | None = None
 
     def __len__(self) -> int:
@@ -151,9 +169,10 @@ class Batch(NamedTuple):
 
     :param images: camera name to (B, T, H, W, 3) uint8, resized by the manifest's camera.
     :param instructions: B strings.
-    :param arm_BTKA: normalised labels.
-    :param gripper_open_BTK: labels 0 or 1.
+    :param continuous_BTKC: normalised labels.
+    :param binary_BTKG: labels 0 or 1.
     :param valid_BTK: bool; False where the episode had ended or the step is padding.
+    :param states_BTS: normalised states side by side; S is 0 where the policy has none.
     :param future_images: camera name to (B, T, K, H, W, 3) uint8 of the next K frames, for
         forward prediction; empty where it is off.
     :param episode_names: B names, for errors.
@@ -161,8 +180,9 @@ class Batch(NamedTuple):
 
     images: Mapping[str, Tensor]
     instructions: Sequence[str]
-    arm_BTKA: Tensor
-    gripper_open_BTK: Tensor
+    continuous_BTKC: Tensor
+    binary_BTKG: Tensor
     valid_BTK: Tensor
+    states_BTS: Tensor
     future_images: Mapping[str, Tensor] = {}
     episode_names: Sequence[str] = ()

@@ -9,7 +9,7 @@ import numpy as np
 from ros2_lstm_policy.data.lerobot.names import ACTION_NAMES
 from ros2_lstm_policy.data.rosbag import BagFile, EpisodeBagWriter, EpisodeInfo
 from ros2_lstm_policy.data.rosbag import format as bag
-from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
+from ros2_lstm_policy.manifest import CameraSpec, Manifest, Normalisation, one_arm
 from ros2_lstm_policy.manifest import DEFAULT_CAMERAS as CAMERAS
 
 START_NS = 1_700_000_000_000_000_000
@@ -17,12 +17,12 @@ PERIOD_NS = 100_000_000
 WORDS = 'pick up the milk and put it in the basket'
 
 
-def manifest(size: int = 16) -> ActionManifest:
+def manifest(size: int = 16) -> Manifest:
     """Return a manifest of two small cameras at 10 Hz."""
     cameras = tuple(CameraSpec(name, size, size, 'area', (0.5,) * 3, (0.5,) * 3)
                     for name in CAMERAS)
-    return ActionManifest('base', 'rotation_vector', 0.1,
-                          ArmNormalisation((0.0,) * 6, (0.05,) * 6), cameras)
+    return one_arm('base', 'rotation_vector', 0.1,
+                   Normalisation((0.0,) * 6, (0.05,) * 6), cameras)
 
 
 def info(name: str, **changes: object) -> EpisodeInfo:

@@ -33,12 +33,12 @@ CONFIGURE, CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEA
 ACTIVATE, DEACTIVATE = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE
 
 
-def small_checkpoint(directory, cameras=('static', 'hand'), spoil=None, **manifest):
+def small_checkpoint(directory, cameras=('static', 'hand'), spoil=None, **changes):
     """
     Make a real, small, untrained checkpoint.
 
     :param spoil: called with the policy before it is saved.
-    :param manifest: what its manifest says otherwise.
+    :param changes: what a group of its manifest has otherwise, by the group's name.
     """
     from ros2_lstm_policy import config
     from ros2_lstm_policy.model import checkpoint
@@ -48,8 +48,10 @@ def small_checkpoint(directory, cameras=('static', 'hand'), spoil=None, **manife
     chosen = config.load(InitConfig, Path(__file__).parents[1] / 'config' / 'policy_compact.yaml',
                          [f'policy.{line}' for line in small])
     seen = tuple(camera for camera in chosen.manifest.cameras if camera.name in cameras)
+    groups = tuple(replace(group, **changes.get(group.name, {}))
+                   for group in chosen.manifest.actions)
     policy = untrained(replace(chosen, manifest=replace(
-        chosen.manifest, cameras=seen, **manifest)), 0)
+        chosen.manifest, cameras=seen, actions=groups)), 0)
     if spoil is not None:
         spoil(policy)
     checkpoint.save(directory, policy, 'A policy for tests.')

@@ -9,6 +9,7 @@ from node_robot import node_process, Robot
 import numpy as np
 import pytest
 from ros2_lstm_policy import config
+from ros2_lstm_policy.data.episodes import Wanted
 from ros2_lstm_policy.data.lerobot.layout import LeRobotLayout
 from ros2_lstm_policy.data.rosbag import EpisodeBagWriter, TopicNames
 from ros2_lstm_policy.data.sources import open_source, SourceSpec
@@ -99,7 +100,7 @@ def test_a_bag_is_read_by_the_names_of_its_cameras_or_by_topics_that_are_said(
     assert image_topic('static') == 'rgb' and image_topic('head') == 'head'
     spec = config.parse(SourceSpec, {'path': str(bag), 'bag': {
         'topics': {'cameras': {'static': '/left_wrist'}}}}, 'test')
-    (reading,) = open_source(spec, ('static', 'head'))[0].read()
+    (reading,) = open_source(spec, Wanted(('static', 'head')))[0].read()
     frames = reading.episode.frames
     np.testing.assert_array_equal(frames['static'][2], smooth_image(32, 'static'))
     np.testing.assert_array_equal(frames['head'][2], smooth_image(2, 'static'))
@@ -128,4 +129,4 @@ def test_a_camera_that_a_format_does_not_have_is_named(tmp_path: Path) -> None:
     from ros2_lstm_policy.data.problems import RecordingError
     np.save(tmp_path / 'ep_start_end_ids.npy', np.array([[0, 1]]))
     with pytest.raises(RecordingError, match='side was asked for'):
-        open_source(SourceSpec(tmp_path, kind='calvin'), ('static', 'side'))
+        open_source(SourceSpec(tmp_path, kind='calvin'), Wanted(('static', 'side')))

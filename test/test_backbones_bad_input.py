@@ -17,7 +17,7 @@ import pytest
 import random_vlms
 from ros2_lstm_policy import config
 from ros2_lstm_policy.config import ConfigError
-from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
+from ros2_lstm_policy.manifest import CameraSpec, Normalisation, one_arm
 from ros2_lstm_policy.model import backbones, memory, untrained
 from ros2_lstm_policy.model.backbones.base import Backbone, InstructionTooLong
 from ros2_lstm_policy.model.policy import BackboneConfig, DecoderConfig, Policy, PolicyConfig
@@ -252,8 +252,8 @@ def test_a_policy_larger_than_the_free_memory_is_refused_unless_it_is_wanted(
     chosen = InitConfig(
         PolicyConfig(BackboneConfig('kosmos2', {'directory': str(kosmos)}),
                      DecoderConfig(hidden_size=8, num_layers=1)),
-        ActionManifest('base', 'euler_xyz', 0.1, ArmNormalisation((0.0,) * 6, (1.0,) * 6),
-                       (camera,)))
+        one_arm('base', 'euler_xyz', 0.1, Normalisation((0.0,) * 6, (1.0,) * 6),
+                (camera,)))
     monkeypatch.setattr(memory, 'available', lambda: 1_000_000)
     with pytest.raises(ConfigError, match='needs 0.0 GB .* set ROS2_LSTM_POLICY_UNCHECKED'):
         untrained.untrained(chosen, 0)

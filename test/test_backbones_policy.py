@@ -9,13 +9,13 @@ import socket
 import numpy as np
 import pytest
 import random_vlms
-from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
+from ros2_lstm_policy.manifest import CameraSpec, Normalisation, one_arm
 from ros2_lstm_policy.model import checkpoint
 from ros2_lstm_policy.model.backbones.hugging_face import HuggingFaceBackbone
 from ros2_lstm_policy.model.policy import BackboneConfig, DecoderConfig, Policy, PolicyConfig
 from ros2_lstm_policy.runtime.actor import PolicyActor
-from ros2_lstm_policy.runtime.engine import EagerEngine
-from ros2_lstm_policy.transforms import normalise_arm, normalise_images
+from ros2_lstm_policy.runtime.engine import EagerEngine, Seen
+from ros2_lstm_policy.transforms import normalise, normalise_images
 from ros2_lstm_policy.types import Observation
 import torch
 import transformers
@@ -39,8 +39,8 @@ def make_policy(kind: str, directory: Path, **decoder: object) -> Policy:
     policy = Policy(
         PolicyConfig(BackboneConfig(random_vlms.family(kind), options),
                      DecoderConfig(**{**sizes, **decoder})),  # type: ignore[arg-type]
-        ActionManifest('base', 'rotation_vector', 0.05, ArmNormalisation((0.0,) * 6, (1.0,) * 6),
-                       cameras))
+        one_arm('base', 'rotation_vector', 0.05, Normalisation((0.0,) * 6, (1.0,) * 6),
+                cameras))
     with torch.no_grad():
         for parameter in policy.decoder.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -64,7 +64,7 @@ def act(policy: Policy, frames: dict[str, np.ndarray], row: int) -> np.ndarray:
     for step in range(STEPS):
         images = {name: image[row, step] for name, image in frames.items()}
         chunk = actor.act(Observation(step, images), WORDS[row]).chunk.copy()
-        chunk[:, :6] = normalise_arm(chunk[:, :6], policy.manifest.arm)
+        chunk[:, :6] = normalise(chunk[:, :6], policy.manifest.action('arm').normalisation)
         chunks.append(chunk)
     return np.stack(chunks)
 
@@ -76,7 +76,7 @@ def train_forward(policy: Policy, frames: dict[str, np.ndarray], begin: int,
         frames[camera.name][:, begin:end]), camera) for camera in policy.manifest.cameras}
     with torch.no_grad():
         arm, logit = policy(images, policy.encode_instructions(WORDS))
-    return torch.cat([arm, logit.sigmoid()[..., None]], -1).numpy()
+    return torch.cat([arm, logit.sigmoid()], -1).numpy()
 
 
 @pytest.mark.parametrize('kind', random_vlms.KINDS)
@@ -156,7 +156,8 @@ def test_a_text_that_is_padded_to_a_length_that_the_backbone_names_acts_the_same
     """One CUDA graph then serves instructions of many lengths; a new one is no new capture."""
     policy = make_policy(kind, tmp_path / 'model')
     frames = random_frames(policy)
-    images = {name: torch.from_numpy(image[0, 0]) for name, image in frames.items()}
+    seen = Seen({name: torch.from_numpy(image[0, 0]) for name, image in frames.items()},
+                torch.zeros(0))
     lengths = policy.backbone.parts().text_lengths
     assert lengths and list(lengths) == sorted(lengths)
     plain, padded = EagerEngine(policy), EagerEngine(policy, text_lengths=lengths)
@@ -164,6 +165,6 @@ def test_a_text_that_is_padded_to_a_length_that_the_backbone_names_acts_the_same
     for words in WORDS:
         text = padded.encode_text(words)
         shapes.add(tuple(part.shape for part in text))
-        wanted = plain.encode(images, plain.encode_text(words))
-        assert (padded.encode(images, text) - wanted).abs().max() <= 1e-5
+        wanted = plain.encode(seen, plain.encode_text(words))
+        assert (padded.encode(seen, text) - wanted).abs().max() <= 1e-5
     assert len(shapes) == 1

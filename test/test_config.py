@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 from ros2_lstm_policy import config
-from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
+from ros2_lstm_policy.manifest import CameraSpec, Manifest, Normalisation, one_arm
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,11 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_manifest_survives_its_file(tmp_path: Path) -> None:
     """Dump and load give an equal manifest, tuples and optional values included."""
     camera = CameraSpec('static', 128, 160, 'area', (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    manifest = ActionManifest('base', 'rotation_vector', 0.1,
-                              ArmNormalisation((0.0,) * 6, (0.05,) * 6), (camera,))
+    manifest = one_arm('base', 'rotation_vector', 0.1,
+                       Normalisation((0.0,) * 6, (0.05,) * 6), (camera,))
     path = tmp_path / 'action.yaml'
     path.write_text(config.dump(manifest))
-    assert config.load(ActionManifest, path) == manifest
+    assert config.load(Manifest, path) == manifest
 
 
 def test_an_alias_that_repeats_a_section_is_read(tmp_path: Path) -> None:
@@ -120,10 +120,10 @@ def test_an_alias_that_repeats_a_section_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(('change', 'message'), [
     ({'control_period_s': float('nan')}, 'control_period_s: expected finite'),
     ({'control_period_s': float('inf')}, 'control_period_s: expected finite'),
-    ({'gripper_threshold': float('nan')}, 'gripper_threshold: expected finite'),
-    ({'gripper_threshold': 1.5}, 'gripper_threshold is a probability'),
-    ({'max_arm_delta': (0.1,) * 5 + (float('nan'),)}, 'max_arm_delta: expected finite'),
-    ({'max_arm_delta': (0.1,) * 5}, 'max_arm_delta needs 6 values'),
+    ({'threshold': float('nan')}, 'threshold: expected finite'),
+    ({'threshold': 1.5}, 'threshold is a probability'),
+    ({'largest': (0.1,) * 5 + (float('nan'),)}, 'largest: expected finite'),
+    ({'largest': (0.1,) * 5}, 'largest needs 6 values'),
     ({'arm.scale': (float('nan'),) * 6}, 'scale: expected finite'),
     ({'arm.offset': (float('inf'),) * 6}, 'offset: expected finite'),
     ({'arm.mu': float('nan')}, 'mu: expected finite'),
@@ -138,9 +138,9 @@ def test_a_manifest_has_no_number_that_decides_nothing(change: dict, message: st
         return {key.removeprefix(part): value for key, value in change.items()
                 if key.startswith(part)}
     with pytest.raises(ValueError, match=message):
-        ActionManifest(**{
+        one_arm(**{
             'frame': 'base', 'rotation': 'rotation_vector', 'control_period_s': 0.1,
-            'arm': ArmNormalisation(**{'offset': (0.0,) * 6, 'scale': (1.0,) * 6, **of('arm.')}),
+            'arm': Normalisation(**{'offset': (0.0,) * 6, 'scale': (1.0,) * 6, **of('arm.')}),
             'cameras': (CameraSpec(**{
                 'name': 'static', 'height': 8, 'width': 8, 'interpolation': 'area',
                 'mean': (0.5,) * 3, 'std': (0.5,) * 3, **of('camera.')}),),
@@ -148,8 +148,8 @@ def test_a_manifest_has_no_number_that_decides_nothing(change: dict, message: st
 
 
 @pytest.mark.parametrize(('scale', 'message'), [
-    ((0.05,) * 5, 'need 6 values each'), ((0.0,) * 6, 'every scale must be positive')])
+    ((0.05,) * 5, 'need as many values'), ((0.0,) * 6, 'every scale must be positive')])
 def test_statistics_that_cannot_be_inverted_are_refused(scale: tuple, message: str) -> None:
     """A scale of zero would divide by zero in training and stop the arm on the robot."""
     with pytest.raises(ValueError, match=message):
-        ArmNormalisation((0.0,) * 6, scale)
+        Normalisation((0.0,) * 6, scale)

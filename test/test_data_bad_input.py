@@ -265,7 +265,7 @@ def test_an_episode_shorter_than_a_window_is_kept(tmp_path):
 def test_streams_of_different_lengths_are_refused(tmp_path):
     """An episode whose arrays do not belong together."""
     episode = Episode('one', 'go', np.arange(3) * PERIOD_NS, {'static': [0, 1]},
-                      np.full((3, 6), 0.01), np.zeros(3))
+                      {'arm': np.full((3, 6), 0.01), 'gripper': np.zeros((3, 1))})
     assert [p.rule for p in check(Reading(episode), tmp_path, Limits())] == ['lengths']
 
 
@@ -275,7 +275,7 @@ def test_broken_episodes_are_told_and_left_out_of_training(tmp_path):
     write_bag(tmp_path / 'bags' / 'torn')
     truncate(tmp_path / 'bags' / 'torn' / 'torn.mcap', 0.6)
     write_bag(tmp_path / 'bags' / 'wild', arm=lambda step: np.full(6, 9.0))
-    request = StoreRequest((SourceSpec(tmp_path / 'bags'),), manifest().cameras)
+    request = StoreRequest((SourceSpec(tmp_path / 'bags'),), manifest())
     for _ in range(2):
         lines = []
         store = open_store(request, tmp_path / 'cache', 2, lines.append)
@@ -287,11 +287,11 @@ def test_broken_episodes_are_told_and_left_out_of_training(tmp_path):
 def test_a_source_without_a_good_episode_stops_training(tmp_path):
     """Nothing is trained on nothing."""
     write_bag(tmp_path / 'bags' / 'wild', arm=lambda step: np.full(6, 9.0))
-    request = StoreRequest((SourceSpec(tmp_path / 'bags'),), manifest().cameras)
+    request = StoreRequest((SourceSpec(tmp_path / 'bags'),), manifest())
     with pytest.raises(ValueError, match=r'no episode is left(.|\n)*action-range'):
         open_store(request, tmp_path / 'cache', 1)
     write_bag(tmp_path / 'good' / 'one')
-    both = StoreRequest((SourceSpec(tmp_path / 'good'), *request.sources), manifest().cameras)
+    both = StoreRequest((SourceSpec(tmp_path / 'good'), *request.sources), manifest())
     with pytest.raises(ValueError, match=r'^[^\n]*bags: no episode is left(.|\n)*action-range'):
         open_store(both, tmp_path / 'cache', 1)
     assert not [path for path in (tmp_path / 'cache').iterdir() if path.is_dir()]

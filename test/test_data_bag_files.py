@@ -41,8 +41,8 @@ def assert_equal(found: Episode, expected: Episode) -> None:
     """Compare two episodes bit for bit."""
     assert (found.instruction, found.success) == (expected.instruction, expected.success)
     np.testing.assert_array_equal(found.stamps_ns, expected.stamps_ns)
-    np.testing.assert_array_equal(found.arm, expected.arm)
-    np.testing.assert_array_equal(found.gripper_open, expected.gripper_open)
+    np.testing.assert_array_equal(found.actions['arm'], expected.actions['arm'])
+    np.testing.assert_array_equal(found.actions['gripper'], expected.actions['gripper'])
     for camera, frames in expected.frames.items():
         for step in (*range(len(frames)), 0):
             np.testing.assert_array_equal(found.frames[camera][step], frames[step])

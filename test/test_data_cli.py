@@ -17,7 +17,7 @@ from ros2_lstm_policy.data import commands
 from ros2_lstm_policy.data.dataset import main
 from ros2_lstm_policy.data.rosbag import read_episodes
 from ros2_lstm_policy.data.sources import open_source, SourceSpec
-from ros2_lstm_policy.manifest import ArmNormalisation
+from ros2_lstm_policy.manifest import ActionGroup, ONE_ARM
 import yaml
 
 
@@ -50,12 +50,13 @@ def test_inspect_shows_episodes_rates_actions_and_instructions(bags, tmp_path, c
 
 
 def test_statistics_are_what_a_manifest_takes(bags, capsys):
-    """Its YAML is an ArmNormalisation; the broken bag's metres are not in it."""
+    """Its YAML are the groups of one; the broken bag's metres are not in it."""
     assert main(['stats', str(bags)]) == 0
     values = parse_yaml(capsys.readouterr().out)
-    arm = parse(ArmNormalisation, values['arm'], 'stats')
-    assert max(arm.scale) < 0.01
-    assert max(values['max_arm_delta']) == pytest.approx(0.006, rel=0.01)
+    arm, gripper = (parse(ActionGroup, group, 'stats') for group in values['actions'])
+    assert max(arm.normalisation.scale) < 0.01
+    assert max(arm.largest) == pytest.approx(0.006, rel=0.01)
+    assert gripper.binary
 
 
 def test_validate_names_what_is_broken_by_its_exit_status(bags, capsys):
@@ -99,7 +100,8 @@ def test_validate_holds_recordings_against_a_checkpoint(bags, tmp_path, capsys):
     (tmp_path / 'action.yaml').write_text(dump(manifest()))
     assert main(['validate', str(bags / 'good'), '--manifest',
                  str(tmp_path / 'action.yaml')]) == 0
-    values = parse_yaml(dump(manifest())) | {'control_period_s': 0.05, 'frame': 'tool'}
+    values = parse_yaml(dump(manifest())) | {'control_period_s': 0.05}
+    values['actions'][0]['frame'] = 'tool'
     (tmp_path / 'action.yaml').write_text(yaml.safe_dump(values))
     assert main(['validate', str(bags / 'good'), '--manifest',
                  str(tmp_path / 'action.yaml')]) == 1
@@ -119,8 +121,8 @@ def test_bags_to_lerobot_and_back_keep_everything_but_the_pixels(bags, tmp_path)
         episode = found[expected.name]
         assert (episode.instruction, episode.success) == (expected.instruction, expected.success)
         np.testing.assert_array_equal(episode.stamps_ns, expected.stamps_ns)
-        np.testing.assert_array_equal(episode.arm, expected.arm)
-        np.testing.assert_array_equal(episode.gripper_open, expected.gripper_open)
+        np.testing.assert_array_equal(episode.actions['arm'], expected.actions['arm'])
+        np.testing.assert_array_equal(episode.actions['gripper'], expected.actions['gripper'])
         difference = episode.frames['hand'][9].astype(int) - expected.frames['hand'][9]
         assert np.abs(difference).mean() < 6
 
@@ -132,8 +134,8 @@ def test_every_source_becomes_bags(tmp_path, write):
     write(source)
     assert main(['convert', str(source), str(tmp_path / 'bags'), '--to', 'bag', '--jpeg']) == 0
     for expected, found in zip(episodes_of(source), episodes_of(tmp_path / 'bags'), strict=True):
-        np.testing.assert_allclose(found.arm, expected.arm, atol=1e-7)
-        np.testing.assert_array_equal(found.gripper_open, expected.gripper_open)
+        np.testing.assert_allclose(found.actions['arm'], expected.actions['arm'], atol=1e-7)
+        np.testing.assert_array_equal(found.actions['gripper'], expected.actions['gripper'])
         np.testing.assert_array_equal(np.diff(found.stamps_ns), np.diff(expected.stamps_ns))
         assert found.stamps_ns[0] > 0
         assert found.instruction == expected.instruction
@@ -359,18 +361,22 @@ def test_the_picture_shows_some_of_every_instruction():
     drawn, episodes = Drawn(), []
     for number, words in enumerate(['pick'] * 5 + ['place', 'push', 'pick', 'pull']):
         images = {'static': np.zeros((4, 4, 3), np.uint8)} if drawn.wants(words) else {}
-        episodes.append(EpisodeSummary(f'{number}', words, 0.1, None, np.zeros((2, 6)),
-                                       np.zeros(2), {}, '', images))
+        episodes.append(EpisodeSummary(f'{number}', words, 0.1, None, 2, ONE_ARM, {}, {}, {}, '',
+                                       images))
     assert [e.instruction for e in drawn_episodes(episodes)] == ['pick', 'place', 'push', 'pull']
     assert [e.name for e in drawn_episodes(episodes[:5])] == ['0', '1', '2']
 
 
 def test_a_histogram_never_shows_rounding_as_motion():
     """An axis that rests is one bar, beside axes of its kind that move."""
-    from ros2_lstm_policy.data.summary import histogram_bins
+    from ros2_lstm_policy.data.summary import Column, histogram_bins
     arm = np.zeros((50, 6))
     arm[:, 0] = np.linspace(-0.02, 0.03, 50)
     arm[:, 1:] = 1e-17 * np.random.default_rng(1).standard_normal((50, 5))
+    columns = [Column(f'{axis}', arm[:, axis], ('arm', 'm' if axis < 3 else 'rad'))
+               for axis in range(6)]
+    counts = [np.histogram(column.values, histogram_bins(columns, column))[0]
+              for column in columns]
     for axis in (1, 2, 3, 5):
-        assert np.count_nonzero(np.histogram(arm[:, axis], histogram_bins(arm, axis))[0]) == 1
-    assert np.histogram(arm[:, 0], histogram_bins(arm, 0))[0].sum() == 50
+        assert np.count_nonzero(counts[axis]) == 1
+    assert counts[0].sum() == 50

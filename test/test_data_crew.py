@@ -91,7 +91,7 @@ class Endless(StoreRequest):
 
 def builds_for_ever(folder):
     """Build a store of them."""
-    open_store(Endless((SourceSpec(folder),), manifest().cameras), folder / 'cache', 2)
+    open_store(Endless((SourceSpec(folder),), manifest()), folder / 'cache', 2)
 
 
 def waits_for_two(folder):
@@ -208,7 +208,7 @@ def recordings(tmp_path_factory):
 
 def test_a_store_is_the_same_from_any_number_of_processes(recordings, tmp_path):
     """Order, problems, index and every byte."""
-    request = StoreRequest((SourceSpec(recordings),), manifest().cameras)
+    request = StoreRequest((SourceSpec(recordings),), manifest())
     found = []
     for processes in (1, 3):
         said = []
@@ -239,7 +239,7 @@ def test_an_interrupted_build_leaves_no_store_and_no_process(tmp_path):
 
 def test_a_killed_reader_is_named_by_its_recording(tmp_path):
     """And leaves nothing in the cache, so the next build begins anew."""
-    request = Endless((SourceSpec(tmp_path),), manifest().cameras, kills=True)
+    request = Endless((SourceSpec(tmp_path),), manifest(), kills=True)
     with pytest.raises(MemberLost, match=r'nowhere: endless2: the process .*SIGKILL'):
         open_store(request, tmp_path / 'cache', 3)
     assert not [path for path in (tmp_path / 'cache').iterdir() if path.is_dir()]

@@ -73,7 +73,8 @@ def test_rows_that_were_removed_leave_every_other_with_its_own_frame(tmp_path, k
     set_lengths(root, len(kept))
     (reading,), _ = read(root)
     assert frame_numbers(reading.episode) == kept
-    np.testing.assert_array_equal(reading.episode.arm, np.stack([arm_of(row) for row in kept]))
+    np.testing.assert_array_equal(reading.episode.actions['arm'],
+                                  np.stack([arm_of(row) for row in kept]))
 
 
 def test_frames_behind_the_last_row_are_refused(tmp_path):
@@ -382,8 +383,9 @@ def test_columns_are_found_by_their_names(tmp_path):
         action=[[row[place] for place in order] for row in columns['action']]))
     (reading,), problems = read(root, rotation='rotation_vector')
     assert problems == []
-    np.testing.assert_array_equal(reading.episode.arm, np.stack([arm_of(n) for n in range(10)]))
-    assert reading.episode.gripper_open.tolist() == [0, 1] * 5
+    np.testing.assert_array_equal(reading.episode.actions['arm'],
+                                  np.stack([arm_of(n) for n in range(10)]))
+    assert reading.episode.actions['gripper'][:, 0].tolist() == [0, 1] * 5
 
 
 def test_roll_pitch_and_yaw_are_euler_angles_unless_it_is_said(tmp_path):
@@ -393,8 +395,8 @@ def test_roll_pitch_and_yaw_are_euler_angles_unless_it_is_said(tmp_path):
         action=[[0.0, 0.0, 0.0, 0.5, 0.4, 0.3, 1.0]] * 10))
     (euler,), _ = read(root)
     (vector,), _ = read(root, rotation='rotation_vector')
-    np.testing.assert_allclose(vector.episode.arm[0, 3:], [0.5, 0.4, 0.3], rtol=1e-6)
-    assert np.abs(euler.episode.arm[0, 3:] - [0.5, 0.4, 0.3]).max() > 0.01
+    np.testing.assert_allclose(vector.episode.actions['arm'][0, 3:], [0.5, 0.4, 0.3], rtol=1e-6)
+    assert np.abs(euler.episode.actions['arm'][0, 3:] - [0.5, 0.4, 0.3]).max() > 0.01
 
 
 @pytest.mark.parametrize('names', [
@@ -406,7 +408,7 @@ def test_a_gripper_that_is_named_the_other_way_round_is_refused(tmp_path, names)
     with pytest.raises(RecordingError, match='say the opposite'):
         read(root, arm='displacement')
     (reading,), _ = read(root, arm='displacement', gripper_closed=1.0, gripper_open=0.0)
-    assert reading.episode.gripper_open.tolist() == [1, 0] * 5
+    assert reading.episode.actions['gripper'][:, 0].tolist() == [1, 0] * 5
 
 
 @pytest.mark.parametrize(('names', 'said'), [

@@ -45,7 +45,7 @@ def test_every_episode_has_the_statistics_of_every_feature(dataset):
 def test_the_statistics_of_an_episode_are_those_of_its_actions_and_images(dataset):
     """Each episode's own; images in [0, 1] by channel."""
     for row, episode in zip(rows_of(dataset), read_episodes(dataset / 'bags'), strict=True):
-        action = np.column_stack([episode.arm, episode.gripper_open])
+        action = np.column_stack([episode.actions['arm'], episode.actions['gripper'][:, 0]])
         for key, found in (('min', action.min(0)), ('max', action.max(0)),
                            ('mean', action.mean(0)), ('std', action.std(0)),
                            ('q90', np.quantile(action, 0.9, axis=0, method='inverted_cdf'))):
@@ -61,7 +61,7 @@ def test_the_statistics_of_the_whole_are_those_of_all_episodes(dataset):
     """meta/stats.json, from which LeRobot's policies take their normalisation."""
     found = json.loads((dataset / 'set' / 'meta' / 'stats.json').read_text())
     episodes = list(read_episodes(dataset / 'bags'))
-    arm = np.concatenate([episode.arm for episode in episodes])
+    arm = np.concatenate([episode.actions['arm'] for episode in episodes])
     np.testing.assert_allclose(found['action']['std'][:6], arm.std(0), rtol=1e-5)
     np.testing.assert_allclose(found['action']['q99'][:6], np.quantile(
         arm, 0.99, axis=0, method='inverted_cdf'),

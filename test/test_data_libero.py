@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from ros2_lstm_policy.data.checks import Limits, read_checked
 from ros2_lstm_policy.data.dataset import main
+from ros2_lstm_policy.data.episodes import Wanted
 from ros2_lstm_policy.data.libero_hdf5 import LiberoLayout
 from ros2_lstm_policy.data.problems import RecordingError
 from ros2_lstm_policy.data.sources import open_source, SourceSpec
+from ros2_lstm_policy.manifest import ActionGroup, ONE_ARM, StateSpec
 
 STATIC = 'data/demo_0/obs/agentview_rgb'
 
@@ -170,7 +172,7 @@ def test_the_controller_says_what_an_action_of_one_means(tmp_path):
     path = edited(tmp_path / 'milk_demo.hdf5', controlled(
         {'type': 'OSC_POSE', 'output_max': [0.1] * 3 + [0.2] * 3}))
     readings, _ = read(path)
-    np.testing.assert_allclose(readings[0].episode.arm[0, 0], -0.1)
+    np.testing.assert_allclose(readings[0].episode.actions['arm'][0, 0], -0.1)
 
 
 @pytest.mark.parametrize('kwargs', [
@@ -214,3 +216,35 @@ def test_the_words_of_a_file_are_those_it_says(tmp_path):
     path = edited(tmp_path / 'milk_demo.hdf5', lambda file: file['data'].attrs.update(
         problem_info=json.dumps({'language_instruction': list(f'"{WORDS}"')})))
     assert read(path)[0][0].episode.instruction == WORDS
+
+
+def test_states_are_read_by_the_name_of_their_data_set_or_the_one_that_is_said(tmp_path):
+    """What a manifest calls joints is joint_states here; another size is another robot."""
+    joints = np.arange(14, dtype=np.float64).reshape(-1, 7)[np.zeros(12, int)]
+
+    def add(file):
+        for demo in file['data'].values():
+            demo['obs/joint_states'] = joints[:len(demo['actions'])]
+    path = edited(tmp_path / 'milk_demo.hdf5', add)
+
+    def first(size, **layout):
+        wanted = Wanted(states=(StateSpec('joints', size),))
+        recording, *_ = open_source(SourceSpec(path, libero=LiberoLayout(**layout)), wanted)
+        return read_checked(recording, Limits())
+    (reading,), _ = first(7, states={'joints': 'joint_states'})
+    np.testing.assert_array_equal(reading.episode.states['joints'],
+                                  joints[:len(reading.episode)].astype(np.float32))
+    assert 'joint_states' not in reading.others
+    for size, layout, rule, said in (
+            (6, {'states': {'joints': 'joint_states'}}, 'state-size', '6'),
+            (7, {}, 'missing-topic', 'libero.states.joints')):
+        readings, (problem,) = first(size, **layout)
+        assert not readings and problem.rule == rule and said in problem.message
+
+
+def test_other_groups_than_one_arm_s_are_refused(tmp_path):
+    """The format holds deltas; a policy of joints would be trained on something else."""
+    path = edited(tmp_path / 'milk_demo.hdf5', lambda file: None)
+    wanted = Wanted(actions=(ActionGroup('arm', 'joint_position', 6), *ONE_ARM[1:]))
+    with pytest.raises(RecordingError, match='arm: joint_position'):
+        open_source(SourceSpec(path), wanted)

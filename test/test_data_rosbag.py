@@ -45,8 +45,8 @@ def test_a_raw_bag_is_read_back_exactly(tmp_path):
     episode = only(write_bag(tmp_path / 'one'))
     assert (episode.name, episode.instruction, episode.success) == ('one', WORDS, True)
     assert episode.stamps_ns.tolist() == [START_NS + n * PERIOD_NS for n in range(12)]
-    np.testing.assert_array_equal(episode.arm, np.stack([arm_of(n) for n in range(12)]))
-    assert episode.gripper_open.tolist() == [0, 1] * 6
+    np.testing.assert_array_equal(episode.actions['arm'], np.stack([arm_of(n) for n in range(12)]))
+    assert episode.actions['gripper'][:, 0].tolist() == [0, 1] * 6
     for camera in CAMERAS:
         for step in range(12):
             np.testing.assert_array_equal(episode.frames[camera][step],
@@ -68,7 +68,7 @@ def test_every_storage_and_compression_gives_the_same_episode(tmp_path, plugin, 
     """MCAP and sqlite3, zstd by chunk, message and file."""
     expected = only(write_bag(tmp_path / 'one'))
     episode = only(rewrite(tmp_path / 'one', tmp_path / 'other', plugin, mode))
-    np.testing.assert_array_equal(episode.arm, expected.arm)
+    np.testing.assert_array_equal(episode.actions['arm'], expected.actions['arm'])
     np.testing.assert_array_equal(episode.stamps_ns, expected.stamps_ns)
     for step in (0, 11, 4):
         np.testing.assert_array_equal(episode.frames['static'][step],
@@ -114,8 +114,9 @@ def test_velocities_are_integrated_over_the_control_period(tmp_path):
     episode = only(write_velocity_bag(tmp_path / 'teleop'), layout, period_s=0.1)
     assert episode.instruction == 'open the drawer'
     assert len(episode) == 10
-    np.testing.assert_allclose(episode.arm[:9], np.tile([0.01, 0, -0.02] * 2, (9, 1)), atol=1e-7)
-    assert episode.gripper_open.tolist() == [0] * 5 + [1] * 5
+    np.testing.assert_allclose(episode.actions['arm'][:9],
+                               np.tile([0.01, 0, -0.02] * 2, (9, 1)), atol=1e-7)
+    assert episode.actions['gripper'][:, 0].tolist() == [0] * 5 + [1] * 5
     assert episode.success is None
 
 

@@ -265,7 +265,7 @@ def test_a_camera_that_changes_its_size_is_refused_by_every_command(tmp_path, ca
     assert '[image-size] the hand images are now 64x48, and were 32x24 before' in said
     assert 'at 0.133 s' in said
     assert '1 good, 1 broken of 2 recordings' in said
-    request, lines = StoreRequest((SourceSpec(root),), manifest().cameras), []
+    request, lines = StoreRequest((SourceSpec(root),), manifest()), []
     store = open_store(request, tmp_path / 'cache', 1, lines.append)
     assert [episode.instruction for episode in store.episodes] == ['push the block 1']
     assert '[image-size]' in lines[0]
@@ -307,7 +307,7 @@ def test_images_too_small_for_a_policy_are_refused_where_one_is_meant(tmp_path, 
     policy.write_text(dump(manifest(256)))
     said = problems_said(root, capsys, '--manifest', str(policy))
     assert '[small-image] static: the image has 32x24 pixels, expected at least 32x32' in said
-    request = StoreRequest((SourceSpec(root),), manifest(256).cameras)
+    request = StoreRequest((SourceSpec(root),), manifest(256))
     with pytest.raises(ValueError, match='small-image'):
         open_store(request, tmp_path / 'cache', 1)
 
@@ -346,7 +346,7 @@ def test_failures_are_counted_or_left_out(tmp_path):
     write_bag(tmp_path / 'bags' / 'failed', success=False)
     write_bag(tmp_path / 'bags' / 'unsaid', success=None)
     for failures, kept in ((True, ['done', 'failed', 'unsaid']), (False, ['done', 'unsaid'])):
-        request, said = StoreRequest((SourceSpec(tmp_path / 'bags'),), manifest().cameras,
+        request, said = StoreRequest((SourceSpec(tmp_path / 'bags'),), manifest(),
                                      Limits(failures=failures)), []
         store = open_store(request, tmp_path / 'cache', 1, said.append)
         assert [episode.name for episode in store.episodes] == kept

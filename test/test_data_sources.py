@@ -56,10 +56,10 @@ def test_calvin_annotations_become_episodes_in_metres_and_radians(tmp_path):
     first, second = read_all(write_calvin(tmp_path / 'training'))
     assert (first.instruction, len(first), len(second)) == ('push the block 0', 8, 10)
     recorded = np.linspace(-1, 1, 6) * ([0.02] * 3 + [0.05] * 3)
-    np.testing.assert_allclose(first.arm[0, :3], recorded[:3], rtol=1e-6)
-    turned = Rotation.from_rotvec(first.arm[0, 3:]).as_euler('xyz')
+    np.testing.assert_allclose(first.actions['arm'][0, :3], recorded[:3], rtol=1e-6)
+    turned = Rotation.from_rotvec(first.actions['arm'][0, 3:]).as_euler('xyz')
     np.testing.assert_allclose(turned, recorded[3:], atol=1e-7)
-    assert second.gripper_open.tolist() == [0, 1] * 5
+    assert second.actions['gripper'][:, 0].tolist() == [0, 1] * 5
     np.testing.assert_array_equal(second.frames['hand'][3], smooth_image(13, 'hand'))
     assert np.diff(first.stamps_ns)[0] == pytest.approx(1e9 / 30, abs=1)
 
@@ -80,9 +80,9 @@ def test_libero_demonstrations_are_upright_and_scaled(tmp_path):
     first = episodes[0]
     assert (first.instruction, first.success, len(first)) == (WORDS, True, 9)
     np.testing.assert_array_equal(first.frames['static'][4], smooth_image(4, 'static'))
-    np.testing.assert_allclose(first.arm[0, 0], -0.05)
-    assert np.abs(first.arm[:, 3:]).max() == pytest.approx(0.5, abs=0.03)
-    assert first.gripper_open.tolist() == [1, 0, 1, 0, 1, 0, 1, 0, 1]
+    np.testing.assert_allclose(first.actions['arm'][0, 0], -0.05)
+    assert np.abs(first.actions['arm'][:, 3:]).max() == pytest.approx(0.5, abs=0.03)
+    assert first.actions['gripper'][:, 0].tolist() == [1, 0, 1, 0, 1, 0, 1, 0, 1]
     assert np.diff(first.stamps_ns).tolist() == [50_000_000] * 8
 
 
@@ -90,7 +90,8 @@ def test_lerobot_v21_is_read(tmp_path):
     """The older layout: one file an episode, JSON lines."""
     episodes = read_all(write_lerobot_v21(tmp_path / 'old'))
     assert [len(episode) for episode in episodes] == [10, 10]
-    np.testing.assert_array_equal(episodes[1].arm, np.stack([arm_of(n) for n in range(10)]))
+    np.testing.assert_array_equal(episodes[1].actions['arm'],
+                                  np.stack([arm_of(n) for n in range(10)]))
     assert np.diff(episodes[0].stamps_ns) == pytest.approx(PERIOD_NS, abs=100)
     difference = np.abs(episodes[1].frames['hand'][7].astype(int) - smooth_image(7, 'hand'))
     assert difference.mean() < CODEC_ERROR
@@ -102,8 +103,8 @@ def test_lerobot_columns_of_others_are_read_by_a_layout(tmp_path):
     layout = LeRobotLayout(arm_scale=(0.02,) * 3 + (0.05,) * 3, gripper_closed=1.0,
                            gripper_open=0.0)
     episode, = read_all(root, lerobot=layout)
-    np.testing.assert_allclose(episode.arm[2, :3], 0.02 * arm_of(2)[:3], rtol=1e-6)
-    assert episode.gripper_open.tolist() == [1, 0, 1, 0]
+    np.testing.assert_allclose(episode.actions['arm'][2, :3], 0.02 * arm_of(2)[:3], rtol=1e-6)
+    assert episode.actions['gripper'][:, 0].tolist() == [1, 0, 1, 0]
 
 
 def test_bag_to_lerobot_v3_to_episode_equals_bag_to_episode(tmp_path):
@@ -121,8 +122,8 @@ def test_bag_to_lerobot_v3_to_episode_equals_bag_to_episode(tmp_path):
         assert (lerobot.name, lerobot.instruction) == (bag.name, bag.instruction)
         assert lerobot.success is bag.success
         np.testing.assert_array_equal(lerobot.stamps_ns, bag.stamps_ns)
-        np.testing.assert_array_equal(lerobot.arm, bag.arm)
-        np.testing.assert_array_equal(lerobot.gripper_open, bag.gripper_open)
+        for name in ('arm', 'gripper'):
+            np.testing.assert_array_equal(lerobot.actions[name], bag.actions[name])
         for camera in CAMERAS:
             for step in (0, 5, 3, len(bag) - 1):
                 difference = np.abs(lerobot.frames[camera][step].astype(int)

@@ -17,8 +17,9 @@ from ros2_lstm_policy.data.build import open_store, StoreRequest
 from ros2_lstm_policy.data.checks import Limits
 from ros2_lstm_policy.data.rosbag import find_bags
 from ros2_lstm_policy.data.sources import SourceSpec
-from ros2_lstm_policy.data.store import FrameStore, StoredEpisode, StoreWriter
+from ros2_lstm_policy.data.store import FrameStore, StoreWriter
 from ros2_lstm_policy.data.windows import gather, WindowIndex
+from ros2_lstm_policy.types import Episode
 import torch
 
 
@@ -27,7 +28,7 @@ def request_of_bags(tmp_path):
     """Three bags of different lengths."""
     for number, steps in enumerate((12, 5, 9)):
         write_bag(tmp_path / 'bags' / f'bag{number}', steps=steps, words=f'task {number}')
-    return StoreRequest((SourceSpec(tmp_path / 'bags'),), manifest().cameras,
+    return StoreRequest((SourceSpec(tmp_path / 'bags'),), manifest(),
                         Limits(period_s=0.1))
 
 
@@ -35,7 +36,7 @@ def test_a_store_holds_the_frames_as_the_robot_sees_them(request_of_bags, tmp_pa
     """Resized by the function that the node uses."""
     store = open_store(request_of_bags, tmp_path / 'cache', 1)
     assert [(e.name, e.length) for e in store.episodes] == [('bag0', 12), ('bag1', 5), ('bag2', 9)]
-    for camera in request_of_bags.cameras:
+    for camera in request_of_bags.manifest.cameras:
         expected = transforms.resize(smooth_image(3, camera.name), camera)
         np.testing.assert_array_equal(store.images[camera.name][12 + 3], expected)
     assert np.diff(store.stamps_ns[:12]).tolist() == [PERIOD_NS] * 11
@@ -53,8 +54,10 @@ def test_a_batch_holds_what_the_window_rule_says(request_of_bags, tmp_path):
                                   np.asarray(store.images['static'])[frames])
     assert batch.future_images['hand'].shape == (3, 6, 3, 16, 16, 3)
     assert not batch.valid_BTK[1, 5].any()
-    np.testing.assert_allclose(batch.arm_BTKA[0, 2, 1].numpy(), store.arm[3] / 0.05, rtol=1e-5)
-    assert batch.gripper_open_BTK[0, :, 0].tolist() == [0, 1, 0, 1, 0, 1]
+    np.testing.assert_allclose(batch.continuous_BTKC[0, 2, 1].numpy(),
+                               store.actions['arm'][3] / 0.05, rtol=1e-5)
+    assert batch.binary_BTKG[0, :, 0, 0].tolist() == [0, 1, 0, 1, 0, 1]
+    assert batch.states_BTS.shape == (3, 6, 0)
 
 
 def test_disk_and_device_give_the_same_batch(request_of_bags, tmp_path):
@@ -72,7 +75,7 @@ def gather_from_memory():
     """Print the memory of this process while it gathers 30 batches of 50 MB."""
     random = np.random.default_rng(0)
     frames = np.ones((600, 128, 128, 3), np.uint8)
-    store = FrameStore((), {'static': frames, 'hand': frames}, *[np.zeros(600)] * 3).to('cpu')
+    store = FrameStore((), {'static': frames, 'hand': frames}, {}, {}, np.zeros(600)).to('cpu')
     kept = []
     for _ in range(30):
         numbers = random.integers(0, 600, (64, 8))
@@ -115,9 +118,9 @@ def test_a_store_is_built_anew_when_its_recordings_change(request_of_bags, tmp_p
     keys.add(request_of_bags.key())
     write_bag(tmp_path / 'bags' / 'bag3')
     keys.add(request_of_bags.key())
-    keys.add(StoreRequest(request_of_bags.sources, manifest(24).cameras,
+    keys.add(StoreRequest(request_of_bags.sources, manifest(24),
                           request_of_bags.limits).key())
-    keys.add(StoreRequest(request_of_bags.sources, request_of_bags.cameras).key())
+    keys.add(StoreRequest(request_of_bags.sources, request_of_bags.manifest).key())
     assert len(keys) == 5
 
 
@@ -189,14 +192,14 @@ def test_linked_folders_of_recordings_are_read_and_watched(request_of_bags, tmp_
 def test_a_weight_needs_no_new_store(request_of_bags):
     """Weights choose windows, not frames."""
     heavy = StoreRequest((SourceSpec(request_of_bags.sources[0].path, weight=3.0),),
-                         request_of_bags.cameras, request_of_bags.limits)
+                         request_of_bags.manifest, request_of_bags.limits)
     assert heavy.key() == request_of_bags.key()
 
 
 def test_several_sources_keep_their_number(request_of_bags, tmp_path):
     """What is mixed by weight later."""
     calvin = SourceSpec(write_calvin(tmp_path / 'training'))
-    store = open_store(StoreRequest((*request_of_bags.sources, calvin), request_of_bags.cameras),
+    store = open_store(StoreRequest((*request_of_bags.sources, calvin), request_of_bags.manifest),
                        tmp_path / 'cache', 1)
     assert [episode.source for episode in store.episodes] == [0, 0, 0, 1, 1]
 
@@ -244,12 +247,12 @@ def test_what_killed_builds_left_is_cleared_away(request_of_bags, tmp_path):
 
 def test_an_unfinished_store_is_no_store(tmp_path):
     """A build that was killed leaves nothing under the store's name."""
-    writer = StoreWriter(tmp_path / 'store', manifest().cameras)
+    writer = StoreWriter(tmp_path / 'store', manifest())
     assert not (tmp_path / 'store').exists()
     with pytest.raises(ValueError, match='no episode'):
         writer.close()
     with pytest.raises(ValueError, match=r'expected 3 items of static\.u8, found 2'):
-        writer.append(StoredEpisode('one', 'go', 3), dict.fromkeys(
-            ('static', 'hand'), np.zeros((2, 16, 16, 3), np.uint8)), np.zeros((3, 6)),
-            np.zeros(3), np.zeros(3, np.int64))
+        writer.append(Episode('one', 'go', np.zeros(3, np.int64), dict.fromkeys(
+            ('static', 'hand'), np.zeros((2, 16, 16, 3), np.uint8)),
+            {'arm': np.zeros((3, 6)), 'gripper': np.zeros((3, 1))}))
     assert not Path(tmp_path / 'store').exists()

@@ -5,8 +5,10 @@ from pathlib import Path
 from data_recordings import write_bag
 import numpy as np
 import pytest
-from ros2_lstm_policy.data.store import FrameStore, StoredEpisode, StoreWriter
+from ros2_lstm_policy.data.store import FrameStore, StoreWriter
+from ros2_lstm_policy.manifest import Normalisation, one_arm
 from ros2_lstm_policy.training.run import assemble
+from ros2_lstm_policy.types import Episode
 import training_data
 
 LONG = 'pick up the cube and then put it down again, ' * 8
@@ -15,17 +17,20 @@ LONG = 'pick up the cube and then put it down again, ' * 8
 def write_store(path: Path, changes: dict[int, dict]) -> FrameStore:
     """Write eight episodes, some of which are told something else or failed."""
     steps, size = 10, 32
-    writer = StoreWriter(path, training_data.cameras(size))
+    writer = StoreWriter(path, one_arm('base', 'rotation_vector', 0.1, Normalisation.unit(6),
+                                       training_data.cameras(size)))
     rng = np.random.default_rng(0)
     for number in range(8):
         line = {'name': f'episode_{number}', 'instruction': f'go {"left" if number % 2 else "on"}',
-                'length': steps, **changes.get(number, {})}
+                **changes.get(number, {})}
+        source = line.pop('source', 0)
         images = {camera.name: rng.integers(0, 255, (steps, size, size, 3), np.uint8)
                   for camera in training_data.cameras(size)}
         # The arm of an episode is its number, so that statistics tell which were taken.
         arm = np.full((steps, 6), 0.01 * (number + 1), np.float32)
-        writer.append(StoredEpisode(**line), images, arm, np.arange(steps) % 2,
-                      np.arange(steps) * 100_000_000)
+        gripper = (np.arange(steps) % 2)[:, None]
+        writer.append(Episode(stamps_ns=np.arange(steps) * 100_000_000, frames=images,
+                              actions={'arm': arm, 'gripper': gripper}, **line), source)
     return writer.close()
 
 
@@ -46,7 +51,7 @@ def test_an_instruction_that_is_too_long_leaves_its_episode_out(tmp_path: Path) 
     assert [episode.name for episode in data.episodes] == [f'episode_{n}' for n in range(7)]
     ids = np.concatenate([data.split.train, data.split.validation])
     assert set(data.index.episodes(ids)) == set(range(7))
-    assert max(data.manifest.max_arm_delta) <= 0.07 + 1e-6
+    assert max(data.manifest.action('arm').largest) <= 0.07 + 1e-6
     batch = next(iter(data.validation_loader()))
     assert module.losses(data.on_device(batch, module.device), None).terms
 

@@ -10,7 +10,7 @@ import pytest
 import random_vlms
 from ros2_lstm_policy.evaluation import benchmark
 from ros2_lstm_policy.evaluation.floor import Record
-from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
+from ros2_lstm_policy.manifest import CameraSpec, Normalisation, one_arm
 from ros2_lstm_policy.model import checkpoint
 from ros2_lstm_policy.model.policy import BackboneConfig, DecoderConfig, Policy, PolicyConfig
 import torch
@@ -25,9 +25,8 @@ CAMERA = {'name': 'static', 'height': 28, 'width': 28, 'interpolation': 'bicubic
 @pytest.fixture(scope='module')
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a checkpoint of a small policy that acts at 50 Hz."""
-    manifest = ActionManifest('base', 'rotation_vector', 0.02,
-                              ArmNormalisation((0.0,) * 6, (0.05,) * 6),
-                              (CameraSpec('static', 32, 32, 'area', (0.5,) * 3, (0.5,) * 3),))
+    manifest = one_arm('base', 'rotation_vector', 0.02, Normalisation((0.0,) * 6, (0.05,) * 6),
+                       (CameraSpec('static', 32, 32, 'area', (0.5,) * 3, (0.5,) * 3),))
     policy = Policy(PolicyConfig(
         BackboneConfig('compact', {'width': 32, 'layers': 1, 'feed_forward': 32}),
         DecoderConfig(hidden_size=16, num_layers=2, window_size=4, fwd_pred_next_n=2)), manifest)

@@ -17,7 +17,7 @@ def shots(count: int = 30) -> list[Shot]:
         images = {'static': np.full((48, 64, 3), (8 * i, 0, 0), np.uint8),
                   'hand': np.full((64, 64, 3), (0, 8 * i, 0), np.uint8)}
         arm = np.array([0.05, -0.02, -0.03, 0.0, 0.0, 0.4], np.float32)
-        return Shot(images, Action(arm, float(not 10 <= i < 20)), i)
+        return Shot(images, Action.one_arm(arm, float(not 10 <= i < 20)), i)
     return [shot(i) for i in range(count)]
 
 
@@ -43,7 +43,7 @@ def test_a_drawn_shot_shows_both_cameras_and_differs_by_its_command() -> None:
     px = pictures.CAMERA_PX
     assert picture[px // 2, px // 2].tolist() == [200, 0, 0]
     assert picture[px // 2, px + px // 2].tolist() == [0, 200, 0]
-    closed = pictures.draw(Shot(shot.images, Action(shot.action.arm, 0.0), shot.step))
+    closed = pictures.draw(Shot(shot.images, Action.one_arm(shot.action.arm, 0.0), shot.step))
     assert not np.array_equal(picture[px:], closed[px:])
     assert np.array_equal(picture[:px], closed[:px])
 

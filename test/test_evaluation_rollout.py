@@ -61,7 +61,7 @@ class Script:
         self.heard.append(instruction)
         arm = np.array([0.1, 0, 0, 0, 0, 0], np.float32)
         gripper_open = float(self._step < self._closes_at)
-        return Decision(Action(arm, gripper_open), np.zeros((1, 7)), {'all': 0.02})
+        return Decision(Action.one_arm(arm, gripper_open), np.zeros((1, 7)), {'all': 0.02})
 
 
 @pytest.mark.parametrize(('closes_at', 'grasped'), [(0, 'milk_1'), (2, None), (5, 'butter_1')])

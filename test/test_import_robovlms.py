@@ -16,7 +16,8 @@ from ros2_lstm_policy.model import checkpoint, robovlms_files
 from ros2_lstm_policy.model.losses import action_loss
 from ros2_lstm_policy.model.policy import Policy
 from ros2_lstm_policy.runtime.actor import PolicyActor
-from ros2_lstm_policy.transforms import normalise_arm
+from ros2_lstm_policy.runtime.engine import Seen
+from ros2_lstm_policy.transforms import from_labels, normalise
 from ros2_lstm_policy.types import Observation
 from scipy.spatial.transform import Rotation
 import torch
@@ -113,7 +114,7 @@ def test_gradients_agree_with_the_reference(imported: Policy) -> None:
     inputs = Recording(GOLDEN / 'robokosmos_tiny.inputs.npz')
     chunk = imported(inputs.images(imported, ''), inputs.text(imported, ''))
     action = inputs.get('action')
-    loss = action_loss(chunk, action[..., :6], action[..., 6], inputs.get('chunck_mask').bool())
+    loss = action_loss(chunk, action[..., :6], action[..., 6:], inputs.get('chunck_mask').bool())
     (loss.arm + 0.01 * loss.gripper).backward()
     wanted = json.loads((GOLDEN / 'robokosmos_tiny.gradnorms.json').read_text())
     found = {}
@@ -139,8 +140,9 @@ def test_gradients_agree_with_the_reference(imported: Policy) -> None:
 class FloatActor(PolicyActor):
     """The actor, taking recorded images that are not rounded to whole levels."""
 
-    def _preprocess(self, images: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-        return {name: torch.from_numpy(image) for name, image in images.items()}
+    def _preprocess(self, observation: Observation) -> Seen:
+        images = {name: torch.from_numpy(image) for name, image in observation.images.items()}
+        return Seen(images, torch.zeros(0))
 
 
 @pytest.mark.parametrize(('hand', 'outputs'), [(False, 'robokosmos_tiny'),
@@ -162,7 +164,7 @@ def test_24_steps_of_the_actor_agree_with_the_reference(
                 image = inputs[key][0, step].astype(np.float64).transpose(1, 2, 0)
                 images[camera.name] = 255 * (image * camera.std + camera.mean)
             chunk = actor.act(Observation(step, images), 'pick up the red block').chunk
-            arm = normalise_arm(chunk[:, :6], policy.manifest.arm)
+            arm = normalise(chunk[:, :6], policy.manifest.action('arm').normalisation)
             np.testing.assert_allclose(arm, as_rotation_vectors(wanted['stream/arm'][0, step],
                                                                 policy), atol=1e-5)
             logit = wanted['stream/gripper_logit'][0, step, :, 0]
@@ -185,8 +187,9 @@ def test_compact_layout_acts_as_the_published_one(run: Run, tmp_path: Path) -> N
 
 def as_rotation_vectors(label: np.ndarray, policy: Policy) -> np.ndarray:
     """Return what the actor means by this label, normalised again."""
-    from ros2_lstm_policy.transforms import label_to_arm
-    return normalise_arm(label_to_arm(label, policy.manifest), policy.manifest.arm)
+    arm = policy.manifest.action('arm')
+    actions = from_labels(label, np.zeros((*label.shape[:-1], 1)), policy.manifest)
+    return normalise(actions[..., :6], arm.normalisation)
 
 
 @pytest.mark.parametrize('layout', ['lightning', 'deepspeed', 'plain', 'model_state_dict'])
@@ -224,10 +227,11 @@ def test_configuration_fills_the_manifest_and_the_decoder(
     manifest = policy.manifest
     assert [camera.name for camera in manifest.cameras] == ['hand', 'static']
     assert {camera.interpolation for camera in manifest.cameras} == {'bicubic'}
-    np.testing.assert_allclose(manifest.arm.scale, [0.012] * 3 + [0.03] * 3)
-    np.testing.assert_allclose(manifest.arm.offset, [0.002] * 3 + [0.005] * 3, atol=1e-12)
-    assert manifest.arm.mu == 63
-    assert (manifest.frame, manifest.rotation) == ('base', 'euler_xyz')
+    arm = manifest.action('arm')
+    np.testing.assert_allclose(arm.normalisation.scale, [0.012] * 3 + [0.03] * 3)
+    np.testing.assert_allclose(arm.normalisation.offset, [0.002] * 3 + [0.005] * 3, atol=1e-12)
+    assert arm.normalisation.mu == 63
+    assert (arm.frame, arm.rotation) == ('base', 'euler_xyz')
     assert not (tmp_path / 'out' / 'model.pt').exists()
     assert 'run.json' in (tmp_path / 'out' / 'README.md').read_text()
 
@@ -238,13 +242,14 @@ def test_tcp_rel_and_a_closing_gripper_turn_signs_in_the_last_layer(
     answers = [*ANSWERS[:-1], 'closed']
     assert run(*verify('robokosmos_tiny'), changes={'tcp_rel': True}, answers=answers) == 0
     turned = checkpoint.load(tmp_path / 'out')
-    assert (turned.manifest.frame, turned.manifest.rotation) == ('tool', 'rotation_vector')
+    arm = turned.manifest.action('arm')
+    assert (arm.frame, arm.rotation) == ('tool', 'rotation_vector')
     features = torch.randn(1, 2, 1, 64)
     with torch.no_grad():
         before, after = imported.decoder(features), turned.decoder(features)
-    torch.testing.assert_close(after.gripper_logit_BTK, -before.gripper_logit_BTK)
-    torch.testing.assert_close(after.arm_BTKA[..., :3], before.arm_BTKA[..., :3])
-    torch.testing.assert_close(after.arm_BTKA[..., 3:], -before.arm_BTKA[..., 3:])
+    torch.testing.assert_close(after[1], -before[1])
+    torch.testing.assert_close(after[0][..., :3], before[0][..., :3])
+    torch.testing.assert_close(after[0][..., 3:], -before[0][..., 3:])
 
 
 def test_negated_tcp_rel_rotation_is_the_motion_of_the_tool() -> None:
@@ -358,7 +363,8 @@ def test_a_run_on_open_x_undoes_both_of_its_normalisations(run: Run, tmp_path: P
     values = np.random.default_rng(3).uniform(1.2 * low, 1.2 * high, (200, 6))
     label = np.clip(2 * (values - low) / (high - low) - 1, -1, 1)
     label = 2 * (np.clip(label, -0.5, 0.7) + 0.5) / 1.2 - 1
-    np.testing.assert_allclose(normalise_arm(values, manifest.arm), label, atol=1e-6)
+    arm = manifest.action('arm')
+    np.testing.assert_allclose(normalise(values, arm.normalisation), label, atol=1e-6)
     assert 'on OpenVLADataset' in (tmp_path / 'out' / 'README.md').read_text()
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
+from ros2_lstm_policy.manifest import CameraSpec, Normalisation, one_arm
 from ros2_lstm_policy.model import backbones, packed
 from ros2_lstm_policy.model.backbones.base import EncodedText
 from ros2_lstm_policy.model.backbones.compact_acting import ActingCompact
@@ -108,9 +108,9 @@ def test_weights_that_change_later_do_not_reach_it():
 
 def test_an_actor_decides_alike_with_and_without_it_over_an_episode():
     torch.manual_seed(0)
-    manifest = ActionManifest('base', 'rotation_vector', 0.1,
-                              ArmNormalisation((0.0,) * 6, (1.0,) * 6),
-                              make_cameras(WIDE, WIDE))
+    manifest = one_arm('base', 'rotation_vector', 0.1,
+                       Normalisation((0.0,) * 6, (1.0,) * 6),
+                       make_cameras(WIDE, WIDE))
     config = PolicyConfig(BackboneConfig('compact', {'film': True, 'vision_strides': [16, 32]}),
                           DecoderConfig(hidden_size=64, num_layers=2, window_size=4))
     policy = Policy(config, manifest).eval()

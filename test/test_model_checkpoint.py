@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 from ros2_lstm_policy.config import ConfigError
-from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
+from ros2_lstm_policy.manifest import CameraSpec, Normalisation, one_arm
 from ros2_lstm_policy.model import checkpoint
 from ros2_lstm_policy.model.checkpoint import CheckpointError
 from ros2_lstm_policy.model.init_checkpoint import main as init_checkpoint
@@ -25,9 +25,9 @@ def make_policy(width=32):
     torch.manual_seed(0)
     cameras = tuple(CameraSpec(name, 32, 32, 'area', (0.5,) * 3, (0.5,) * 3)
                     for name in ('static', 'hand'))
-    manifest = ActionManifest('tool', 'euler_xyz', 0.05,
-                              ArmNormalisation((0.0,) * 6, (0.02,) * 6, 255.0), cameras,
-                              gripper_threshold=0.4, max_arm_delta=(0.02,) * 6)
+    manifest = one_arm('tool', 'euler_xyz', 0.05,
+                       Normalisation((0.0,) * 6, (0.02,) * 6, 255.0), cameras,
+                       threshold=0.4, largest=(0.02,) * 6)
     options = {'width': width, 'layers': 1, 'feed_forward': 32, 'vision_strides': [16]}
     decoder = DecoderConfig(hidden_size=16, num_layers=1, window_size=3, fwd_pred_next_n=2)
     return Policy(PolicyConfig(BackboneConfig('compact', options), decoder), manifest).eval()
@@ -215,7 +215,8 @@ def test_another_shape_is_named_with_both(copy):
 
 def test_weights_of_other_cameras_are_refused(copy):
     manifest = (copy / 'action.yaml').read_text()
-    one_camera = manifest[:manifest.index('- name: hand')] + 'gripper_threshold: 0.4\n'
+    begin, end = manifest.index('- name: hand'), manifest.index('actions:')
+    one_camera = manifest[:begin] + manifest[end:]
     (copy / 'action.yaml').write_text(one_camera)
     with pytest.raises(CheckpointError, match='unexpected: backbone.map_positions.hand'):
         checkpoint.load(copy)
@@ -229,7 +230,7 @@ def test_weights_of_other_cameras_are_refused(copy):
     ('config.yaml', 'hidden_size: 16', 'hidden_size: wide', 'hidden_size: expected int'),
     ('config.yaml', 'hidden_size: 16', 'hidden: 16', "unknown key 'hidden'"),
     ('action.yaml', 'frame: tool', 'frame: world', "'base', 'tool'"),
-    ('action.yaml', 'frame: tool', '', "missing key 'frame'"),
+    ('action.yaml', 'frame: tool', 'frame: null', "frame: 'base' or 'tool' must be said"),
     ('action.yaml', 'rotation: euler_xyz', 'rotation: [', 'not valid YAML')])
 def test_yaml_that_does_not_fit_is_named_by_file_and_key(copy, file, old, new, message):
     path = copy / file

@@ -6,7 +6,7 @@ import pickle
 import pytest
 from ros2_lstm_policy import config
 from ros2_lstm_policy.config import ConfigError
-from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
+from ros2_lstm_policy.manifest import CameraSpec, Normalisation, one_arm
 from ros2_lstm_policy.model.losses import action_loss
 from ros2_lstm_policy.model.policy import BackboneConfig, DecoderConfig, Policy, PolicyConfig
 import torch
@@ -19,8 +19,8 @@ def make_policy(down_sample='none', latent=1, **options):
     torch.manual_seed(0)
     cameras = tuple(CameraSpec(name, 32, 32, 'area', (0.5,) * 3, (0.5,) * 3)
                     for name in ('static', 'hand'))
-    manifest = ActionManifest('base', 'rotation_vector', 0.1,
-                              ArmNormalisation((0.0,) * 6, (0.05,) * 6), cameras)
+    manifest = one_arm('base', 'rotation_vector', 0.1,
+                       Normalisation((0.0,) * 6, (0.05,) * 6), cameras)
     small = {'width': 32, 'layers': 1, 'feed_forward': 32, 'dropout': 0.0,
              'vision_strides': [8], **options}
     decoder = DecoderConfig(hidden_size=24, num_layers=1, window_size=3, fwd_pred_next_n=2,
@@ -43,7 +43,7 @@ def test_a_window_gives_a_chunk_at_every_step(down_sample, latent, tokens):
     assert policy.encode(images, text).shape == (2, 3, tokens, 32)
     arm, gripper = policy(images, text)
     assert arm.shape == (2, 3, 2, 6)
-    assert gripper.shape == (2, 3, 2)
+    assert gripper.shape == (2, 3, 2, 1)
 
 
 @torch.no_grad()
@@ -54,7 +54,7 @@ def test_a_windows_output_does_not_depend_on_the_other_windows():
     for b, words in enumerate(WORDS):
         alone = policy({name: image[b:b + 1] for name, image in images.items()},
                        policy.encode_instructions([words]))
-        assert (alone.arm_BTKA - together.arm_BTKA[b:b + 1]).abs().max() <= 1e-5
+        assert (alone.continuous_BTKC - together.continuous_BTKC[b:b + 1]).abs().max() <= 1e-5
 
 
 @torch.no_grad()
@@ -64,8 +64,8 @@ def test_the_future_of_a_window_never_changes_its_past():
     before = policy(images, text)
     images['static'][:, -1] += 1
     after = policy(images, text)
-    assert torch.equal(before.arm_BTKA[:, :-1], after.arm_BTKA[:, :-1])
-    assert not torch.equal(before.arm_BTKA[:, -1], after.arm_BTKA[:, -1])
+    assert torch.equal(before.continuous_BTKC[:, :-1], after.continuous_BTKC[:, :-1])
+    assert not torch.equal(before.continuous_BTKC[:, -1], after.continuous_BTKC[:, -1])
 
 
 def test_every_trainable_parameter_gets_a_gradient():
@@ -82,7 +82,7 @@ def test_it_learns_a_batch_by_heart():
     images = make_images(batch=4)
     generator = torch.Generator().manual_seed(1)
     arm = torch.rand(4, 3, 2, 6, generator=generator) * 1.6 - 0.8
-    gripper = torch.randint(0, 2, (4, 3, 2), generator=generator)
+    gripper = torch.randint(0, 2, (4, 3, 2, 1), generator=generator)
     first = None
     for _ in range(60):
         found = action_loss(policy(images, policy.encode_instructions(WORDS * 2)), arm, gripper)
@@ -98,11 +98,11 @@ def test_it_learns_a_batch_by_heart():
 def test_a_copy_or_a_pickle_is_small_and_says_the_same():
     policy = make_policy().eval()
     images = make_images()
-    wanted = policy(images, policy.encode_instructions(WORDS)).arm_BTKA
+    wanted = policy(images, policy.encode_instructions(WORDS)).continuous_BTKC
     dumped = pickle.dumps(policy)
     assert len(dumped) < 15e6
     for other in (copy.deepcopy(policy), pickle.loads(dumped)):
-        assert torch.equal(other(images, other.encode_instructions(WORDS)).arm_BTKA, wanted)
+        assert torch.equal(other(images, other.encode_instructions(WORDS)).continuous_BTKC, wanted)
 
 
 def test_training_goes_on_after_the_policy_has_acted_in_the_same_process():
@@ -111,7 +111,7 @@ def test_training_goes_on_after_the_policy_has_acted_in_the_same_process():
     with torch.inference_mode():
         policy.eval().encode_instructions(words)
     text = policy.train().encode_instructions(words)
-    policy(make_images(batch=1), text).arm_BTKA.sum().backward()
+    policy(make_images(batch=1), text).continuous_BTKC.sum().backward()
     assert policy.backbone.text_projection.weight.grad.abs().sum() > 0
 
 

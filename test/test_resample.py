@@ -207,3 +207,58 @@ def test_a_flood_of_frames_does_not_fill_the_memory(sampler):
     for number in range(500):
         sampler.push('static', T0 + number * MS, image())
     assert len(sampler._recent['static']) <= 32
+
+
+def test_a_state_is_what_it_was_at_the_images_and_never_later():
+    """A bag knows what came later; the robot does not, and training must not."""
+    sampler = StreamSampler(('hand',), 0.5, 0.1, ('joints',))
+    for step in range(12):
+        sampler.push_state('joints', T0 + step * 10 * MS, np.array([float(step)]))
+    sampler.push('hand', T0 + 55 * MS, image())
+    found = sampler.sample(T0 + 120 * MS)
+    assert isinstance(found, Observation)
+    assert found.states['joints'].tolist() == [5.0]
+
+
+def test_a_set_is_complete_when_every_state_has_reached_it():
+    """Lock-step simulation: the joints of this moment may come after its images."""
+    sampler = StreamSampler(('hand',), 0.5, 0.1, ('joints',))
+    sampler.push_state('joints', T0, np.zeros(1))
+    sampler.push('hand', T0 + 100 * MS, image())
+    assert sampler.complete_set() is None
+    sampler.push_state('joints', T0 + 100 * MS, np.ones(1))
+    assert sampler.complete_set() == T0 + 100 * MS
+    found = sampler.sample(T0 + 100 * MS, complete=True)
+    assert isinstance(found, Observation) and found.states['joints'].tolist() == [1.0]
+
+
+@pytest.mark.parametrize(('stamps_ms', 'code'), [
+    ((), 'no_state'), ((-700,), 'old_state'), ((-150,), 'state_skew'), ((20,), 'state_skew'),
+    ((900,), 'clock')])
+def test_a_state_that_is_missing_late_or_of_another_moment_is_named(
+        stamps_ms, code):
+    """Doubt means hold, and the operator is told which stream it is."""
+    sampler = StreamSampler(('hand',), 0.5, 0.1, ('joints',))
+    sampler.push('hand', T0, image())
+    for stamp_ms in stamps_ms:
+        sampler.push_state('joints', T0 + stamp_ms * MS, np.zeros(1))
+    found = sampler.sample(T0 + 30 * MS)
+    assert isinstance(found, Missing)
+    assert [(reason.code, reason.camera) for reason in found.reasons] == [(code, 'joints')]
+
+
+def test_a_state_begins_afresh_with_the_episode_where_it_was_refused():
+    """A driver without stamps, a message out of order, a clock that jumped back."""
+    sampler = StreamSampler(('hand',), 0.5, 0.1, ('joints',))
+    assert sampler.push_state('joints', 0, np.zeros(1)).code == 'no_stamp'
+    sampler.push('hand', T0, image())
+    found = sampler.sample(T0)
+    assert isinstance(found, Missing) and found.reasons[0].code == 'no_stamp'
+    assert sampler.push_state('joints', T0, np.zeros(1)) is None
+    assert isinstance(sampler.sample(T0), Observation)
+    late = sampler.push_state('joints', T0 - 10 * MS, np.ones(1))
+    assert late.code == 'out_of_order'
+    sampler.push_state('joints', T0 - 5000 * MS, np.ones(1))
+    found = sampler.sample(T0)
+    assert isinstance(found, Missing) and {r.code for r in found.reasons} == {
+        'no_image', 'old_state'}

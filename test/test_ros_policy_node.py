@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import rclpy
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from ros2_lstm_policy.manifest import ArmNormalisation
+from ros2_lstm_policy.manifest import Normalisation
 from ros2_lstm_policy.model.checkpoint import fingerprint
 from safetensors.torch import load_file, save_file
 from sensor_msgs.msg import Image
@@ -451,8 +451,9 @@ def test_a_clock_that_stands_still_does_not_hide_what_the_policy_takes(robot):
 def test_a_policy_of_a_robot_of_four_axes_moves_it(robot, tmp_path):
     """Roll and pitch were all zero in training, and every action was refused for them."""
     path = small_checkpoint(
-        tmp_path / 'planar', max_arm_delta=(0.05, 0.05, 0.05, 0.0, 0.0, 0.5),
-        arm=ArmNormalisation((0.0,) * 6, (0.05, 0.05, 0.05, 0.025, 0.025, 0.5)))
+        tmp_path / 'planar', arm={
+            'largest': (0.05, 0.05, 0.05, 0.0, 0.0, 0.5),
+            'normalisation': Normalisation((0.0,) * 6, (0.05, 0.05, 0.05, 0.025, 0.025, 0.5))})
     robot.bring_to('active', checkpoint=str(path), instruction='pick up the milk')
     robot.until(robot.acts)
 
@@ -636,7 +637,7 @@ def truncated(tmp_path):
     (truncated, {}, 'are no whole safetensors file'),
     (lambda tmp: '', {}, 'the parameter checkpoint is empty'),
     (with_nan, {}, 'holds NaN or infinite numbers'),
-    (lambda tmp: small_checkpoint(tmp / 'high', gripper_threshold=0.95), {},
+    (lambda tmp: small_checkpoint(tmp / 'high', gripper={'threshold': 0.95}), {},
      'its gripper threshold of 0.95 with 0.1 around it'),
     (None, {'cameras': ['static']}, 'it needs the camera hand, and this robot has static'),
     (None, {'control_rate_hz': 20.0}, 'it acts at 10 Hz, and 20 Hz are asked for'),

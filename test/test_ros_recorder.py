@@ -18,6 +18,7 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from ros2_lstm_policy.data.episodes import Wanted
 from ros2_lstm_policy.data.rosbag import BagLayout, BagRecording, find_bags
 from ros2_lstm_policy.data.rosbag.index import index_bag
 from ros2_lstm_policy.ros import nodes
@@ -227,8 +228,8 @@ def test_what_is_published_is_what_training_reads(cell, bags):
     assert episode.stamps_ns.tolist() == stamps
     assert reading.facts['actor'] == 'expert'
     assert reading.remarks == ()
-    np.testing.assert_allclose(episode.arm[:, 0], 0.001 * np.arange(12), rtol=1e-6)
-    assert episode.gripper_open.tolist() == [float(n // 3 % 2) for n in range(12)]
+    np.testing.assert_allclose(episode.actions['arm'][:, 0], 0.001 * np.arange(12), rtol=1e-6)
+    assert episode.actions['gripper'][:, 0].tolist() == [float(n // 3 % 2) for n in range(12)]
     for camera, frames in episode.frames.items():
         for number in range(12):
             np.testing.assert_array_equal(frames[number], picture(number, camera))
@@ -314,7 +315,7 @@ def test_a_stream_that_dies_is_said_while_recording_and_when_it_is_stopped(cell,
     assert not stopped.success
     assert words in stopped.message and f'kept and marked: {bags / name}' in stopped.message
     cell.until(lambda: cell.said.startswith('idle; the last episode') and words in cell.said)
-    assert words in str(index_bag(bags / name, BagLayout(), ('static', 'hand')).problems)
+    assert words in str(index_bag(bags / name, BagLayout(), Wanted()).problems)
     again = cell.call('stop').message
     assert again.startswith('no episode is being recorded; the last one ended') and words in again
 

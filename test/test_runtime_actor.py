@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
+from ros2_lstm_policy.manifest import CameraSpec, Normalisation, one_arm
 from ros2_lstm_policy.model.backbones.base import InstructionTooLong
 from ros2_lstm_policy.model.policy import BackboneConfig, DecoderConfig, Policy, PolicyConfig
 from ros2_lstm_policy.runtime import engine
 from ros2_lstm_policy.runtime.actor import MissingCamera, NonFiniteAction, PolicyActor
-from ros2_lstm_policy.transforms import label_to_arm, normalise_images, resize
+from ros2_lstm_policy.transforms import from_labels, normalise_images, resize
 from ros2_lstm_policy.types import Observation
 import torch
 
@@ -20,8 +20,8 @@ WINDOW, CHUNK, STEPS = 4, 3, 11
 def make_manifest(names=('static', 'hand'), rotation='rotation_vector'):
     """Return a manifest with small cameras."""
     cameras = tuple(CameraSpec(name, 32, 48, 'area', (0.5,) * 3, (0.25,) * 3) for name in names)
-    norm = ArmNormalisation((0.01,) * 6, (0.05,) * 3 + (0.5,) * 3)
-    return ActionManifest('base', rotation, 0.1, norm, cameras)
+    norm = Normalisation((0.01,) * 6, (0.05,) * 3 + (0.5,) * 3)
+    return one_arm('base', rotation, 0.1, norm, cameras)
 
 
 def make_policy(manifest=None, **decoder):
@@ -58,8 +58,7 @@ def window_forward(policy, observations, instruction=INSTRUCTION):
         frames = [resize(o.images[camera.name], camera) for o in observations]
         images[camera.name] = normalise_images(torch.from_numpy(np.stack(frames))[None], camera)
     arm, logit = policy(images, policy.encode_instructions([instruction]))
-    arm = label_to_arm(arm[0, -1].numpy(), policy.manifest)
-    return np.concatenate([arm, logit[0, -1].sigmoid().numpy()[:, None]], axis=1)
+    return from_labels(arm[0, -1].numpy(), logit[0, -1].sigmoid().numpy(), policy.manifest)
 
 
 @pytest.fixture(scope='module')

@@ -5,11 +5,11 @@ import math
 
 import numpy as np
 import pytest
-from ros2_lstm_policy.data.statistics import as_numbers, normalisation
-from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
+from ros2_lstm_policy.data.statistics import fitted_group
+from ros2_lstm_policy.manifest import ActionGroup, Normalisation
 from ros2_lstm_policy.runtime.safety import (blend_in, check, Command, GripperShaper, Limits, Pose,
                                              ramp_down, step_limit)
-from ros2_lstm_policy.transforms import unnormalise_arm
+from ros2_lstm_policy.transforms import unnormalise
 from ros2_lstm_policy.types import Action, Reason
 
 LIMITS = Limits('base', period_s=0.1, max_linear_m_s=0.5, max_angular_rad_s=1.0, deadline_s=0.3)
@@ -17,7 +17,7 @@ LIMITS = Limits('base', period_s=0.1, max_linear_m_s=0.5, max_angular_rad_s=1.0,
 
 def action(*arm, gripper_open=1.0):
     """Return an action; missing axes are zero."""
-    return Action(np.float32([*arm, *[0] * (6 - len(arm))]), gripper_open)
+    return Action.one_arm(np.float32([*arm, *[0] * (6 - len(arm))]), gripper_open)
 
 
 def refused(checked, code, words):
@@ -46,7 +46,7 @@ def test_what_is_not_finite_is_refused(value, axis):
 
 def test_another_shape_is_refused():
     """A policy of another robot gives another number of axes."""
-    refused(check(Action(np.zeros(7), 1.0), 0, LIMITS), 'action_shape', 'shape (7,)')
+    refused(check(Action.one_arm(np.zeros(7), 1.0), 0, LIMITS), 'action_shape', 'shape (7,)')
 
 
 def test_an_old_observation_is_not_answered():
@@ -73,11 +73,9 @@ def test_a_step_beyond_training_is_refused():
     refused(check(action(0, 0, 0, 0.2), 0, limits), 'step', '0.2000 rad on rx')
 
 
-def manifest_of(largest, scale):
-    """Return a manifest of a policy that was trained on such deltas."""
-    camera = CameraSpec('static', 8, 8, 'area', (0.5,) * 3, (0.5,) * 3)
-    return ActionManifest('base', 'rotation_vector', 0.1, ArmNormalisation((0.0,) * 6, scale),
-                          (camera,), max_arm_delta=largest)
+def group_of(largest, scale):
+    """Return the group of a policy that was trained on such deltas."""
+    return ActionGroup('arm', 'ee_delta', 6, Normalisation((0.0,) * 6, scale), largest=largest)
 
 
 @pytest.mark.parametrize('arm_F6', [
@@ -96,19 +94,18 @@ def test_nothing_that_a_policy_can_give_is_refused_for_an_axis_that_never_moved(
 
     The network's outputs are normalised values within -1 and 1, so these are all there are.
     """
-    norm = normalisation(np.array(arm_F6), how)
-    largest = as_numbers(np.abs(arm_F6).max(0))
-    manifest = replace(manifest_of(largest, norm.scale), arm=norm)
-    limits = replace(LIMITS, max_step=step_limit(manifest, 1.5))
+    group = fitted_group(ActionGroup('arm', 'ee_delta', 6), np.array(arm_F6),
+                         np.arange(len(arm_F6)) == 0, how)
+    limits, norm = replace(LIMITS, max_step=step_limit(group, 1.5)), group.normalisation
     for output in np.vstack([np.eye(6), -np.eye(6), np.ones(6), -np.ones(6)]):
-        given = Action(unnormalise_arm(output, norm), 1.0)
+        given = Action.one_arm(unnormalise(output, norm), 1.0)
         assert isinstance(check(given, 0, limits), Command)
 
 
 def test_noise_on_a_still_axis_passes_and_a_motion_on_it_does_not():
     """Where the scale is the user's own, too."""
     limits = replace(LIMITS, max_step=step_limit(
-        manifest_of((0.02, 0.02, 0.02, 0, 0, 0), (0.05,) * 3 + (0.5,) * 3), 1.5))
+        group_of((0.02, 0.02, 0.02, 0, 0, 0), (0.05,) * 3 + (0.5,) * 3), 1.5))
     assert isinstance(check(action(0.02, 0, 0, 0.01, -0.01), 0, limits), Command)
     refused(check(action(0.02, 0, 0, 0.2), 0, limits), 'step', '0.2000 rad on rx')
 
@@ -117,9 +114,9 @@ def test_an_axis_that_moved_keeps_the_limit_of_its_own_largest_delta():
     """The floor lies far below what the axes of a task do."""
     largest = (0.02, 0.03, 0.004, 0.1, 0.05, 0.3)
     np.testing.assert_allclose(
-        step_limit(manifest_of(largest, (1.0,) * 6), 1.5), [
+        step_limit(group_of(largest, (1.0,) * 6), 1.5), [
             0.03, 0.045, 0.006, 0.15, 0.075, 0.45])
-    assert step_limit(manifest_of(None, (1.0,) * 6), 1.5) is None
+    assert step_limit(group_of(None, (1.0,) * 6), 1.5) is None
 
 
 def test_the_workspace_is_never_left_but_can_be_returned_to():

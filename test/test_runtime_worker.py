@@ -39,7 +39,7 @@ class GatedActor:
         assert self.gate.wait(WAIT_S)
         if self.error is not None:
             raise self.error
-        return Decision(Action(np.zeros(6), len(self.memory)), np.zeros((1, 7)),
+        return Decision(Action.one_arm(np.zeros(6), len(self.memory)), np.zeros((1, 7)),
                         settle=self.settle)
 
     def settle(self):

@@ -20,7 +20,7 @@ from ros2_lstm_policy.sim.tasks import SimEpisode
 from ros2_lstm_policy.types import Action, Observation
 
 EPISODE = benchmarks.training_b(3)
-LABEL = Action(np.array([0.04, 0, 0, 0, 0, 0], np.float32), 1.0)
+LABEL = Action.one_arm(np.array([0.04, 0, 0, 0, 0, 0], np.float32), 1.0)
 STRONG = PerturbationConfig(share=1.0, push_rate=0.5, slip_rate=0.5)
 
 
@@ -66,7 +66,7 @@ def test_a_bag_holds_what_the_expert_said_and_not_what_was_done(robot, tmp_path)
     def push(state: SimState, label: Action) -> Action:
         arm = label.arm.copy()
         arm[1] = -0.05 if len(done) in (3, 4, 5) else arm[1]
-        done.append(Action(arm, label.gripper_open))
+        done.append(Action.one_arm(arm, label.gripper_open))
         return done[-1]
 
     bag = tmp_path / 'pushed'
@@ -77,7 +77,7 @@ def test_a_bag_holds_what_the_expert_said_and_not_what_was_done(robot, tmp_path)
     assert outcome.success and outcome.kept and outcome.steps == len(episode) == len(done)
     assert episode.instruction == EPISODE.instruction and episode.success
     assert np.diff(episode.stamps_ns).tolist() == [100_000_000] * (len(done) - 1)
-    differs = np.flatnonzero(np.abs(episode.arm - [a.arm for a in done]).max(1) > 1e-6)
+    differs = np.flatnonzero(np.abs(episode.actions['arm'] - [a.arm for a in done]).max(1) > 1e-6)
     assert differs.tolist() == [3, 4, 5]
     assert {episode.frames[camera][0].shape for camera in episode.frames} == {(32, 32, 3)}
 
@@ -85,7 +85,7 @@ def test_a_bag_holds_what_the_expert_said_and_not_what_was_done(robot, tmp_path)
 def test_a_failed_demonstration_leaves_no_bag_unless_it_is_wanted(robot, tmp_path):
     """Its labels are right all the same, so DAgger keeps it."""
     def stay(state: SimState, label: Action) -> Action:
-        return Action(np.zeros(6, np.float32), 1.0)
+        return Action.one_arm(np.zeros(6, np.float32), 1.0)
 
     for keep in (False, True):
         bag = tmp_path / f'kept_{keep}'
@@ -159,7 +159,7 @@ class Still:
     def act(self, observation: Observation, instruction: str) -> SimpleNamespace:
         """Stay."""
         self.seen += 1
-        return SimpleNamespace(action=Action(np.zeros(6, np.float32), 0.0))
+        return SimpleNamespace(action=Action.one_arm(np.zeros(6, np.float32), 0.0))
 
 
 def nothing_seen(acted: int, held: bool = False) -> SimState:

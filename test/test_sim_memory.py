@@ -207,10 +207,11 @@ def test_cue_and_gap_are_recorded_with_labels_that_do_not_move(robots: Robots, t
                           'a test', 100, keep_failures=False)
     (reading,) = next(iter(open_source(SourceSpec(tmp_path / 'bag')))).read()
     recorded = reading.episode
-    moves = np.abs(recorded.arm).max(1) > 0
+    moves = np.abs(recorded.actions['arm']).max(1) > 0
     assert outcome.success and len(recorded) == outcome.steps
     assert moves.tolist()[:14] == [False] * 13 + [True]
-    assert recorded.gripper_open[:13].all() and recorded.instruction == episode.instruction
+    assert recorded.actions['gripper'][:13].all()
+    assert recorded.instruction == episode.instruction
 
 
 def held_out_share(task: MemoryTask) -> float:

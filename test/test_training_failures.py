@@ -221,9 +221,9 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_episodes(
     """One label of infinity, in one episode; nothing is saved after it."""
     store = tmp_path / 'store'
     write_store(store, episodes=6, steps=6)
-    gripper = np.fromfile(store / 'gripper_open.f32', np.float32)
+    gripper = np.fromfile(store / 'action.gripper.f32', np.float32)
     gripper[:6] = np.inf  # episode_0
-    gripper.tofile(store / 'gripper_open.f32')
+    gripper.tofile(store / 'action.gripper.f32')
     status = train(trained, f'output={tmp_path / "out"}', f'data.store={store}',
                    'schedule.max_steps=20', 'validation.every_steps=100')
     message = capsys.readouterr().err

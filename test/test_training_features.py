@@ -71,7 +71,7 @@ def test_a_worker_gathers_what_the_process_itself_gathers(store: Path) -> None:
                for workers in (0, 1)]
     for name, images in batches[0].windows.images.items():
         assert images.equal(batches[1].windows.images[name])
-    assert batches[0].windows.arm_BTKA.equal(batches[1].windows.arm_BTKA)
+    assert batches[0].windows.continuous_BTKC.equal(batches[1].windows.continuous_BTKC)
     assert batches[0].windows.episode_names == batches[1].windows.episode_names
 
 

@@ -109,13 +109,13 @@ def test_masked_entries_change_no_loss_and_no_gradient(module: TrainingModule) -
     batch = module.data.train_loader().dataset[module.data.order.batch(0)].windows
     valid = batch.valid_BTK
     assert not valid.all()
-    arm = torch.where(valid[..., None], batch.arm_BTKA, torch.tensor(77.0))
-    gripper = torch.where(valid, batch.gripper_open_BTK, 1 - batch.gripper_open_BTK)
+    arm = torch.where(valid[..., None], batch.continuous_BTKC, torch.tensor(77.0))
+    gripper = torch.where(valid[..., None], batch.binary_BTKG, 1 - batch.binary_BTKG)
     frames = module.config.losses.forward.frames
     exists = valid[..., 1:frames + 1][..., None, None, None]
     future = {name: torch.where(exists, value, 255 - value)
               for name, value in batch.future_images.items()}
-    changed = outcome(module, arm_BTKA=arm, gripper_open_BTK=gripper, future_images=future)
+    changed = outcome(module, continuous_BTKC=arm, binary_BTKG=gripper, future_images=future)
     for name, term in clean.terms.items():
         assert term.value.equal(changed.terms[name].value), name
     assert gradient(total(clean.terms), module).equal(gradient(total(changed.terms), module))
@@ -151,10 +151,10 @@ def test_the_total_agrees_with_the_reference_trainer(run_name: str) -> None:
     given = np.load(GOLDEN / 'robokosmos_tiny.inputs.npz')
     wanted = np.load(GOLDEN / 'robokosmos_tiny.outputs.npz')
     chunk = ActionChunk(torch.from_numpy(wanted['train/pred_arm']),
-                        torch.from_numpy(wanted['train/pred_gripper_logit']).squeeze(-1))
+                        torch.from_numpy(wanted['train/pred_gripper_logit']))
     mask = torch.from_numpy(given['chunck_mask']) if run_name == 'train' else None
     action = torch.from_numpy(given['action'])
-    loss = action_loss(chunk, action[..., :6], action[..., 6], mask)
+    loss = action_loss(chunk, action[..., :6], action[..., 6:], mask)
     terms = {'arm': Term(loss.arm, 1.0, torch.tensor(1)),
              'gripper': Term(loss.gripper, LossConfig().arm_gripper_loss_ratio, torch.tensor(1))}
     for name, value in (('loss', total(terms)), ('loss_arm_act', loss.arm),

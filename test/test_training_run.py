@@ -51,7 +51,7 @@ def test_a_run_leaves_checkpoints_curves_and_its_configuration(trained: Path) ->
     """What a person needs afterwards is all in the run's directory."""
     for name in (BEST, LAST):
         policy = checkpoint.load(trained / name)
-        assert policy.manifest.max_arm_delta is not None
+        assert policy.manifest.action('arm').largest is not None
         assert 'Measured success: unknown' in (trained / name / 'README.md').read_text()
     assert list(trained.glob('logs/part_0/events.*'))
     assert (trained / run.USED_CONFIG).is_file()
@@ -92,9 +92,9 @@ def test_a_resumed_run_keeps_its_normalisation_when_the_data_grows(trained: Path
     used = tmp_path / 'run' / run.USED_CONFIG
     wanted = config.load(TrainConfig, used, [f'data.store={tmp_path / "more"}',
                                              'schedule.max_steps=5'])
-    before = checkpoint.load(tmp_path / 'run' / LAST).manifest.arm
+    before = checkpoint.load(tmp_path / 'run' / LAST).manifest.actions
     run.fit(run.resumed(config.load(TrainConfig, used), wanted, tmp_path / 'run'), resume=True)
-    assert checkpoint.load(tmp_path / 'run' / LAST).manifest.arm == before
+    assert checkpoint.load(tmp_path / 'run' / LAST).manifest.actions == before
     assert torch.load(tmp_path / 'run' / STATE, weights_only=True)['global_step'] == 5
 
 
@@ -132,8 +132,8 @@ def test_the_picture_of_the_first_batch_shows_its_labels(store: Path, tmp_path: 
         return np.asarray(dry_run.picture(module, batch._replace(windows=windows)))
     windows = batch.windows
     as_it_is = drawn(windows)
-    other_way = windows._replace(gripper_open_BTK=1 - windows.gripper_open_BTK)
-    mirrored = windows._replace(arm_BTKA=-windows.arm_BTKA)
+    other_way = windows._replace(binary_BTKG=1 - windows.binary_BTKG)
+    mirrored = windows._replace(continuous_BTKC=-windows.continuous_BTKC)
     assert np.array_equal(as_it_is, drawn(windows))
     assert not np.array_equal(as_it_is, drawn(other_way))
     assert not np.array_equal(as_it_is, drawn(mirrored))

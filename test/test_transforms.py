@@ -6,14 +6,33 @@ import numpy as np
 from PIL import Image
 import pytest
 from ros2_lstm_policy import transforms
-from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
+from ros2_lstm_policy.manifest import CameraSpec, Normalisation, one_arm
 from scipy.spatial.transform import Rotation
 import torch
 
 CAMERA = CameraSpec('static', 24, 32, 'area', (0.5, 0.4, 0.3), (0.2, 0.25, 0.5))
-NORM = ArmNormalisation((0.01, 0.0, -0.01, 0.1, 0.0, 0.0), (0.05, 0.04, 0.03, 0.5, 0.4, 0.3))
-MANIFEST = ActionManifest('base', 'euler_xyz', 0.1, NORM, (CAMERA,))
+NORM = Normalisation((0.01, 0.0, -0.01, 0.1, 0.0, 0.0), (0.05, 0.04, 0.03, 0.5, 0.4, 0.3))
 RNG = np.random.default_rng(0)
+
+
+def manifest_of(rotation):
+    """Return a manifest with this convention of rotations."""
+    return one_arm('base', rotation, 0.1, NORM, (CAMERA,))
+
+
+MANIFEST = manifest_of('euler_xyz')
+
+
+def labels_of(arm, manifest):
+    """Return the labels of an arm's deltas."""
+    gripper = np.zeros((*arm.shape[:-1], 1))
+    return transforms.to_labels({'arm': arm, 'gripper': gripper}, manifest)[0]
+
+
+def arm_of(labels, manifest):
+    """Return the arm's deltas of labels."""
+    gripper = np.zeros((*labels.shape[:-1], 1), np.float32)
+    return transforms.from_labels(labels, gripper, manifest)[..., :6]
 
 
 def make_image(height=48, width=64):
@@ -89,7 +108,7 @@ def test_images_are_normalised_by_channel_and_put_channels_first():
 def test_unnormalising_inverts_normalising_within_the_limits(mu):
     norm = dataclasses.replace(NORM, mu=mu)
     arm = RNG.uniform(-1, 1, (7, 5, 6)) * norm.scale + norm.offset
-    back = transforms.unnormalise_arm(transforms.normalise_arm(arm, norm), norm)
+    back = transforms.unnormalise(transforms.normalise(arm, norm), norm)
     assert back.shape == arm.shape
     assert back.dtype == np.float32
     assert np.abs(back - arm).max() <= 1e-6
@@ -97,12 +116,12 @@ def test_unnormalising_inverts_normalising_within_the_limits(mu):
 
 def test_values_beyond_the_scale_are_clipped_to_one():
     far = np.array(NORM.offset) + 3 * np.array(NORM.scale) * [1, -1, 1, -1, 1, -1]
-    assert transforms.normalise_arm(far, NORM).tolist() == [1, -1, 1, -1, 1, -1]
+    assert transforms.normalise(far, NORM).tolist() == [1, -1, 1, -1, 1, -1]
 
 
 def test_mu_law_is_that_of_the_standard():
-    norm = ArmNormalisation((0.0,) * 6, (1.0,) * 6, mu=255.0)
-    got = transforms.normalise_arm(np.array([0.5, -0.5, 0, 1, -1, 0.01]), norm)
+    norm = Normalisation((0.0,) * 6, (1.0,) * 6, mu=255.0)
+    got = transforms.normalise(np.array([0.5, -0.5, 0, 1, -1, 0.01]), norm)
     wanted = np.log1p(255 * 0.5) / np.log(256)
     assert got[:5] == pytest.approx([wanted, -wanted, 0, 1, -1])
     assert got[5] == pytest.approx(np.log1p(2.55) / np.log(256))
@@ -110,7 +129,7 @@ def test_mu_law_is_that_of_the_standard():
 
 def test_labels_of_an_euler_manifest_are_angles_about_the_fixed_axes():
     arm = np.array([0.01, 0.02, -0.01, 0.2, -0.1, 0.15])
-    label = transforms.arm_to_label(arm, MANIFEST)
+    label = labels_of(arm, MANIFEST)
     euler = Rotation.from_rotvec(arm[3:]).as_euler('xyz')
     wanted = (np.concatenate([arm[:3], euler]) - NORM.offset) / NORM.scale
     assert np.abs(label - wanted).max() <= 1e-6
@@ -118,14 +137,14 @@ def test_labels_of_an_euler_manifest_are_angles_about_the_fixed_axes():
 
 @pytest.mark.parametrize('rotation', ['euler_xyz', 'rotation_vector'])
 def test_labels_turn_back_into_the_arm_delta(rotation):
-    manifest = dataclasses.replace(MANIFEST, rotation=rotation)
+    manifest = manifest_of(rotation)
     arm = RNG.uniform(-0.7, 0.7, (3, 4, 6)) * [0.03, 0.03, 0.02, 0.3, 0.3, 0.2]
-    back = transforms.label_to_arm(transforms.arm_to_label(arm, manifest), manifest)
+    back = arm_of(labels_of(arm, manifest), manifest)
     assert np.abs(back - arm).max() <= 1e-6
 
 
 def test_inputs_are_not_changed():
     arm = RNG.uniform(-0.02, 0.02, (4, 6))
     kept = arm.copy()
-    transforms.label_to_arm(transforms.arm_to_label(arm, MANIFEST), MANIFEST)
+    arm_of(labels_of(arm, MANIFEST), MANIFEST)
     assert np.array_equal(arm, kept)

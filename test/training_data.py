@@ -12,9 +12,11 @@ import numpy as np
 from PIL import Image
 from ros2_lstm_policy import config
 from ros2_lstm_policy.config_files import parse_yaml
-from ros2_lstm_policy.data.store import FrameStore, StoredEpisode, StoreWriter
-from ros2_lstm_policy.manifest import CameraSpec, DEFAULT_CAMERAS as CAMERAS
+from ros2_lstm_policy.data.store import FrameStore, StoreWriter
+from ros2_lstm_policy.manifest import (CameraSpec, DEFAULT_CAMERAS as CAMERAS, Normalisation,
+                                       one_arm)
 from ros2_lstm_policy.training.config import TrainConfig
+from ros2_lstm_policy.types import Episode
 
 MEAN, STD = (0.498039216,) * 3, (0.501960784,) * 3
 TASKS = {'go left': -1.0, 'go right': 1.0}
@@ -34,7 +36,8 @@ def write_store(path: Path, episodes: int = 6, steps: int = 14, size: int = 32,
     square's brightness; the gripper closes in the second half.
     """
     rng = np.random.default_rng(seed)
-    writer = StoreWriter(path, cameras(size))
+    writer = StoreWriter(path, one_arm('base', 'rotation_vector', 0.1, Normalisation.unit(6),
+                                       cameras(size)))
     for number in range(episodes):
         told = list(TASKS)[number % len(TASKS)]
         images = {name: rng.integers(20, 23, (steps, size, size, 3), np.uint8) for name in CAMERAS}
@@ -47,8 +50,8 @@ def write_store(path: Path, episodes: int = 6, steps: int = 14, size: int = 32,
             arm[step] = (reach * TASKS[told], reach * (brightness - 0.5), 0, 0, 0, 0.1)
         gripper = (np.arange(steps) < steps // 2).astype(np.float32)
         stamps = np.arange(steps, dtype=np.int64) * 100_000_000
-        writer.append(StoredEpisode(f'episode_{number}', told, steps), images, arm, gripper,
-                      stamps)
+        writer.append(Episode(f'episode_{number}', told, stamps, images,
+                              {'arm': arm, 'gripper': gripper[:, None]}))
     return writer.close()
 
 

@@ -78,7 +78,7 @@ class PeerActor:
         chosen_7 = self.policy.select_action(batch)[0].cpu().numpy()
         action_7 = self._spec.actions.invert(chosen_7)
         stage_s = {'preprocess': ready - begin, 'policy': time.perf_counter() - ready}
-        action = Action(action_7[:-1], float(np.clip(action_7[-1], 0, 1)))
+        action = Action.one_arm(action_7[:-1], float(np.clip(action_7[-1], 0, 1)))
         return Decision(action, action_7[None], stage_s)
 
     def _normalised_words(self, instruction: str) -> Tensor:

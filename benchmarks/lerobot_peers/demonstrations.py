@@ -32,7 +32,7 @@ def cameras(store: Path) -> tuple[CameraSpec, ...]:
 
 def actions(store: FrameStore) -> np.ndarray:
     """Return arm deltas and gripper opening of all frames, (F, 7)."""
-    return np.concatenate([store.arm, store.gripper_open[:, None]], axis=1)
+    return np.concatenate([store.actions['arm'], store.actions['gripper'][:, 0][:, None]], axis=1)
 
 
 def episode_words(store: FrameStore) -> np.ndarray:

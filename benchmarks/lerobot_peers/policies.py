@@ -21,9 +21,9 @@ from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 from lerobot_peers.samples import Scaling
 import numpy as np
 from ros2_lstm_policy import config
+from ros2_lstm_policy.kinds import ACTION_DIM
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.model.backbones import efficientnet_lite, minilm
-from ros2_lstm_policy.types import ACTION_DIM
 from safetensors.torch import load_model, save_model
 from torch import nn, Tensor
 

@@ -17,10 +17,11 @@ from lerobot_peers.closed_loop import PeerActor
 from lerobot_peers.policies import Execute, Name, Spec
 from lerobot_peers.samples import Scaling
 import numpy as np
+from ros2_lstm_policy.kinds import ACTION_DIM
 from ros2_lstm_policy.model import checkpoint
 from ros2_lstm_policy.model.backbones import minilm
 from ros2_lstm_policy.runtime.actor import PolicyActor
-from ros2_lstm_policy.types import ACTION_DIM, Observation
+from ros2_lstm_policy.types import Observation
 import torch
 from tqdm import tqdm
 

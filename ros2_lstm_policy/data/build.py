@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import fcntl
 import hashlib
 import json
@@ -19,6 +19,7 @@ from pathlib import Path
 import shutil
 import tempfile
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import ros2_lstm_policy
@@ -26,13 +27,12 @@ from ros2_lstm_policy import transforms
 from ros2_lstm_policy.config import plain
 from ros2_lstm_policy.data.checks import Limits, read_checked
 from ros2_lstm_policy.data.crew import in_order
-from ros2_lstm_policy.data.episodes import Recording
+from ros2_lstm_policy.data.episodes import Recording, Wanted
 from ros2_lstm_policy.data.folders import walk
 from ros2_lstm_policy.data.problems import Problem, RecordingError
 from ros2_lstm_policy.data.sources import open_source, SourceSpec
-from ros2_lstm_policy.data.store import (FORMAT, FrameStore, PARTIAL, StoredEpisode,
-                                         StoreWriter)
-from ros2_lstm_policy.manifest import CameraSpec
+from ros2_lstm_policy.data.store import FORMAT, FrameStore, PARTIAL, StoreWriter
+from ros2_lstm_policy.manifest import CameraSpec, Manifest
 from ros2_lstm_policy.types import Episode, FrameSequence
 from tqdm import tqdm
 
@@ -45,26 +45,33 @@ class StoreRequest:
     """
     Everything that decides what a store holds.
 
-    :param cameras: the manifest's cameras.
+    :param manifest: whose cameras, states and groups are stored; its statistics are not used.
     :param limits: what a plausible recording holds.
     """
 
     sources: tuple[SourceSpec, ...]
-    cameras: tuple[CameraSpec, ...]
+    manifest: Manifest
     limits: Limits = field(default_factory=Limits)
 
     def recordings(self) -> list[list[Recording]]:
         """List the recordings of each source; :raises RecordingError: for one that is none."""
-        names = [camera.name for camera in self.cameras]
-        return [open_source(source, names, self.limits.period_s) for source in self.sources]
+        return [open_source(source, Wanted.of(self.manifest), self.limits.period_s)
+                for source in self.sources]
+
+    def _decisive(self) -> list[Any]:
+        """Return what of the manifest decides what is read, as plain values."""
+        groups = [replace(g, normalisation=None, largest=None) for g in self.manifest.actions]
+        states = [replace(s, normalisation=None) for s in self.manifest.states]
+        return [plain(part) for part in (self.manifest.cameras, groups, states)]
 
     def key(self) -> str:
         """Return a hash of the request and of the files' names, sizes and times."""
         digest = hashlib.sha256()
         # The weights choose windows, not frames.
         sources = [plain(source) | {'weight': None} for source in self.sources]
-        digest.update(json.dumps([FORMAT, rules_version(), sources, plain(self.cameras),
-                                  plain(self.limits)], sort_keys=True).encode())
+        digest.update(json.dumps(
+            [FORMAT, rules_version(), sources, *self._decisive(), plain(self.limits)],
+            sort_keys=True).encode())
         for source in self.sources:
             for name, size, changed_ns in _files(Path(source.path)):
                 digest.update(f'{name}\0{size}\0{changed_ns}\n'.encode())
@@ -132,7 +139,7 @@ def _build(request: StoreRequest, path: Path, workers: int) -> None:
     problems: list[Problem] = []
     _clear_away(path)
     try:
-        with StoreWriter(path, request.cameras, path.name) as writer, \
+        with StoreWriter(path, request.manifest, path.name) as writer, \
                 TemporaryDirectory(_PARTS, f'{path.name}.', path.parent) as folder, \
                 contextlib.closing(in_order(_Reader(request, Path(folder)), jobs, workers,
                                             _name)) as parts:
@@ -195,12 +202,13 @@ class _Reader:
     def __call__(self, job: _Job) -> _Part:
         """Read it; whatever is wrong with it is in the answer."""
         source, recording = job
-        readings, problems = read_checked(recording, self.request.limits, self.request.cameras)
+        readings, problems = read_checked(recording, self.request.limits,
+                                          self.request.manifest.cameras)
         if not readings:
             return _Part(None, tuple(problems))
         path = Path(tempfile.mkdtemp(dir=self.folder)) / 'part'
         try:
-            with StoreWriter(path, self.request.cameras) as writer:
+            with StoreWriter(path, self.request.manifest) as writer:
                 for reading in readings:
                     self._append(writer, reading.episode, source)
                 writer.close()
@@ -209,11 +217,9 @@ class _Reader:
         return _Part(path, tuple(problems))
 
     def _append(self, writer: StoreWriter, episode: Episode, source: int) -> None:
-        line = StoredEpisode(episode.name, episode.instruction, len(episode), source,
-                             episode.success)
         images = {camera.name: _Resized(episode.frames[camera.name], camera)
-                  for camera in self.request.cameras}
-        writer.append(line, images, episode.arm, episode.gripper_open, episode.stamps_ns)
+                  for camera in self.request.manifest.cameras}
+        writer.append(replace(episode, frames=images), source)
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 from ros2_lstm_policy.data.conventions import check_cameras, to_rotation_vectors
-from ros2_lstm_policy.data.episodes import BrokenRecording, Reading, Recording
+from ros2_lstm_policy.data.episodes import BrokenRecording, Reading, Recording, Wanted
 from ros2_lstm_policy.data.problems import Problem, reading, refuse
 from ros2_lstm_policy.data.promises import check_promises, Promise
 from ros2_lstm_policy.data.values import as_whole, shown, Values
-from ros2_lstm_policy.types import Episode
+from ros2_lstm_policy.manifest import StateSpec
+from ros2_lstm_policy.types import ARM, Episode, GRIPPER
 
 PERIOD_NS = round(1e9 / 30)
 SCALE = np.array([0.02] * 3 + [0.05] * 3)
@@ -34,13 +35,14 @@ _PICKLED = {('numpy', 'ndarray'), ('numpy', 'dtype'),
             ('_codecs', 'encode')}
 
 
-def list_calvin(root: Path, cameras: tuple[str, ...]) -> list[Recording]:
+def list_calvin(root: Path, wanted: Wanted) -> list[Recording]:
     """
     List the annotated episodes of a CALVIN folder (`training` or `validation`).
 
     :raises RecordingError: where the index or the annotations are missing or damaged.
     """
-    check_cameras(cameras, _KEYS, root, 'CALVIN')
+    check_cameras(wanted.cameras, _KEYS, root, 'CALVIN')
+    wanted.require_one_arm(root, 'CALVIN')
     ranges = _load_array(root / 'ep_start_end_ids.npy')
     if ranges.ndim != 2 or ranges.shape[1] != 2 or ranges.dtype.kind not in 'iu':
         raise refuse('damaged', root / 'ep_start_end_ids.npy', '', 'expected rows of first and '
@@ -50,7 +52,7 @@ def list_calvin(root: Path, cameras: tuple[str, ...]) -> list[Recording]:
     spans = _sequence(annotations, 'info', 'indx')
     check_promises([Promise('texts', 'language/ann', len(spans), len(words), 'info/indx')],
                    root / ANNOTATIONS, '')
-    return [_recording(root, number, text, span, cameras, ranges)
+    return [_recording(root, number, text, span, wanted, ranges)
             for number, (text, span) in enumerate(zip(words, spans))]
 
 
@@ -62,7 +64,7 @@ def _sequence(annotations: Values, section: str, key: str) -> Sequence[Any]:
     raise values.wrong(key, 'a list', found)
 
 
-def _recording(root: Path, number: int, text: Any, span: Any, cameras: tuple[str, ...],
+def _recording(root: Path, number: int, text: Any, span: Any, wanted: Wanted,
                ranges: np.ndarray) -> Recording:
     """Return one annotated range, which is broken where its words or its steps are none."""
     steps = [as_whole(step.item() if isinstance(step, np.generic) else step)
@@ -75,7 +77,7 @@ def _recording(root: Path, number: int, text: Any, span: Any, cameras: tuple[str
     if len(steps) != 2 or steps[0] is None or steps[1] is None:
         return BrokenRecording(name, Problem('range', root / ANNOTATIONS, name, 'info/indx '
                                f'{number}: expected first and last step, found {shown(span)}'))
-    return CalvinRecording(root, number, str(text), steps[0], steps[1], cameras,
+    return CalvinRecording(root, number, str(text), steps[0], steps[1], wanted,
                            _is_inside(ranges, steps[0], steps[1]))
 
 
@@ -93,7 +95,7 @@ class CalvinRecording:
     instruction: str
     first: int
     last: int
-    cameras: tuple[str, ...]
+    wanted: Wanted
     whole: bool
 
     @property
@@ -115,17 +117,29 @@ class CalvinRecording:
                       for step in range(self.first, self.last + 1))
         actions = np.stack([self._action(path) for path in paths])
         stamps_ns = np.arange(self.first, self.last + 1, dtype=np.int64) * PERIOD_NS
-        frames = {camera: NpzFrames(paths, _KEYS[camera], self.name) for camera in self.cameras}
+        frames = {camera: NpzFrames(paths, _KEYS[camera], self.name)
+                  for camera in self.wanted.cameras}
+        states = {state.name: np.stack([self._state(path, state) for path in paths])
+                  for state in self.wanted.states}
         episode = Episode(self.name, self.instruction, stamps_ns, frames,
-                          to_rotation_vectors(actions[:, :6] * SCALE, 'euler_xyz'),
-                          (actions[:, 6].astype(np.float32) + 1) / 2)
-        return (Reading(episode, (), FACTS, self._others(paths[0])),)
+                          {ARM: to_rotation_vectors(actions[:, :6] * SCALE, 'euler_xyz'),
+                           GRIPPER: (actions[:, 6:].astype(np.float32) + 1) / 2}, states)
+        return (Reading(episode, facts=FACTS, others=self._others(paths[0])),)
 
     def _others(self, path: Path) -> tuple[str, ...]:
         """Return the arrays of a step that an episode has no place for."""
         with reading(path, self.name), np.load(path, allow_pickle=False) as arrays:
-            read = {'rel_actions', *(_KEYS[camera] for camera in self.cameras)}
+            read = {'rel_actions', *(_KEYS[camera] for camera in self.wanted.cameras),
+                    *(state.name for state in self.wanted.states)}
             return tuple(name for name in arrays.files if name not in read)
+
+    def _state(self, path: Path, state: StateSpec) -> np.ndarray:
+        """Return the values of the array that has the state's name, such as robot_obs."""
+        values = read_npz(path, state.name, self.name)
+        if values.shape != (state.size,) or values.dtype.kind not in 'fiu':
+            raise refuse('state-size', path, self.name, f'{state.name}: expected {state.size} '
+                         f'numbers, found {values.dtype} {values.shape}')
+        return values.astype(np.float32)
 
     def _action(self, path: Path) -> np.ndarray:
         action = read_npz(path, 'rel_actions', self.name)

@@ -7,7 +7,7 @@ the same ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,10 +15,11 @@ import numpy as np
 from ros2_lstm_policy.data.episodes import Reading, Recording
 from ros2_lstm_policy.data.problems import Problem, RecordingError, refuse
 from ros2_lstm_policy.image_checks import fault_of
-from ros2_lstm_policy.manifest import ActionManifest, CameraSpec
+from ros2_lstm_policy.manifest import CameraSpec, Manifest
 from ros2_lstm_policy.types import Episode
 
 _NS = 1_000_000_000
+_OPENING_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Limits:
     frame: str | None = None
     failures: bool = True
 
-    def for_policy(self, manifest: ActionManifest) -> Limits:
+    def for_policy(self, manifest: Manifest) -> Limits:
         """
         Return these limits with the period and the axes that a policy wants.
 
@@ -51,7 +52,16 @@ class Limits:
         if self.period_s is not None or self.frame is not None:
             raise ValueError('limits: period_s and frame are those of the manifest; remove them '
                              'from the limits')
-        return replace(self, period_s=manifest.control_period_s, frame=manifest.frame)
+        frames = {group.frame for group in manifest.actions if group.kind == 'ee_delta'}
+        return replace(self, period_s=manifest.control_period_s,
+                       frame=frames.pop() if len(frames) == 1 else None)
+
+    def largest_step(self, unit: str) -> float:
+        """Return the most that a value of a unit may change in one control period."""
+        period_s = self.period_s or 1.0
+        return {'m': self.max_step_m, 'rad': self.max_step_rad,
+                'm/s': self.max_step_m / period_s,
+                'rad/s': self.max_step_rad / period_s}.get(unit, float('inf'))
 
 
 @dataclass(frozen=True)
@@ -100,7 +110,7 @@ def check(reading: Reading, where: Path, limits: Limits) -> list[Problem]:
     if len(episode) == 0:
         return [*reading.remarks, Problem('empty', where, episode.name, 'the episode has no step')]
     seconds = (episode.stamps_ns - episode.stamps_ns[0]) / _NS
-    found = [finding for rule in _RULES if (finding := rule(episode, limits)) is not None]
+    found = [finding for rule in _RULES if (finding := rule(reading, limits)) is not None]
     found += _frame(reading, limits)
     return [*reading.remarks,
             *(Problem(f.rule, where, episode.name, f.message,
@@ -155,51 +165,72 @@ def _frame(reading: Reading, limits: Limits) -> list[_Finding]:
                      f'{limits.frame!r}')]
 
 
-def _lengths(episode: Episode, limits: Limits) -> _Finding | None:
-    sizes = {'arm': len(episode.arm), 'gripper': len(episode.gripper_open)}
-    sizes |= {name: len(frames) for name, frames in episode.frames.items()}
-    wrong = {name: size for name, size in sizes.items() if size != len(episode)}
+def _lengths(reading: Reading, limits: Limits) -> _Finding | None:
+    episode = reading.episode
+    streams: dict[str, Sized] = {**episode.actions, **episode.states, **episode.frames}
+    wrong = {name: len(values) for name, values in streams.items() if len(values) != len(episode)}
     if not wrong:
         return None
     text = ', '.join(f'{name} {size}' for name, size in wrong.items())
     return _Finding('lengths', f'expected {len(episode)} of each stream, found {text}')
 
 
-def _instruction(episode: Episode, limits: Limits) -> _Finding | None:
-    if episode.instruction.strip():
+def _instruction(reading: Reading, limits: Limits) -> _Finding | None:
+    if reading.episode.instruction.strip():
         return None
     return _Finding('no-instruction', 'the instruction is empty')
 
 
-def _numbers(episode: Episode, limits: Limits) -> _Finding | None:
-    bad = np.flatnonzero(~np.isfinite(episode.arm).all(1) | ~np.isfinite(episode.gripper_open))
-    if not len(bad):
-        return None
-    return _Finding('nan', f'{len(bad)} actions hold NaN or infinity; the first is step {bad[0]}',
-                    int(bad[0]))
+def _numbers(reading: Reading, limits: Limits) -> _Finding | None:
+    episode = reading.episode
+    for what, streams in (('actions', episode.actions), ('states', episode.states)):
+        finite = np.ones(len(episode), bool)
+        for values in streams.values():
+            finite &= np.isfinite(values).all(1)
+        bad = np.flatnonzero(~finite)
+        if len(bad):
+            return _Finding('nan', f'{len(bad)} {what} hold NaN or infinity; the first is step '
+                            f'{bad[0]}', int(bad[0]))
+    return None
 
 
-def _range(episode: Episode, limits: Limits) -> _Finding | None:
-    limit = np.repeat([limits.max_step_m, limits.max_step_rad], 3)
-    bad = np.argwhere(np.abs(episode.arm) > limit)
-    if not len(bad):
-        return None
-    step, axis = bad[0]
-    unit = 'm' if axis < 3 else 'rad'
-    return _Finding('action-range', f'step {step} moves {"xyzxyz"[axis]} by '
-                    f'{episode.arm[step, axis]:.3g} {unit} in one control period, more than '
-                    f'{limit[axis]:g} {unit}; are the units m and rad?', int(step))
+def _range(reading: Reading, limits: Limits) -> _Finding | None:
+    """Refuse a step of one period that no robot does: its units are others, most likely."""
+    for group in reading.groups:
+        values = reading.episode.actions[group.name].astype(np.float64)
+        if group.meaning.is_absolute:
+            values = np.diff(values, axis=0)
+        limit = np.array([limits.largest_step(unit) for unit in group.units])
+        bad = np.argwhere(np.abs(values) > limit)
+        if len(bad):
+            step, axis = bad[0]
+            unit = group.units[axis]
+            return _Finding('action-range', f'step {step} moves {group.axes[axis]} by '
+                            f'{values[step, axis]:.3g} {unit} in one control period, more than '
+                            f'{limit[axis]:g} {unit}; are the units m and rad?', int(step))
+    return None
 
 
-def _gripper(episode: Episode, limits: Limits) -> _Finding | None:
-    bad = np.flatnonzero(~np.isin(episode.gripper_open, (0, 1)))
-    if not len(bad):
-        return None
-    return _Finding('gripper-values', f'{len(bad)} gripper values are neither 0 (closed) nor 1 '
-                    f'(open); step {bad[0]} is {episode.gripper_open[bad[0]]:g}', int(bad[0]))
+def _gripper(reading: Reading, limits: Limits) -> _Finding | None:
+    for group in reading.groups:
+        values = reading.episode.actions[group.name]
+        if group.binary:
+            bad = np.argwhere(~np.isin(values, (0, 1)))
+            wanted = 'neither 0 (closed) nor 1 (open)'
+        elif group.kind == 'gripper':
+            bad = np.argwhere((values < -_OPENING_TOLERANCE) | (values > 1 + _OPENING_TOLERANCE))
+            wanted = 'not within 0 (closed) to 1 (open)'
+        else:
+            continue
+        if len(bad):
+            step, axis = bad[0]
+            return _Finding('gripper-values', f'{len(bad)} gripper values are {wanted}; step '
+                            f'{step} is {values[step, axis]:g}', int(step))
+    return None
 
 
-def _stamps(episode: Episode, limits: Limits) -> _Finding | None:
+def _stamps(reading: Reading, limits: Limits) -> _Finding | None:
+    episode = reading.episode
     steps_ns = np.diff(episode.stamps_ns)
     if (episode.stamps_ns == 0).all() and len(episode) > 1:
         return _Finding('zero-stamps', 'every stamp is zero')
@@ -211,7 +242,8 @@ def _stamps(episode: Episode, limits: Limits) -> _Finding | None:
                     f'{bad[0] + 1}', int(bad[0]))
 
 
-def _period(episode: Episode, limits: Limits) -> _Finding | None:
+def _period(reading: Reading, limits: Limits) -> _Finding | None:
+    episode = reading.episode
     if limits.period_s is None or len(episode) < 2:
         return None
     period_s = float(np.median(np.diff(episode.stamps_ns))) / _NS
@@ -221,7 +253,8 @@ def _period(episode: Episode, limits: Limits) -> _Finding | None:
                     'its displacements are not those of one control period')
 
 
-def _gaps(episode: Episode, limits: Limits) -> _Finding | None:
+def _gaps(reading: Reading, limits: Limits) -> _Finding | None:
+    episode = reading.episode
     steps_ns = np.diff(episode.stamps_ns)
     if len(steps_ns) < 2:
         return None
@@ -233,18 +266,21 @@ def _gaps(episode: Episode, limits: Limits) -> _Finding | None:
                     f'widest {steps_ns.max() / _NS:.3f} s', int(bad[0]), fatal=False)
 
 
-def _stillness(episode: Episode, limits: Limits) -> _Finding | None:
-    if np.any(episode.arm != 0):
-        return None
+def _stillness(reading: Reading, limits: Limits) -> _Finding | None:
+    for group in reading.groups:
+        values = reading.episode.actions[group.name]
+        moves = np.diff(values, axis=0) if group.meaning.is_absolute else values
+        if group.kind != 'gripper' and np.any(moves != 0):
+            return None
     return _Finding('no-motion', 'no action moves the arm', fatal=False)
 
 
-def _failure(episode: Episode, limits: Limits) -> _Finding | None:
-    if limits.failures or episode.success is not False:
+def _failure(reading: Reading, limits: Limits) -> _Finding | None:
+    if limits.failures or reading.episode.success is not False:
         return None
     return _Finding('failure', 'it is labelled as a failure')
 
 
-_RULES: tuple[Callable[[Episode, Limits], _Finding | None], ...] = (
+_RULES: tuple[Callable[[Reading, Limits], _Finding | None], ...] = (
     _lengths, _instruction, _numbers, _range, _gripper, _stamps, _period, _gaps, _stillness,
     _failure)

@@ -9,17 +9,16 @@ from functools import partial
 import os
 from pathlib import Path
 
-import numpy as np
 from ros2_lstm_policy import config
 from ros2_lstm_policy.data.checks import Limits, read_checked
 from ros2_lstm_policy.data.convert import to_bag, ToLeRobot
 from ros2_lstm_policy.data.crew import in_order
-from ros2_lstm_policy.data.episodes import Reading, Recording
+from ros2_lstm_policy.data.episodes import Reading, Recording, Wanted
 from ros2_lstm_policy.data.problems import Problem, RecordingError
 from ros2_lstm_policy.data.sources import open_source, SourceSpec
-from ros2_lstm_policy.data.statistics import as_numbers, normalisation
+from ros2_lstm_policy.data.statistics import fitted_group
 from ros2_lstm_policy.data.summary import DatasetSummary, draw, Drawn, EpisodeSummary, unread_said
-from ros2_lstm_policy.manifest import ActionManifest, CameraSpec
+from ros2_lstm_policy.manifest import CameraSpec, Manifest
 from tqdm import tqdm
 
 OK, PROBLEMS = 0, 1
@@ -43,11 +42,12 @@ def stats(options: argparse.Namespace) -> int:
     summary = _summary(options)
     if not summary.episodes:
         raise ValueError(f'{options.path}: no episode can be read; see `dataset validate`')
-    arm = summary.arm
-    print(f'# {len(arm)} steps of {len(summary.episodes)} episodes in {options.path}; '
+    begins = summary.begins
+    print(f'# {len(begins)} steps of {len(summary.episodes)} episodes in {options.path}; '
           f'{options.how}; {summary.broken} broken recordings left out')
-    print(config.dump({'arm': normalisation(arm, options.how),
-                       'max_arm_delta': as_numbers(np.abs(arm).max(0))}), end='')
+    fitted = tuple(fitted_group(group, summary.action(group.name), begins, options.how)
+                   for group in summary.groups)
+    print(config.dump({'actions': fitted}), end='')
     return OK
 
 
@@ -78,7 +78,7 @@ def validate(options: argparse.Namespace) -> int:
     limits = Limits()
     cameras: tuple[CameraSpec, ...] = ()
     if options.manifest is not None:
-        manifest = config.load(ActionManifest, options.manifest)
+        manifest = config.load(Manifest, options.manifest)
         limits, cameras = Limits().for_policy(manifest), manifest.cameras
     recordings = _recordings(options)
     processes = min(len(os.sched_getaffinity(0)), len(recordings) // _A_PROCESS)
@@ -112,7 +112,7 @@ def _recordings(options: argparse.Namespace) -> list[Recording]:
     for assignment in options.reading:
         config.override(values, assignment)
     spec = config.parse(SourceSpec, values, 'the command line')
-    return open_source(spec, options.cameras, options.period)
+    return open_source(spec, Wanted(options.cameras), options.period)
 
 
 def _look_at_images(readings: list[Reading]) -> list[Problem]:

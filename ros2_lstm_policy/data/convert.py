@@ -13,7 +13,7 @@ from ros2_lstm_policy.data.problems import refuse
 from ros2_lstm_policy.data.rosbag.format import EpisodeInfo
 from ros2_lstm_policy.data.rosbag.writer import EpisodeBagWriter
 from ros2_lstm_policy.data.values import as_period
-from ros2_lstm_policy.types import Episode
+from ros2_lstm_policy.types import ARM, Episode, GRIPPER
 
 _NS = 1_000_000_000
 _NOTED = 0.01  # a rate that is further off is said
@@ -102,7 +102,8 @@ def _write_steps(writer: EpisodeBagWriter, episode: Episode, stamps_ns: np.ndarr
     for step, stamp_ns in enumerate(stamps_ns.tolist()):
         for camera, frames in episode.frames.items():
             writer.write_frame(camera, stamp_ns, frames[step])
-        writer.write_action(stamp_ns, episode.arm[step], float(episode.gripper_open[step]))
+        writer.write_action(stamp_ns, episode.actions[ARM][step],
+                            float(episode.actions[GRIPPER][step, 0]))
 
 
 def period_s(reading: Reading, output: Path) -> float:

@@ -18,7 +18,7 @@ from ros2_lstm_policy.data.image_text import PairBatch, PairSet
 from ros2_lstm_policy.data.order import BatchOrder, Share, Stream
 from ros2_lstm_policy.data.store import FrameStore, StoredEpisode
 from ros2_lstm_policy.data.windows import gather, WindowIndex
-from ros2_lstm_policy.manifest import ActionManifest
+from ros2_lstm_policy.manifest import Manifest
 from ros2_lstm_policy.types import Batch
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def split_windows(index: WindowIndex, held_out_E: np.ndarray, used_E: np.ndarray
 class WindowSource:
     """A map-style data set whose 'index' is all the windows and pairs of one batch."""
 
-    def __init__(self, store: FrameStore, index: WindowIndex, manifest: ActionManifest,
+    def __init__(self, store: FrameStore, index: WindowIndex, manifest: Manifest,
                  future: int = 0, future_cameras: Sequence[str] = (),
                  pairs: PairSet | None = None) -> None:
         """
@@ -166,7 +166,7 @@ class WindowSource:
 class DataModule:
     """Loaders over one store, and the frames on the device where they are kept there."""
 
-    def __init__(self, store: FrameStore, config: LoaderConfig, manifest: ActionManifest,
+    def __init__(self, store: FrameStore, config: LoaderConfig, manifest: Manifest,
                  index: WindowIndex, split: Split, seed: int, *, share: Share = _ALONE,
                  source_weights: Sequence[float] = (), future: int = 0,
                  future_cameras: Sequence[str] = (), pairs: PairSet | None = None,

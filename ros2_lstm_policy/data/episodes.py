@@ -7,8 +7,43 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from ros2_lstm_policy.data.problems import Problem, RecordingError
+from ros2_lstm_policy.data.problems import Problem, RecordingError, refuse
+from ros2_lstm_policy.manifest import (ActionGroup, DEFAULT_CAMERAS, Manifest, ONE_ARM,
+                                       StateSpec)
 from ros2_lstm_policy.types import Episode
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """
+    What an episode must have: a source finds it, or refuses the recording.
+
+    :param cameras: names of cameras.
+    :param actions: the groups, as in the manifest; statistics are not looked at.
+    :param states: likewise.
+    """
+
+    cameras: tuple[str, ...] = DEFAULT_CAMERAS
+    actions: tuple[ActionGroup, ...] = ONE_ARM
+    states: tuple[StateSpec, ...] = ()
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Wanted:
+        """Return what a policy of this manifest is trained on."""
+        return cls(tuple(camera.name for camera in manifest.cameras), manifest.actions,
+                   manifest.states)
+
+    def require_one_arm(self, where: Path, form: str) -> None:
+        """
+        Refuse groups that a format does not have: it holds one arm's deltas and a gripper.
+
+        :raises RecordingError: naming those that were asked for.
+        """
+        found = [(group.name, group.kind) for group in self.actions]
+        if found != [(group.name, group.kind) for group in ONE_ARM]:
+            raise refuse('action-meaning', where, '', f'{form} holds the deltas of one arm '
+                         f'(arm: ee_delta) and a gripper; asked for was '
+                         + ', '.join(f'{name}: {kind}' for name, kind in found))
 
 
 @dataclass(frozen=True)
@@ -17,12 +52,14 @@ class Reading:
     One episode as it was read.
 
     :param episode: the episode; its frames decode when they are asked for.
+    :param groups: what its actions are.
     :param remarks: problems that training may live with.
     :param facts: what else the recording says about itself (actor, model, stream rates).
     :param others: names of what else it holds, for which an episode has no place.
     """
 
     episode: Episode
+    groups: tuple[ActionGroup, ...] = ONE_ARM
     remarks: tuple[Problem, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     others: tuple[str, ...] = ()

@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 from ros2_lstm_policy.data.conventions import cameras_by_name
-from ros2_lstm_policy.data.episodes import BrokenRecording, Reading, Recording
+from ros2_lstm_policy.data.episodes import BrokenRecording, Reading, Recording, Wanted
 from ros2_lstm_policy.data.hdf5 import hdf5_names, HdfFrames, read_hdf5
 from ros2_lstm_policy.data.problems import Problem, reading, RecordingError, refuse
 from ros2_lstm_policy.data.promises import check_promises, Promise
 from ros2_lstm_policy.data.values import parse_object, shown, Values
-from ros2_lstm_policy.types import ACTION_DIM, ARM_DIM, Episode
+from ros2_lstm_policy.kinds import ACTION_DIM, ARM_DIM
+from ros2_lstm_policy.manifest import StateSpec
+from ros2_lstm_policy.types import ARM, Episode, GRIPPER
 
 SCALE = (0.05,) * 3 + (0.5,) * 3
 PATTERNS = ('*.hdf5', '*.h5')
@@ -39,18 +41,24 @@ class LiberoLayout:
 
     :param cameras: dataset under `obs` by the name of the camera; one that is not named here has
         LIBERO's own where it is `static` or `hand`, and its name otherwise.
+    :param states: dataset under `obs` by the name of the state, where it has another name.
     :param bottom_row_first: whether images are stored upside down, as a simulator renders them.
     :param instruction: the words; None to take them from the file's attribute `problem_info`, or,
         where there is no such attribute, from the name of a file `..._demo.hdf5`.
     """
 
     cameras: Mapping[str, str] = field(default_factory=dict)
+    states: Mapping[str, str] = field(default_factory=dict)
     bottom_row_first: bool = True
     instruction: str | None = None
 
     def camera(self, name: str) -> str:
         """Return the dataset of that camera."""
         return self.cameras.get(name, _IMAGES.get(name, name))
+
+    def state(self, name: str) -> str:
+        """Return the dataset of that state."""
+        return self.states.get(name, name)
 
     @staticmethod
     def upgrade(values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -69,13 +77,14 @@ class _Task:
     remarks: tuple[Problem, ...] = ()
 
 
-def list_libero(root: Path, layout: LiberoLayout, cameras: tuple[str, ...]) -> list[Recording]:
+def list_libero(root: Path, layout: LiberoLayout, wanted: Wanted) -> list[Recording]:
     """
     List the demonstrations of one file or of a folder of files, in which broken ones are named.
 
     :raises RecordingError: for a single file that is damaged or holds no demonstrations.
     """
     root = Path(root)
+    wanted.require_one_arm(root, 'HDF5')
     paths = [root] if root.is_file() else sorted(
         path for pattern in PATTERNS for path in root.glob(pattern))
     found: list[Recording] = []
@@ -87,7 +96,7 @@ def list_libero(root: Path, layout: LiberoLayout, cameras: tuple[str, ...]) -> l
                 raise
             found.append(BrokenRecording(path.stem, error.problem))
         else:
-            found += [LiberoRecording(path, demo, task, layout, cameras) for demo in task.demos]
+            found += [LiberoRecording(path, demo, task, layout, wanted) for demo in task.demos]
     return found
 
 
@@ -99,7 +108,7 @@ class LiberoRecording:
     demo: str
     task: _Task
     layout: LiberoLayout
-    cameras: tuple[str, ...]
+    wanted: Wanted
 
     @property
     def name(self) -> str:
@@ -121,16 +130,19 @@ class LiberoRecording:
         period_ns = round(1e9 / self.task.rate_hz)
         episode = Episode(
             self.name, self.task.instruction, np.arange(len(actions), dtype=np.int64) * period_ns,
-            {camera: self._frames(camera) for camera in self.cameras},
-            (actions[:, :ARM_DIM] * self.task.scale).astype(np.float32),
-            (1 - actions[:, ARM_DIM]).astype(np.float32) / 2, self._success(len(actions)))
+            {camera: self._frames(camera) for camera in self.wanted.cameras},
+            {ARM: (actions[:, :ARM_DIM] * self.task.scale).astype(np.float32),
+             GRIPPER: (1 - actions[:, ARM_DIM:]).astype(np.float32) / 2},
+            {state.name: self._state(state, len(actions)) for state in self.wanted.states},
+            success=self._success(len(actions)))
         facts = {'frame': 'base', 'control_period_s': f'{1 / self.task.rate_hz:g}'}
         remarks = self.task.remarks if self.demo == self.task.demos[0] else ()
-        return (Reading(episode, remarks, facts, self._others()),)
+        return (Reading(episode, remarks=remarks, facts=facts, others=self._others()),)
 
     def _others(self) -> tuple[str, ...]:
         """Return the data sets that an episode has no place for."""
-        read = {'actions', 'dones', *(self.layout.camera(name) for name in self.cameras)}
+        read = {'actions', 'dones', *(self.layout.camera(name) for name in self.wanted.cameras),
+                *map(self.layout.state, (state.name for state in self.wanted.states))}
         group = f'data/{self.demo}'
         return tuple(name for place in (group, f'{group}/obs')
                      for name in hdf5_names(self.path, place) if name not in {*read, 'obs'})
@@ -156,6 +168,20 @@ class LiberoRecording:
                       'images are stored upright, as in robomimic')
             raise refuse('missing-topic', self.path, self.name, f'no dataset {key!r}; beside it '
                          f'are {", ".join(there)}; {advice}') from error
+
+    def _state(self, state: StateSpec, count: int) -> np.ndarray:
+        """Return the values of a state; :raises RecordingError: where they are not there."""
+        key = self.layout.state(state.name)
+        there = hdf5_names(self.path, f'data/{self.demo}/obs')
+        if key not in there:
+            raise refuse('missing-topic', self.path, self.name, f'no dataset {key!r} for the '
+                         f'state {state.name!r}; in obs are {", ".join(there)}; name it with '
+                         f'libero.states.{state.name}')
+        values = self._dataset(f'obs/{key}')
+        if values.shape != (count, state.size) or values.dtype.kind not in 'fiu':
+            raise refuse('state-size', self.path, self.name, f'{key}: expected ({count}, '
+                         f'{state.size}) numbers, found {values.dtype} {values.shape}')
+        return values.astype(np.float32)
 
     def _success(self, count: int) -> bool | None:
         dones = self._dataset('dones', None)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 import os
 from pathlib import Path
 from typing import Literal
 
-from ros2_lstm_policy.data.episodes import BrokenRecording, Recording
+from ros2_lstm_policy.data.episodes import BrokenRecording, Recording, Wanted
 from ros2_lstm_policy.data.folders import dangling
 from ros2_lstm_policy.data.lerobot.layout import LeRobotLayout
 from ros2_lstm_policy.data.libero_hdf5 import LiberoLayout, PATTERNS
 from ros2_lstm_policy.data.problems import Problem, refuse
 from ros2_lstm_policy.data.rosbag.format import BagLayout
-from ros2_lstm_policy.manifest import DEFAULT_CAMERAS
 
 Kind = Literal['bag', 'calvin', 'lerobot', 'libero']
 
@@ -45,38 +43,37 @@ class SourceSpec:
             raise ValueError(f'{self.path}: weight must be positive, found {self.weight}')
 
 
-def open_source(spec: SourceSpec, cameras: Sequence[str] = DEFAULT_CAMERAS,
+def open_source(spec: SourceSpec, wanted: Wanted = Wanted(),  # noqa: B008 (a frozen value)
                 period_s: float | None = None) -> list[Recording]:
     """
     List the recordings of a source; none of them is read yet.
 
     A link whose target is not there is a broken one of them.
 
-    :param cameras: the cameras that its episodes must have.
+    :param wanted: the streams that its episodes must have.
     :param period_s: the control period; needed where bags hold velocities.
     :raises RecordingError: where the path is no dataset, or a damaged one.
     """
-    found = _listed(spec, tuple(cameras), period_s)
+    found = _listed(spec, wanted, period_s)
     named = {recording.where for recording in found}
     return found + [BrokenRecording(path.name, Problem('dangling-link', path, '', _to(path)))
                     for path in dangling(Path(spec.path))
                     if not named & {path, *path.parents}]  # its own reader has looked at it
 
 
-def _listed(spec: SourceSpec, cameras: tuple[str, ...],
-            period_s: float | None) -> list[Recording]:
+def _listed(spec: SourceSpec, wanted: Wanted, period_s: float | None) -> list[Recording]:
     kind = spec.kind or detect(spec.path)
     if kind == 'calvin':
         from ros2_lstm_policy.data.calvin import list_calvin
-        return list_calvin(spec.path, cameras)
+        return list_calvin(spec.path, wanted)
     if kind == 'lerobot':
         from ros2_lstm_policy.data.lerobot.reader import list_lerobot
-        return list_lerobot(spec.path, spec.lerobot, cameras)
+        return list_lerobot(spec.path, spec.lerobot, wanted)
     if kind == 'libero':
         from ros2_lstm_policy.data.libero_hdf5 import list_libero
-        return list_libero(spec.path, spec.libero, cameras)
+        return list_libero(spec.path, spec.libero, wanted)
     from ros2_lstm_policy.data.rosbag.reader import list_bags
-    return list_bags(spec.path, spec.bag, cameras, period_s)
+    return list_bags(spec.path, spec.bag, wanted, period_s)
 
 
 def detect(path: Path) -> Kind:

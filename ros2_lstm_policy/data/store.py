@@ -8,7 +8,7 @@ a GPU, where a batch is one indexing operation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 import contextlib
 from dataclasses import dataclass, replace
 import json
@@ -19,13 +19,13 @@ from typing import Any, NamedTuple, TYPE_CHECKING
 
 import numpy as np
 from ros2_lstm_policy.config import plain
-from ros2_lstm_policy.manifest import CameraSpec
-from ros2_lstm_policy.types import ARM_DIM, FrameSequence
+from ros2_lstm_policy.manifest import Manifest
+from ros2_lstm_policy.types import Episode
 
 if TYPE_CHECKING:
     import torch
 
-FORMAT = 1
+FORMAT = 2
 INDEX = 'index.json'
 PARTIAL = '.partial'
 _COPY_BYTES = 1 << 20
@@ -53,15 +53,15 @@ class FrameStore:
 
     :param episodes: in the order of the frames.
     :param images: camera name to (F, H, W, 3) uint8: a memory map, or a tensor on a device.
-    :param arm: (F, 6) float32, m and rad.
-    :param gripper_open: (F,) float32, 0 or 1.
+    :param actions: group name to (F, size) float32, in physical units.
+    :param states: state name to (F, size) float32, likewise.
     :param stamps_ns: (F,) int64.
     """
 
     episodes: tuple[StoredEpisode, ...]
     images: Mapping[str, Any]
-    arm: np.ndarray
-    gripper_open: np.ndarray
+    actions: Mapping[str, np.ndarray]
+    states: Mapping[str, np.ndarray]
     stamps_ns: np.ndarray
 
     @classmethod
@@ -78,9 +78,10 @@ class FrameStore:
         images = {camera['name']: _map(path / f'{camera["name"]}.u8', np.uint8,
                                        (frames, camera['height'], camera['width'], 3))
                   for camera in index['cameras']}
-        return cls(episodes, images,
-                   _map(path / 'arm.f32', np.float32, (frames, ARM_DIM)),
-                   _map(path / 'gripper_open.f32', np.float32, (frames,)),
+        actions, states = ({name: _map(path / f'{kind}.{name}.f32', np.float32, (frames, size))
+                            for name, size in index[f'{kind}s'].items()}
+                           for kind in ('action', 'state'))
+        return cls(episodes, images, actions, states,
                    _map(path / 'stamps_ns.i64', np.int64, (frames,)))
 
     @property
@@ -124,42 +125,48 @@ class StoreWriter:
     As a context manager it deletes what was written on an exception.
     """
 
-    def __init__(self, path: Path, cameras: Sequence[CameraSpec], key: str = '') -> None:
+    def __init__(self, path: Path, manifest: Manifest, key: str = '') -> None:
         """
         Begin a store beside its final place, where a killed writer may have left a part.
 
-        :param cameras: the manifest's cameras, which decide the size of the frames.
+        :param manifest: whose cameras, groups and states it holds.
         :param key: what the store was built from, see :mod:`.build`.
         """
         self.path = Path(path)
+        self._sizes = {'actions': {group.name: group.size for group in manifest.actions},
+                       'states': {state.name: state.size for state in manifest.states}}
         self._key = key
-        self._cameras = plain(tuple(cameras))
+        self._cameras = plain(manifest.cameras)
         self._episodes: list[StoredEpisode] = []
         self._partial = self.path.with_name(self.path.name + PARTIAL)
         if self._partial.exists():
             shutil.rmtree(self._partial)
         self._partial.mkdir(parents=True)
         self._items: dict[str, _Item] = {
-            f'{c.name}.u8': _Item(np.uint8, (c.height, c.width, 3)) for c in cameras}
-        self._items |= {'arm.f32': _Item(np.float32, (ARM_DIM,)),
-                        'gripper_open.f32': _Item(np.float32, ()),
-                        'stamps_ns.i64': _Item(np.int64, ())}
+            f'{c.name}.u8': _Item(np.uint8, (c.height, c.width, 3)) for c in manifest.cameras}
+        self._items |= {f'{kind[:-1]}.{name}.f32': _Item(np.float32, (size,))
+                        for kind, sizes in self._sizes.items() for name, size in sizes.items()}
+        self._items['stamps_ns.i64'] = _Item(np.int64, ())
         self._files = {name: open(self._partial / name, 'wb')  # noqa: SIM115 (closed in close)
                        for name in self._items}
 
-    def append(self, episode: StoredEpisode, images: Mapping[str, FrameSequence], arm: np.ndarray,
-               gripper_open: np.ndarray, stamps_ns: np.ndarray) -> None:
+    def append(self, episode: Episode, source: int = 0) -> None:
         """
         Append one episode, image by image.
 
-        :param images: camera to images of that camera's size.
-        :raises ValueError: for another number of them, or another size.
+        :param episode: whose images have their camera's size.
+        :param source: number of the source that it came from.
+        :raises ValueError: for a stream of another length, or values of another size.
         """
-        columns: dict[str, Any] = {f'{name}.u8': frames for name, frames in images.items()}
-        columns |= {'arm.f32': arm, 'gripper_open.f32': gripper_open, 'stamps_ns.i64': stamps_ns}
+        line = StoredEpisode(episode.name, episode.instruction, len(episode), source,
+                             episode.success)
+        columns: dict[str, Any] = {f'{name}.u8': frames for name, frames in episode.frames.items()}
+        columns |= {f'action.{name}.f32': values for name, values in episode.actions.items()}
+        columns |= {f'state.{name}.f32': values for name, values in episode.states.items()}
+        columns['stamps_ns.i64'] = episode.stamps_ns
         for name, item in self._items.items():
-            self._write(name, item, episode, columns[name])
-        self._episodes.append(episode)
+            self._write(name, item, line, columns[name])
+        self._episodes.append(line)
 
     def _write(self, name: str, item: _Item, episode: StoredEpisode, values: Any) -> None:
         if len(values) != episode.length:
@@ -173,10 +180,11 @@ class StoreWriter:
             self._files[name].write(value.tobytes())
 
     def absorb(self, path: Path) -> None:
-        """Append all episodes of a complete store of the same cameras, and delete it."""
-        part, cameras = FrameStore.load(path), read_index(path)['cameras']
-        if cameras != self._cameras:
-            raise ValueError(f'{path}: expected the cameras {self._cameras}, found {cameras}')
+        """Append all episodes of a complete store of the same streams, and delete it."""
+        part, index = FrameStore.load(path), read_index(path)
+        for kind, wanted in (('cameras', self._cameras), *self._sizes.items()):
+            if index[kind] != wanted:
+                raise ValueError(f'{path}: expected the {kind} {wanted}, found {index[kind]}')
         for name, file in self._files.items():
             with open(path / name, 'rb') as source:
                 shutil.copyfileobj(source, file, _COPY_BYTES)
@@ -208,7 +216,7 @@ class StoreWriter:
         for name, text in (notes or {}).items():
             (self._partial / name).write_text(text)
         index = {'format': FORMAT, 'key': self._key, 'cameras': self._cameras,
-                 'episodes': plain(self._episodes)}
+                 **self._sizes, 'episodes': plain(self._episodes)}
         (self._partial / INDEX).write_text(json.dumps(index))
         self._partial.rename(self.path)
         return FrameStore.load(self.path)

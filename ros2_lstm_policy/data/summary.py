@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple, TYPE_CHECKING
 
 import numpy as np
 from ros2_lstm_policy.data.episodes import Reading
 from ros2_lstm_policy.data.problems import Problem
+from ros2_lstm_policy.manifest import ActionGroup
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.gridspec import GridSpec
 
-AXES = ('x [m]', 'y [m]', 'z [m]', 'rx [rad]', 'ry [rad]', 'rz [rad]')
 _NS = 1_000_000_000
 _LONGEST_LIST = 30
 _DRAWN_GRIPPERS = 40
 _DRAWN_EPISODES, _DRAWN_OF_ONE = 9, 3
 _IMAGES_A_ROW = 6
-_NO_MOTION = 1e-4  # m or rad: a histogram that is narrower shows rounding
+_VALUES_A_ROW = 3
+_NO_MOTION = 1e-4  # m, rad and so on: a histogram that is narrower shows rounding
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,10 @@ class EpisodeSummary:
     """
     One episode in numbers.
 
-    :param arm: (T, 6), m and rad.
-    :param gripper_open: (T,).
+    :param length: steps T.
+    :param groups: what its actions are.
+    :param actions: group name to (T, size).
+    :param states: state name to (T, size).
     :param camera_hz: camera to its own rate, where the recording says it.
     :param first_images: camera to its first image, where they are to be drawn.
     """
@@ -41,8 +44,10 @@ class EpisodeSummary:
     instruction: str
     period_s: float
     success: bool | None
-    arm: np.ndarray
-    gripper_open: np.ndarray
+    length: int
+    groups: tuple[ActionGroup, ...]
+    actions: Mapping[str, np.ndarray]
+    states: Mapping[str, np.ndarray]
     camera_hz: dict[str, str]
     actor: str
     first_images: dict[str, np.ndarray]
@@ -55,10 +60,24 @@ class EpisodeSummary:
         period_s = float(np.median(steps_ns)) / _NS if len(steps_ns) else float('nan')
         rates = {key.removesuffix('_hz'): value for key, value in facts.items()
                  if key.endswith('_hz')}
-        return cls(episode.name, episode.instruction, period_s, episode.success, episode.arm,
-                   episode.gripper_open, rates, facts.get('actor', ''),
+        return cls(episode.name, episode.instruction, period_s, episode.success, len(episode),
+                   reading.groups, episode.actions, episode.states, rates, facts.get('actor', ''),
                    {camera: frames[0] for camera, frames in episode.frames.items()
                     if with_images})
+
+
+class Column(NamedTuple):
+    """
+    One number of every step.
+
+    :param title: its name and unit.
+    :param values: (F,).
+    :param kind: the same for those that are drawn on one scale.
+    """
+
+    title: str
+    values: np.ndarray
+    kind: tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -78,16 +97,39 @@ class DatasetSummary:
     others: tuple[str, ...] = ()
 
     @property
-    def arm(self) -> np.ndarray:
-        """Return all deltas (F, 6)."""
-        return np.concatenate([episode.arm for episode in self.episodes])
+    def groups(self) -> tuple[ActionGroup, ...]:
+        """Return what the actions are: the same for all, since it was asked for."""
+        return self.episodes[0].groups
+
+    def action(self, name: str) -> np.ndarray:
+        """Return all values (F, size) of a group."""
+        return np.concatenate([episode.actions[name] for episode in self.episodes])
+
+    @property
+    def begins(self) -> np.ndarray:
+        """Return whether a step is the first of its episode, (F,) bool."""
+        return np.concatenate([np.arange(episode.length) == 0 for episode in self.episodes])
+
+    def columns(self) -> list[Column]:
+        """Return every continuous value of the actions, then of the states."""
+        moving = [group for group in self.groups if not group.binary]
+        several = len(moving) > 1 or self.episodes[0].states
+        found = [Column(f'{group.name} ' * bool(several) + axis + f' [{unit}]' * bool(unit),
+                        values, (group.name, unit))
+                 for group in moving for axis, unit, values
+                 in zip(group.axes, group.units, self.action(group.name).T)]
+        for name in self.episodes[0].states:
+            values = np.concatenate([episode.states[name] for episode in self.episodes])
+            found += [Column(f'{name} {axis}', column, (name, ''))
+                      for axis, column in enumerate(values.T, 1)]
+        return found
 
     def table(self, every_episode: bool) -> str:
         """Return the table for people."""
         if not self.episodes:
             return f'{self.path}: no episode can be read; {self.broken} are broken'
-        lengths = np.array([len(episode.arm) for episode in self.episodes])
-        seconds = sum(len(e.arm) * e.period_s for e in self.episodes if len(e.arm) > 1)
+        lengths = np.array([episode.length for episode in self.episodes])
+        seconds = sum(e.length * e.period_s for e in self.episodes if e.length > 1)
         rates = [f'control rate: {_rates(1 / e.period_s for e in self.episodes)} Hz',
                  *self._camera_rates()]
         outcomes = _counts(_label(e.success) for e in self.episodes)
@@ -112,18 +154,23 @@ class DatasetSummary:
             for camera in cameras]
 
     def _actions(self) -> list[str]:
-        arm = self.arm
-        columns = {'min': arm.min(0), '1 %': np.quantile(arm, 0.01, 0),
-                   'median': np.median(arm, 0), '99 %': np.quantile(arm, 0.99, 0),
-                   'max': arm.max(0), 'zero': (arm == 0).mean(0)}
-        lines = [f'{"delta":10}' + ''.join(f'{name:>10}' for name in columns)]
-        for axis, name in enumerate(AXES):
-            values = [f'{column[axis]:10.4f}' for column in list(columns.values())[:-1]]
-            lines.append(f'{name:10}' + ''.join(values) + f'{columns["zero"][axis]:10.1%}')
-        gripper = np.concatenate([episode.gripper_open for episode in self.episodes])
-        changes = sum(int(np.abs(np.diff(e.gripper_open)).sum()) for e in self.episodes)
-        lines.append(f'gripper open {gripper.mean():.1%} of the time, '
-                     f'{changes / len(self.episodes):.1f} changes an episode')
+        columns = self.columns()
+        values = np.stack([column.values for column in columns], 1)
+        shown = {'min': values.min(0), '1 %': np.quantile(values, 0.01, 0),
+                 'median': np.median(values, 0), '99 %': np.quantile(values, 0.99, 0),
+                 'max': values.max(0), 'zero': (values == 0).mean(0)}
+        width = max(10, *(len(column.title) for column in columns))
+        lines = [f'{"value":{width}}' + ''.join(f'{name:>10}' for name in shown)]
+        for place, column in enumerate(columns):
+            cells = [f'{each[place]:10.4f}' for each in list(shown.values())[:-1]]
+            lines.append(f'{column.title:{width}}' + ''.join(cells)
+                         + f'{shown["zero"][place]:10.1%}')
+        for group in self.groups:
+            if group.binary:
+                changes = sum(int(np.abs(np.diff(e.actions[group.name], axis=0)).sum())
+                              for e in self.episodes)
+                lines.append(f'{group.name} open {self.action(group.name).mean():.1%} of the '
+                             f'time, {changes / len(self.episodes):.1f} changes an episode')
         return lines
 
     def _instructions(self) -> list[str]:
@@ -136,7 +183,7 @@ class DatasetSummary:
     def _episodes(self) -> list[str]:
         width = max(len(episode.name) for episode in self.episodes)
         return [f'{"episode":{width}}  steps   rate  outcome   instruction', *(
-            f'{e.name:{width}} {len(e.arm):6} {1 / e.period_s:6.1f}  {_label(e.success):8}  '
+            f'{e.name:{width}} {e.length:6} {1 / e.period_s:6.1f}  {_label(e.success):8}  '
             f'{e.instruction}' for e in self.episodes)]
 
 
@@ -172,10 +219,10 @@ def drawn_episodes(episodes: Sequence[EpisodeSummary]) -> list[EpisodeSummary]:
     return [episode for *_, episode in sorted(ranked, key=lambda item: item[:2])][:most]
 
 
-def histogram_bins(arm: np.ndarray, axis: int) -> list[float]:
-    """Return the edges for an axis, as wide as the widest of its kind and never only rounding."""
-    kind = slice(0, 3) if axis < 3 else slice(3, 6)
-    limit = max(float(np.abs(arm[:, kind]).max()), _NO_MOTION)
+def histogram_bins(columns: Sequence[Column], column: Column) -> list[float]:
+    """Return the edges for a column, as wide as the widest of its kind and never only rounding."""
+    alike = [other.values for other in columns if other.kind == column.kind]
+    limit = max(float(np.abs(np.concatenate(alike)).max()), _NO_MOTION)
     return np.linspace(-limit, limit, 62).tolist()
 
 
@@ -184,26 +231,32 @@ def draw(summary: DatasetSummary, png: Path) -> None:
     from matplotlib.figure import Figure
     images = _images(summary.episodes)
     rows = max(1, -(-len(images) // _IMAGES_A_ROW))
-    figure = Figure(figsize=(12, 10 + 2 * rows), layout='constrained')
-    grid = figure.add_gridspec(4 + rows, _IMAGES_A_ROW)
+    columns = summary.columns()
+    value_rows = -(-len(columns) // _VALUES_A_ROW)
+    figure = Figure(figsize=(12, 6 + 2 * (value_rows + rows)), layout='constrained')
+    grid = figure.add_gridspec(2 + value_rows + rows, _IMAGES_A_ROW)
     _draw_images(figure, grid, images)
     lengths = figure.add_subplot(grid[rows, :2])
-    lengths.hist([len(episode.arm) for episode in summary.episodes], bins=30)
+    lengths.hist([episode.length for episode in summary.episodes], bins=30)
     lengths.set(title=f'{len(summary.episodes)} episodes', xlabel='steps', ylabel='episodes')
     _draw_instructions(figure.add_subplot(grid[rows, 2:]), summary.episodes)
-    arm = summary.arm
-    for axis, name in enumerate(AXES):
-        column = 2 * (axis % 3)
-        plot = figure.add_subplot(grid[rows + 1 + axis // 3, column:column + 2])
-        plot.hist(arm[:, axis], bins=histogram_bins(arm, axis), log=True)
-        plot.set(xlabel=name, ylabel='steps')
+    for number, column in enumerate(columns):
+        place = 2 * (number % _VALUES_A_ROW)
+        plot = figure.add_subplot(grid[rows + 1 + number // _VALUES_A_ROW, place:place + 2])
+        plot.hist(column.values, bins=histogram_bins(columns, column), log=True)
+        plot.set(xlabel=column.title, ylabel='steps')
         plot.locator_params('x', nbins=5)
-    plot = figure.add_subplot(grid[rows + 3, :])
-    for number, episode in enumerate(summary.episodes[:_DRAWN_GRIPPERS]):
-        plot.step(np.arange(len(episode.arm)), episode.gripper_open * 0.8 + number, lw=0.8,
-                  where='post')
-    plot.set(xlabel='step', ylabel='episode', title='gripper: closed low, open high')
+    _draw_grippers(figure.add_subplot(grid[rows + 1 + value_rows, :]), summary)
     figure.savefig(png, dpi=110)
+
+
+def _draw_grippers(plot: Axes, summary: DatasetSummary) -> None:
+    names = [group.name for group in summary.groups if group.kind == 'gripper']
+    for number, episode in enumerate(summary.episodes[:_DRAWN_GRIPPERS]):
+        for name in names:
+            plot.step(np.arange(episode.length), episode.actions[name][:, 0] * 0.8 + number,
+                      lw=0.8, where='post')
+    plot.set(xlabel='step', ylabel='episode', title='gripper: closed low, open high')
 
 
 def _images(episodes: Sequence[EpisodeSummary]) -> list[tuple[str, np.ndarray]]:

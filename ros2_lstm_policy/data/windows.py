@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from ros2_lstm_policy import transforms
-from ros2_lstm_policy.manifest import ActionManifest
+from ros2_lstm_policy.manifest import Manifest
 from ros2_lstm_policy.types import Batch
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class WindowIndex:
 
 
 def gather(store: FrameStore, index: WindowIndex, ids_B: Sequence[int] | np.ndarray,
-           manifest: ActionManifest, future_cameras: Sequence[str] = ()) -> Batch:
+           manifest: Manifest, future_cameras: Sequence[str] = ()) -> Batch:
     """
     Collect windows into a batch, from a store on disk or on a device.
 
@@ -122,15 +122,21 @@ def gather(store: FrameStore, index: WindowIndex, ids_B: Sequence[int] | np.ndar
     ids_B = np.asarray(ids_B, np.int64)
     frames_BW = index.frames(ids_B)
     actions_BWK, valid_BWK = index.actions(ids_B)
-    arm_BWKA = transforms.arm_to_label(store.arm[actions_BWK], manifest)
+    continuous, binary = transforms.to_labels(
+        {group.name: store.actions[group.name][actions_BWK] for group in manifest.actions},
+        manifest)
+    states_BTS = transforms.normalise_states(
+        {state.name: store.states[state.name][frames_BW] for state in manifest.states}, manifest)
     future_BWK = index.future_frames(ids_B) if future_cameras else frames_BW
     episodes = [store.episodes[i] for i in index.episodes(ids_B)]
     return Batch(
         images={c.name: store.take(c.name, frames_BW) for c in manifest.cameras},
         instructions=[episode.instruction for episode in episodes],
-        arm_BTKA=torch.from_numpy(np.ascontiguousarray(arm_BWKA, np.float32)),
-        gripper_open_BTK=torch.from_numpy(store.gripper_open[actions_BWK]),
+        continuous_BTKC=torch.from_numpy(np.ascontiguousarray(continuous)),
+        binary_BTKG=torch.from_numpy(np.ascontiguousarray(binary)),
         valid_BTK=torch.from_numpy(valid_BWK),
+        states_BTS=torch.from_numpy(np.broadcast_to(states_BTS, (*frames_BW.shape,
+                                                                 manifest.state_size)).copy()),
         future_images={name: store.take(name, future_BWK) for name in future_cameras},
         episode_names=[episode.name for episode in episodes])
 

@@ -8,9 +8,10 @@ from typing import Literal, TYPE_CHECKING
 
 import numpy as np
 from ros2_lstm_policy.evaluation.rollout import SimActor
+from ros2_lstm_policy.kinds import ARM_DIM
 from ros2_lstm_policy.sim.expert import ScriptedExpert
 from ros2_lstm_policy.sim.robot import SimRobot
-from ros2_lstm_policy.types import Action, ARM_DIM, Decision, Observation
+from ros2_lstm_policy.types import Action, Decision, Observation
 
 if TYPE_CHECKING:
     from ros2_lstm_policy.model.policy import DecoderConfig
@@ -66,7 +67,7 @@ class Zero:
 
     def act(self, observation: Observation, instruction: str) -> Decision:
         """Stay."""
-        return _decision(Action(np.zeros(ARM_DIM, np.float32), 1.0))
+        return _decision(Action.one_arm(np.zeros(ARM_DIM, np.float32), 1.0))
 
 
 def make(who: Who, checkpoint: Path | None, execute: str, history: str | None = None) -> SimActor:

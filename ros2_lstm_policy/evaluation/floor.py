@@ -134,11 +134,11 @@ def measure(engine: EagerEngine, images: Mapping[str, np.ndarray], instruction: 
     """Take down a tick of these images, and measure this machine."""
     with torch.no_grad():
         text, state = engine.encode_text(instruction), engine.start()
-        pixels = engine.preprocess(images)
-        pixels = {name: image.clone() for name, image in pixels.items()}
+        seen = engine.preprocess(images, np.zeros(engine.state_size, np.float32))
+        seen = seen._replace(images={name: image.clone() for name, image in seen.images.items()})
         record = Record()
         with record:
-            engine.decode(engine.encode(pixels, text), state)
+            engine.decode(engine.encode(seen, text), state)
         device = engine.device
         products_s = sum(count * _seconds(product, device, count)
                          for product, count in record.products.items())

@@ -43,8 +43,8 @@ class Conventions(NamedTuple):
 
     def of(self, chunk: ActionChunk) -> ActionChunk:
         """Return the chunk as the checkpoint would have given it."""
-        return ActionChunk(chunk.arm_BTKA * self.arm_sign_A,
-                           chunk.gripper_logit_BTK * self.gripper_sign)
+        return ActionChunk(chunk.continuous_BTKC * self.arm_sign_A,
+                           chunk.binary_logit_BTKG * self.gripper_sign)
 
 
 class Recording:
@@ -105,12 +105,12 @@ def differences(policy: Policy, inputs: Recording, outputs: Recording,
     :raises VerificationError: where an array is absent or has another shape.
     """
     tokens = policy.encode(inputs.images(policy, ''), inputs.text(policy, ''))
-    chunk = conventions.of(policy.decoder(tokens))
+    chunk = conventions.of(policy.decoder.predict(tokens))
     return {
         'features': _largest([(tokens, outputs.get('train/action_hs'))]),
         'actions': _largest([
-            (chunk.arm_BTKA, outputs.get('train/pred_arm')),
-            (chunk.gripper_logit_BTK, outputs.get('train/pred_gripper_logit'))]),
+            (chunk.continuous_BTKC, outputs.get('train/pred_arm')),
+            (chunk.binary_logit_BTKG, outputs.get('train/pred_gripper_logit'))]),
         'losses': _largest(_losses(chunk, inputs, outputs, conventions.gripper_weight)),
         'streaming': _largest(_streaming(policy, inputs, outputs, conventions)),
     }
@@ -122,7 +122,7 @@ def _losses(chunk: ActionChunk, inputs: Recording, outputs: Recording,
     for name, mask in (('train', inputs.get('chunck_mask').bool()), ('train_nomask', None)):
         if mask is None and not outputs.has(f'{name}/loss_arm_act'):
             continue
-        loss = action_loss(chunk, action[..., :-1], action[..., -1], mask)
+        loss = action_loss(chunk, action[..., :-1], action[..., -1:], mask)
         yield loss.arm, outputs.get(f'{name}/loss_arm_act')
         yield loss.gripper, outputs.get(f'{name}/loss_gripper_act')
         yield loss.gripper_accuracy, outputs.get(f'{name}/acc_gripper_act')
@@ -139,12 +139,12 @@ def _streaming(policy: Policy, inputs: Recording, outputs: Recording,
     for step in range(len(wanted[0])):
         pixels = {camera.name: _pixels(images[camera.name][0, step], camera)
                   for camera in policy.manifest.cameras}
-        input_D = ticks.encode(pixels, text)
-        arm_KA, gripper_open_K = ticks.decode(input_D, state)
+        input_D = ticks.encode(engine.Seen(pixels, torch.zeros(0)), text)
+        arm_KA, gripper_open_KG = ticks.decode(input_D, state)
         state = ticks.follow(input_D, state)
         yield input_D, policy.decoder.reduce_tokens(wanted[0][None, step:step + 1])
         yield arm_KA * conventions.arm_sign_A, wanted[1][step]
-        yield gripper_open_K, (conventions.gripper_sign * wanted[2][step]).sigmoid()
+        yield gripper_open_KG, (conventions.gripper_sign * wanted[2][step]).sigmoid()
 
 
 def _pixels(normalised_CHW: Tensor, camera: CameraSpec) -> Tensor:

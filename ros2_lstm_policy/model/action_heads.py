@@ -35,7 +35,7 @@ class MLPHead(nn.Module):
 
 
 class ArmHead(MLPHead):
-    """Normalised arm deltas, held in (-1, 1) by a tanh."""
+    """Normalised continuous values, held in (-1, 1) by a tanh."""
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features) in (-1, 1)."""

@@ -1,7 +1,7 @@
 """
 Checkpoint directories.
 
-A directory holds model.safetensors, config.yaml (PolicyConfig), action.yaml (ActionManifest),
+A directory holds model.safetensors, config.yaml (PolicyConfig), action.yaml (Manifest),
 README.md (the model card) and what the backbone adds (tokenizer files). Loading is strict and
 offline, and runs no code from the files. Large policies may be split into shards with an index,
 laid out as Hugging Face does it.
@@ -17,9 +17,10 @@ import os
 from pathlib import Path
 import shutil
 import tempfile
+from typing import NamedTuple
 
 from ros2_lstm_policy import config
-from ros2_lstm_policy.manifest import ActionManifest
+from ros2_lstm_policy.manifest import Manifest
 from ros2_lstm_policy.model import memory, shards
 from ros2_lstm_policy.model.policy import outline, Policy, PolicyConfig
 from ros2_lstm_policy.model.shards import CheckpointError, INDEX, WEIGHTS
@@ -28,7 +29,16 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-__all__ = ['CheckpointError', 'described', 'fingerprint', 'load', 'load_as', 'save']
+__all__ = [
+    'CheckpointError',
+    'Fit',
+    'described',
+    'fingerprint',
+    'load',
+    'load_as',
+    'load_fitting',
+    'save',
+]
 
 CONFIG, MANIFEST, CARD = 'config.yaml', 'action.yaml', 'README.md'
 _SHOWN_KEYS = 5
@@ -66,7 +76,7 @@ def load(directory: Path, device: str | torch.device = 'cpu') -> Policy:
     return load_as(directory, *described(directory)).to(device).eval()
 
 
-def described(directory: Path) -> tuple[PolicyConfig, ActionManifest]:
+def described(directory: Path) -> tuple[PolicyConfig, Manifest]:
     """
     Read what a checkpoint is, without its weights.
 
@@ -78,10 +88,10 @@ def described(directory: Path) -> tuple[PolicyConfig, ActionManifest]:
             raise CheckpointError(f'{directory / name} is missing: a checkpoint is a directory '
                                   f'with {CONFIG}, {MANIFEST} and {WEIGHTS}')
     return (config.load(PolicyConfig, directory / CONFIG),
-            config.load(ActionManifest, directory / MANIFEST))
+            config.load(Manifest, directory / MANIFEST))
 
 
-def load_as(directory: Path, policy_config: PolicyConfig, manifest: ActionManifest) -> Policy:
+def load_as(directory: Path, policy_config: PolicyConfig, manifest: Manifest) -> Policy:
     """
     Read a checkpoint's weights into a policy that may differ in what no weight depends on.
 
@@ -94,6 +104,46 @@ def load_as(directory: Path, policy_config: PolicyConfig, manifest: ActionManife
     policy = Policy(*parts)
     _load_weights(parts[-1], policy)
     return policy.eval()
+
+
+class Fit(NamedTuple):
+    """
+    What a policy took of another one's weights, by name.
+
+    :param taken: tensors of the same name and shape.
+    :param anew: its own that begin anew, since the other has none of that name and shape.
+    :param unused: the other's that it has no place for.
+    """
+
+    taken: tuple[str, ...]
+    anew: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+@torch.no_grad()
+def load_fitting(directory: Path, policy: Policy) -> Fit:
+    """
+    Copy the weights that fit, by name and shape, into a policy of another body.
+
+    :raises CheckpointError: for files that are damaged, or weights of which none fits.
+    """
+    wanted, taken, unused = policy.state_dict(), set(), set()
+    for file in shards.weight_files(directory):
+        with shards.opened(directory / file) as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (of the library, which is no mapping)
+                value = tensors.get_tensor(name)
+                if name in wanted and wanted[name].shape == value.shape:
+                    wanted[name].copy_(value)
+                    taken.add(_identity(wanted[name]))
+                else:
+                    unused.add(name)
+    if not taken:
+        raise CheckpointError(f'{directory}: none of its weights fits this policy; is it of '
+                              'another backbone?')
+    _refuse_numbers_that_are_none(directory, policy)
+    fits = {name: _identity(value) in taken for name, value in wanted.items()}
+    return Fit(tuple(name for name in wanted if fits[name]),
+               tuple(name for name in wanted if not fits[name]), tuple(sorted(unused)))
 
 
 def fingerprint(directory: Path) -> str:
@@ -126,7 +176,7 @@ def _refuse_numbers_that_are_none(directory: Path, policy: Policy) -> None:
 def _check_written(new: Path, policy: Policy, directory: Path) -> None:
     """Read the new files back as strictly as `load` does, all but the numbers in the tensors."""
     for name, cls, wanted in ((CONFIG, PolicyConfig, policy.config),
-                              (MANIFEST, ActionManifest, policy.manifest)):
+                              (MANIFEST, Manifest, policy.manifest)):
         try:
             found = config.load(cls, new / name)
         except config.ConfigError as error:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from einops import rearrange
-from ros2_lstm_policy.types import ACTION_DIM
 import torch
 from torch import nn, Tensor
 
@@ -57,18 +56,19 @@ class Posterior(NamedTuple):
 class ActionLatent(nn.Module):
     """The encoder of the labels and the map from z into the feature."""
 
-    def __init__(self, feature_dim: int, chunk: int, config: LatentConfig) -> None:
-        """Create an encoder for chunks of `chunk` actions."""
+    def __init__(self, feature_dim: int, chunk: int, action_dim: int,
+                 config: LatentConfig) -> None:
+        """Create an encoder for chunks of `chunk` actions of `action_dim` numbers."""
         super().__init__()
         self.encoder = nn.Sequential(
-            nn.Linear(feature_dim + chunk * (ACTION_DIM + 1), config.width), nn.GELU(),
+            nn.Linear(feature_dim + chunk * (action_dim + 1), config.width), nn.GELU(),
             nn.Linear(config.width, 2 * config.size))
         self.into_feature = nn.Linear(config.size, feature_dim, bias=False)
 
-    def encode(self, feature_BTD: Tensor, arm_BTKA: Tensor, gripper_open_BTK: Tensor,
+    def encode(self, feature_BTD: Tensor, continuous_BTKC: Tensor, binary_BTKG: Tensor,
                valid_BTK: Tensor) -> Posterior:
         """Return the posterior of each step's chunk; labels that are not valid are not seen."""
-        labels = torch.cat([arm_BTKA, gripper_open_BTK.unsqueeze(-1)], dim=-1)
+        labels = torch.cat([continuous_BTKC, binary_BTKG], dim=-1)
         seen = torch.where(valid_BTK.unsqueeze(-1), labels, 0.0)
         seen = torch.cat([seen, valid_BTK.unsqueeze(-1).to(seen.dtype)], dim=-1)
         flat = rearrange(seen, 'b t k a -> b t (k a)')

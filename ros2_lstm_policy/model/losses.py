@@ -1,7 +1,7 @@
 """
 Losses of an action chunk: means over the valid entries.
 
-Shape letters as in `types`: B batch, T step, K action in the chunk, A arm dimension.
+Shape letters as in `types`: B batch, T step, K action in the chunk, C continuous values, G binary.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class ActionLoss(NamedTuple):
     """
     What an action chunk costs.
 
-    :param arm: Huber loss (delta 1) on the normalised deltas.
-    :param gripper: binary cross-entropy with logits.
-    :param gripper_accuracy: share of gripper commands that are right at probability 0.5.
+    :param arm: Huber loss (delta 1) on the normalised continuous values.
+    :param gripper: binary cross-entropy with logits on the binary ones; 0 without any.
+    :param gripper_accuracy: share of the binary values that are right at probability 0.5.
     """
 
     arm: Tensor
@@ -29,27 +29,33 @@ class ActionLoss(NamedTuple):
     gripper_accuracy: Tensor
 
 
-def action_loss(chunk: ActionChunk, arm_BTKA: Tensor, gripper_open_BTK: Tensor,
+def action_loss(chunk: ActionChunk, continuous_BTKC: Tensor, binary_BTKG: Tensor,
                 valid_BTK: Tensor | None = None) -> ActionLoss:
     """
     Compare a chunk with its labels.
 
-    :param arm_BTKA: labels, normalised by the manifest.
-    :param gripper_open_BTK: labels 0 or 1.
+    :param continuous_BTKC: labels, normalised by the manifest.
+    :param binary_BTKG: labels 0 or 1.
     :param valid_BTK: entries that count; None for all. Where none counts, the losses are 0.
     :raises ValueError: for labels or a mask of another shape than the chunk's.
     """
-    arm, logit = chunk.arm_BTKA, chunk.gripper_logit_BTK
-    valid = torch.ones_like(logit, dtype=torch.bool) if valid_BTK is None else valid_BTK.bool()
-    _require_shape('arm labels', arm_BTKA, arm)
-    _require_shape('gripper labels', gripper_open_BTK, logit)
-    _require_shape('validity mask', valid, logit)
-    label = gripper_open_BTK.to(logit.dtype)
-    arm_BTK = F.huber_loss(arm, arm_BTKA.to(arm.dtype), reduction='none').mean(-1)
-    gripper_BTK = F.binary_cross_entropy_with_logits(logit, label, reduction='none')
-    right_BTK = ((logit > 0) == (label > 0.5)).to(logit.dtype)
+    value, logit = chunk
+    every = torch.ones_like(value[..., 0], dtype=torch.bool)
+    valid = every if valid_BTK is None else valid_BTK.bool()
+    _require_shape('arm labels', continuous_BTKC, value)
+    _require_shape('gripper labels', binary_BTKG, logit)
+    _require_shape('validity mask', valid, every)
+    label = binary_BTKG.to(logit.dtype)
+    arm_BTK = F.huber_loss(value, continuous_BTKC.to(value.dtype), reduction='none').mean(-1)
+    gripper_BTK = _mean(F.binary_cross_entropy_with_logits(logit, label, reduction='none'))
+    right_BTK = _mean(((logit > 0) == (label > 0.5)).to(logit.dtype))
     return ActionLoss(masked_mean(arm_BTK, valid), masked_mean(gripper_BTK, valid),
                       masked_mean(right_BTK, valid).detach())
+
+
+def _mean(values_BTKG: Tensor) -> Tensor:
+    """Return the mean over G, 0 where G is 0."""
+    return values_BTKG.sum(-1) / max(values_BTKG.shape[-1], 1)
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:

@@ -29,7 +29,8 @@ class LSTMDecoder(nn.Module):
     An LSTM over the steps of a window, and two heads on each of its outputs.
 
     :param in_features: width D of a token.
-    :param action_dim: arm dimensions and one gripper.
+    :param action_dim: values of an action: the continuous ones, then the binary ones.
+    :param binary: how many of these are binary; 0 makes no head for them.
     :param down_sample: how N tokens become `latent` ones: 'none' (there are as many already),
         'pooling' (adaptive max-pool over the tokens) or 'resampler' (Perceiver resampler).
     :param latent: tokens a step after that; every width scales with it.
@@ -40,7 +41,8 @@ class LSTMDecoder(nn.Module):
 
     def __init__(self, in_features: int, action_dim: int = 7, down_sample: DownSample = 'none',
                  latent: int = 1, fwd_pred_next_n: int = 10, window_size: int = 8,
-                 hidden_size: int = 1024, num_layers: int = 4, dropout: float = 0.0) -> None:
+                 hidden_size: int = 1024, num_layers: int = 4, dropout: float = 0.0,
+                 binary: int = 1) -> None:
         """Make the layers; the LSTM keeps PyTorch's initialisation."""
         super().__init__()
         if down_sample not in ('none', 'pooling', 'resampler'):
@@ -48,21 +50,33 @@ class LSTMDecoder(nn.Module):
                              f'{down_sample!r}')
         self.in_features, self.latent = in_features, latent
         self.down_sample, self.window_size = down_sample, window_size
-        self.chunk_size, self.arm_dim = fwd_pred_next_n, action_dim - 1
+        self.chunk_size = fwd_pred_next_n
+        self.continuous, self.binary = action_dim - binary, binary
         if down_sample == 'resampler':
             self.resampler = PerceiverResampler(in_features, latent)
         width = hidden_size * latent
         self.rnn = nn.LSTM(in_features * latent, width, num_layers, batch_first=True,
                            dropout=dropout)
-        self.actions = ArmHead(width, self.chunk_size * self.arm_dim)
-        self.gripper = MLPHead(width, self.chunk_size)
+        self.actions = ArmHead(width, self.chunk_size * self.continuous)
+        self.gripper = MLPHead(width, self.chunk_size * binary) if binary else None
 
-    def forward(self, tokens_BTND: Tensor, h_0: LSTMState | None = None) -> ActionChunk:
+    def forward(self, tokens_BTND: Tensor,
+                h_0: LSTMState | None = None) -> tuple[Tensor, Tensor]:
+        """
+        Predict as the reference's decoder does, whose one gripper has no axis of its own.
+
+        :return: arm (B, T, K, 6) and gripper logits (B, T, K); where there is another number of
+            binary values, (B, T, K, G).
+        """
+        continuous, logit = self.predict(tokens_BTND, h_0)
+        return continuous, logit.squeeze(-1) if self.binary == 1 else logit
+
+    def predict(self, tokens_BTND: Tensor, h_0: LSTMState | None = None) -> ActionChunk:
         """
         Predict a chunk at every step of a window.
 
         :param h_0: (h, c), each (num_layers, B, hidden), before the first step; None for zeros.
-        :return: arm (B, T, K, 6) in (-1, 1) and gripper logits (B, T, K).
+        :return: continuous (B, T, K, C) in (-1, 1) and binary logits (B, T, K, G).
         """
         output_BTH, _ = self.rnn(self.reduce_tokens(tokens_BTND), h_0)
         return self.heads(output_BTH)
@@ -87,8 +101,11 @@ class LSTMDecoder(nn.Module):
 
     def heads(self, output_BTH: Tensor) -> ActionChunk:
         """Turn LSTM outputs into chunks."""
-        arm = rearrange(self.actions(output_BTH), 'b t (k a) -> b t k a', k=self.chunk_size)
-        return ActionChunk(arm, self.gripper(output_BTH))
+        shape = (self.chunk_size, -1)
+        continuous_BTKC = self.actions(output_BTH).unflatten(-1, shape)
+        if self.gripper is None:
+            return ActionChunk(continuous_BTKC, continuous_BTKC[..., :0])
+        return ActionChunk(continuous_BTKC, self.gripper(output_BTH).unflatten(-1, shape))
 
     def loss(self, pred: Tensor | Sequence[Tensor], labels: tuple[Tensor, Tensor] | None,
              mask: Tensor | None = None) -> dict[str, Tensor | float | None]:
@@ -97,13 +114,15 @@ class LSTMDecoder(nn.Module):
 
         :param pred: (B, T, K, 7) with the gripper logit last, or the pair that `forward` gives;
             the gripper logits with or without a trailing axis.
-        :param labels: arm (B, T, K, 6) and gripper (B, T, K); None where there are none.
+        :param labels: arm (B, T, K, 6) and gripper (B, T, K), with or without a trailing axis;
+            None where there are none.
         :param mask: (B, T, K), entries that count.
         :return: `loss_arm`, `loss_gripper`, `acc_gripper`; or `{'loss': None}` without labels.
         """
         if labels is None or labels[0] is None:
             return {'loss': None}
-        found = action_loss(as_chunk(pred, self.arm_dim), labels[0], labels[1], mask)
+        arm, gripper = labels
+        found = action_loss(as_chunk(pred, self.continuous), arm, _with_axis(gripper, arm), mask)
         return {'loss_arm': found.arm, 'loss_gripper': found.gripper,
                 'acc_gripper': found.gripper_accuracy.item()}
 
@@ -117,18 +136,22 @@ class LSTMDecoder(nn.Module):
                              f'latent to {tokens.shape[2]}')
 
 
-def as_chunk(pred: Tensor | Sequence[Tensor], arm_dim: int) -> ActionChunk:
+def as_chunk(pred: Tensor | Sequence[Tensor], continuous: int) -> ActionChunk:
     """
     Read a chunk from one concatenated tensor or from a pair.
 
     :raises ValueError: where the gripper logits do not fit the arm's shape.
     """
     if isinstance(pred, Tensor):
-        return ActionChunk(pred[..., :arm_dim], pred[..., -1])
+        return ActionChunk(pred[..., :continuous], pred[..., continuous:])
     arm, logit = pred
-    if logit.ndim == arm.ndim and logit.shape[-1] == 1:
-        logit = logit.squeeze(-1)
-    if logit.shape != arm.shape[:-1]:
+    logit = _with_axis(logit, arm)
+    if logit.shape[:-1] != arm.shape[:-1]:
         raise ValueError(f'gripper logits: expected {tuple(arm.shape[:-1])}, with or without a '
-                         f'trailing axis of 1, found {tuple(logit.shape)}')
+                         f'trailing axis, found {tuple(logit.shape)}')
     return ActionChunk(arm, logit)
+
+
+def _with_axis(value: Tensor, like: Tensor) -> Tensor:
+    """Return a gripper's values with the trailing axis that the reference leaves out."""
+    return value.unsqueeze(-1) if value.ndim == like.ndim - 1 else value

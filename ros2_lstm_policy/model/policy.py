@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from einops import rearrange
-from ros2_lstm_policy.manifest import ActionManifest
+from ros2_lstm_policy.manifest import Manifest
 from ros2_lstm_policy.model import backbones, memory
 from ros2_lstm_policy.model.backbones.base import EncodedText
 from ros2_lstm_policy.model.lstm_decoder import LSTMDecoder
-from ros2_lstm_policy.types import ACTION_DIM, ActionChunk
+from ros2_lstm_policy.model.state_encoder import StateEncoder
+from ros2_lstm_policy.types import ActionChunk
 import torch
 from torch import nn, Tensor
 
@@ -73,11 +74,33 @@ class DecoderConfig:
 
 
 @dataclass(frozen=True)
+class StatesConfig:
+    """
+    How the manifest's states enter the policy; without effect where it has none.
+
+    :param width: of the encoder's hidden layers.
+    :param dropout: share of the training windows that are seen without states, so that the policy
+        looks instead of copying them.
+    """
+
+    width: int = 256
+    dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that no encoder has."""
+        if not 1 <= self.width <= 65_536:
+            raise ValueError(f'width must be from 1 to 65536, found {self.width}')
+        if not 0 <= self.dropout <= 1:
+            raise ValueError(f'dropout must be from 0 to 1, found {self.dropout}')
+
+
+@dataclass(frozen=True)
 class PolicyConfig:
     """What a policy is made of."""
 
     backbone: BackboneConfig
     decoder: DecoderConfig = DecoderConfig()
+    states: StatesConfig = StatesConfig()
 
 
 class Policy(nn.Module):
@@ -90,7 +113,7 @@ class Policy(nn.Module):
         published weights.
     """
 
-    def __init__(self, config: PolicyConfig, manifest: ActionManifest,
+    def __init__(self, config: PolicyConfig, manifest: Manifest,
                  checkpoint: Path | None = None) -> None:
         """Make the parts."""
         super().__init__()
@@ -99,9 +122,12 @@ class Policy(nn.Module):
                                          manifest.cameras, checkpoint)
         decoder = config.decoder
         self.decoder = LSTMDecoder(
-            self.backbone.feature_dim, ACTION_DIM, decoder.down_sample, decoder.latent,
-            decoder.fwd_pred_next_n, decoder.window_size, decoder.hidden_size,
-            decoder.num_layers, decoder.dropout)
+            self.backbone.feature_dim, manifest.continuous_size + manifest.binary_size,
+            decoder.down_sample, decoder.latent, decoder.fwd_pred_next_n, decoder.window_size,
+            decoder.hidden_size, decoder.num_layers, decoder.dropout, manifest.binary_size)
+        self.states = StateEncoder(
+            manifest.state_size, self.backbone.feature_dim, config.states.width,
+            config.states.dropout) if manifest.states else None
 
     def encode_instructions(self, instructions: Sequence[str]) -> EncodedText:
         """
@@ -111,9 +137,18 @@ class Policy(nn.Module):
         """
         return self.backbone.encode_text(self.backbone.tokenize(instructions))
 
-    def encode(self, images: Mapping[str, Tensor], text: EncodedText) -> Tensor:
+    def encode(self, images: Mapping[str, Tensor], text: EncodedText,
+               states_BTS: Tensor | None = None) -> Tensor:
         """
-        Return the feature tokens (B, T, N, D).
+        Return the feature tokens (B, T, N, D) of what was seen, read and measured.
+
+        :param states_BTS: normalised, side by side; needed where the manifest has states.
+        """
+        return self.with_states(self.encode_images(images, text), states_BTS)
+
+    def encode_images(self, images: Mapping[str, Tensor], text: EncodedText) -> Tensor:
+        """
+        Return the feature tokens (B, T, N, D) of what was seen and read.
 
         :param images: camera name to (B, T, 3, H, W), normalised by the manifest's camera.
         :param text: of the B instructions.
@@ -124,12 +159,22 @@ class Policy(nn.Module):
         tokens = self.backbone(frames, text.repeat(steps))
         return rearrange(tokens, '(b t) n d -> b t n d', t=steps)
 
-    def forward(self, images: Mapping[str, Tensor], text: EncodedText) -> ActionChunk:
+    def with_states(self, tokens_BTND: Tensor, states_BTS: Tensor | None) -> Tensor:
+        """Return the tokens with the states in them, where the manifest has states."""
+        if self.states is None:
+            return tokens_BTND
+        if states_BTS is None:
+            raise ValueError('the policy needs its states: '
+                             + ', '.join(state.name for state in self.manifest.states))
+        return self.states(tokens_BTND, states_BTS)
+
+    def forward(self, images: Mapping[str, Tensor], text: EncodedText,
+                states_BTS: Tensor | None = None) -> ActionChunk:
         """Predict a chunk at every step of B windows that each begin with no history."""
-        return self.decoder(self.encode(images, text))
+        return self.decoder.predict(self.encode(images, text, states_BTS))
 
 
-def build(config: PolicyConfig, manifest: ActionManifest, where: str) -> Policy:
+def build(config: PolicyConfig, manifest: Manifest, where: str) -> Policy:
     """
     Make a policy from published weights, once its outline says that there is memory for it.
 
@@ -140,7 +185,7 @@ def build(config: PolicyConfig, manifest: ActionManifest, where: str) -> Policy:
     return Policy(config, manifest)
 
 
-def outline(config: PolicyConfig, manifest: ActionManifest,
+def outline(config: PolicyConfig, manifest: Manifest,
             checkpoint: Path | None = None) -> Policy:
     """Return the policy on the meta device: every name and shape, and no memory for numbers."""
     with torch.device('meta'):

@@ -13,7 +13,8 @@ from pathlib import Path
 import tempfile
 from typing import Any, Literal
 
-from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
+from ros2_lstm_policy.kinds import ARM_DIM
+from ros2_lstm_policy.manifest import CameraSpec, Manifest, Normalisation, one_arm
 from ros2_lstm_policy.model import memory
 from ros2_lstm_policy.model.backbones import pretrained
 from ros2_lstm_policy.model.backbones.hugging_face import ASSETS, HuggingFaceBackbone
@@ -22,7 +23,6 @@ from ros2_lstm_policy.model.policy import (
 from ros2_lstm_policy.model.robovlms_files import RoboVLMsError
 from ros2_lstm_policy.model.robovlms_run import FAMILIES, OPEN_X, Run
 from ros2_lstm_policy.model.robovlms_statistics import Bounds
-from ros2_lstm_policy.types import ARM_DIM
 import torch
 from torch import nn, Tensor
 
@@ -79,15 +79,15 @@ def policy_config(run: Run, backbone: Path) -> PolicyConfig:
     return PolicyConfig(BackboneConfig(family, options | _FAMILY_OPTIONS[family]), decoder)
 
 
-def manifest(run: Run, where: Path, answers: Answers) -> ActionManifest:
+def manifest(run: Run, where: Path, answers: Answers) -> Manifest:
     """
     Return what the policy's numbers mean.
 
     :raises RoboVLMsError: for a question without an answer, or settings that contradict.
     """
     frame, rotation = _frame_and_rotation(run, answers)
-    return ActionManifest(frame, rotation, answers.control_period_s,
-                          _normalisation(run, where, answers), _cameras(run))
+    return one_arm(frame, rotation, answers.control_period_s,
+                   _normalisation(run, where, answers), _cameras(run))
 
 
 def build(weights: Mapping[str, Tensor], run: Run, where: Path, backbone: Path,
@@ -138,7 +138,7 @@ def _frame_and_rotation(run: Run, answers: Answers) -> tuple[Any, Any]:
     return 'tool', 'rotation_vector'
 
 
-def _normalisation(run: Run, where: Path, answers: Answers) -> ArmNormalisation:
+def _normalisation(run: Run, where: Path, answers: Answers) -> Normalisation:
     """
     Return offset and scale by axis, of two maps that stand behind each other.
 
@@ -159,7 +159,7 @@ def _normalisation(run: Run, where: Path, answers: Answers) -> ArmNormalisation:
     units = (answers.metres_per_unit,) * POSITION_DIMS + \
         (answers.radians_per_unit,) * (ARM_DIM - POSITION_DIMS)
     axes = list(zip(units, bounds.low, bounds.high))
-    return ArmNormalisation(
+    return Normalisation(
         tuple(u * ((b + a) / 2 + (b - a) / 2 * (high + low) / 2) for u, a, b in axes),
         tuple(u * (b - a) / 2 * (high - low) / 2 for u, a, b in axes), mu)
 
@@ -265,6 +265,7 @@ def _turn_conventions(policy: Policy, tcp_rel: bool, one_is_closed: bool) -> Non
     `tcp_rel` labels hold the rotation from the new tool frame to the old one; the tanh behind is
     odd, so negated rows give old to new. A gripper logit of "closed" is negated.
     """
+    assert policy.decoder.gripper is not None
     arm, gripper = policy.decoder.actions.mlp[-1], policy.decoder.gripper.mlp[-1]
     assert isinstance(arm, nn.Linear) and isinstance(gripper, nn.Linear)
     rotations = torch.arange(arm.out_features) % ARM_DIM >= POSITION_DIMS

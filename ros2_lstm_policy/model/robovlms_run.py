@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ros2_lstm_policy import config
+from ros2_lstm_policy.kinds import ACTION_DIM
 from ros2_lstm_policy.model.robovlms_files import RoboVLMsError
-from ros2_lstm_policy.types import ACTION_DIM
 
 MU = 255.0
 FAMILIES = {'kosmos': 'kosmos2', 'paligemma': 'paligemma'}

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ros2_lstm_policy import config
+from ros2_lstm_policy.kinds import ACTION_DIM, ARM_DIM
 from ros2_lstm_policy.model.robovlms_files import RoboVLMsError
-from ros2_lstm_policy.types import ACTION_DIM, ARM_DIM
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ros2_lstm_policy.manifest import ActionManifest
+from ros2_lstm_policy.manifest import Manifest
 from ros2_lstm_policy.model import checkpoint, memory
 from ros2_lstm_policy.model.backbones import pretrained
 from ros2_lstm_policy.model.backbones.hugging_face import ASSETS
@@ -32,7 +32,7 @@ class InitConfig:
     """What a new policy is: its network and what its numbers mean."""
 
     policy: PolicyConfig
-    manifest: ActionManifest
+    manifest: Manifest
 
 
 def untrained(chosen: InitConfig, seed: int, source: str = 'the configuration') -> Policy:

@@ -12,7 +12,7 @@ import time
 import traceback
 
 from rclpy.lifecycle import LifecycleNode
-from ros2_lstm_policy.manifest import ActionManifest
+from ros2_lstm_policy.manifest import Manifest
 from ros2_lstm_policy.resample import Missing
 from ros2_lstm_policy.ros.diagnostics import Holds, Latencies, LatestLine, Rate
 from ros2_lstm_policy.ros.exclusive import Exclusive
@@ -24,7 +24,7 @@ from ros2_lstm_policy.runtime.cadence import Cadence
 from ros2_lstm_policy.runtime.frozen import FROZEN
 from ros2_lstm_policy.runtime.safety import blend_in, check, GripperShaper, Limits
 from ros2_lstm_policy.runtime.worker import Outcome, PolicyWorker
-from ros2_lstm_policy.types import Actor, Decision, Observation, Reason
+from ros2_lstm_policy.types import Actor, Decision, GRIPPER, Observation, Reason
 
 MAX_INSTRUCTION_CHARACTERS = 1000
 _STOP_TIMEOUT_S = 5.0
@@ -43,15 +43,16 @@ class Commander:
     :param first_episode: the number that its episodes begin with.
     """
 
-    def __init__(self, node: LifecycleNode, settings: Settings, manifest: ActionManifest,
+    def __init__(self, node: LifecycleNode, settings: Settings, manifest: Manifest,
                  limits: Limits, actor: Actor, inputs: Inputs, outputs: Outputs, holds: Holds,
                  instruction: str, first_episode: int) -> None:
         """Prepare; :meth:`start` acts."""
         self._node, self._settings = node, settings
         self.limits = limits
         self._inputs, self._outputs, self._holds = inputs, outputs, holds
-        self._gripper = GripperShaper(manifest.gripper_threshold, settings.gripper_hysteresis,
-                                      settings.gripper_min_hold_s)
+        self._gripper = GripperShaper(
+            manifest.action(GRIPPER).threshold, settings.gripper_hysteresis,
+            settings.gripper_min_hold_s)
         self._words_told = LatestLine(node.get_logger(), _WORDS_PERIOD_S)
         self._exclusive = Exclusive(node, outputs.topics, inputs.topics)
         self.worker = PolicyWorker(actor, self._deliver, first_episode)

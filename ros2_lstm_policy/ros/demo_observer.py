@@ -95,7 +95,7 @@ class EpisodeRecord:
         self.actions = {}
         for stamp, (sent_ns, arm) in answers.items():
             place = bisect.bisect(sent, sent_ns)
-            self.actions[stamp] = Action(arm, grippers[place - 1][1] if place else 1.0)
+            self.actions[stamp] = Action.one_arm(arm, grippers[place - 1][1] if place else 1.0)
         times = sorted(sent_ns for sent_ns, _ in answers.values())
         is_answered = max(self.images, default=0) in answers
         return is_answered and (not sent or len(times) < 2 or sent[-1] > times[-2])

@@ -13,12 +13,13 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.lifecycle.publisher import LifecyclePublisher
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from ros2_lstm_policy.manifest import ActionManifest
+from ros2_lstm_policy.kinds import ARM_DIM
+from ros2_lstm_policy.manifest import Manifest
 from ros2_lstm_policy.ros import conversions
 from ros2_lstm_policy.ros.gripper_action import GripperAction
 from ros2_lstm_policy.ros.parameters import Settings
 from ros2_lstm_policy.runtime.safety import Pose, ramp_down
-from ros2_lstm_policy.types import ARM_DIM, Decision
+from ros2_lstm_policy.types import ARM, Decision
 from std_msgs.msg import Float64MultiArray
 
 # Servo's velocity is meant for one period; half a period of grace lets a late tick pass unnoticed.
@@ -36,11 +37,11 @@ class Outputs:
     """
 
     def __init__(self, node: LifecycleNode, settings: Settings,
-                 manifest: ActionManifest) -> None:
+                 manifest: Manifest) -> None:
         """Create the publishers."""
         self._node, self._settings, self._manifest = node, settings, manifest
         self.is_shadow = settings.shadow
-        in_tool = manifest.frame == 'tool'
+        self._in_tool = in_tool = manifest.action(ARM).frame == 'tool'
         self._frame_id = settings.tool_frame_id if in_tool else settings.base_frame_id
         self._arm = self._publisher(TwistStamped, '~/arm_delta')
         self._gripper = self._publisher(Float64MultiArray, '~/gripper_command')
@@ -124,8 +125,7 @@ class Outputs:
             return
         frame_id = self._frame_id if start is None else self._settings.base_frame_id
         self._chunk.publish(conversions.path(
-            stamp_ns, frame_id, decision.chunk[:, :ARM_DIM], self._manifest.frame == 'tool',
-            start))
+            stamp_ns, frame_id, decision.chunk[:, :ARM_DIM], self._in_tool, start))
 
     def _publish(self, stamp_ns: int, arm: np.ndarray) -> None:
         arm_message = conversions.twist(stamp_ns, self._frame_id, arm)

@@ -13,7 +13,7 @@ import math
 from typing import Any
 
 from rclpy.node import Node
-from ros2_lstm_policy.manifest import check_camera_name, DEFAULT_CAMERAS
+from ros2_lstm_policy.manifest import check_name, DEFAULT_CAMERAS
 from ros2_lstm_policy.ros import declared
 from ros2_lstm_policy.ros.declared import Declared, parameter
 
@@ -162,7 +162,7 @@ def _wrong_cameras(names: Sequence[str]) -> str:
         return f'cameras is {list(names)}; expected at least one name, and each once'
     try:
         for name in names:
-            check_camera_name(name)
+            check_name('camera', name)
     except ValueError as error:
         return f'cameras: {error}'
     return ''

@@ -17,7 +17,7 @@ from rclpy.duration import Duration
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rclpy.timer import Timer
-from ros2_lstm_policy.manifest import ActionManifest
+from ros2_lstm_policy.manifest import Manifest
 from ros2_lstm_policy.ros import diagnostics, report
 from ros2_lstm_policy.ros.commander import Commander
 from ros2_lstm_policy.ros.declared import ParameterError
@@ -28,7 +28,7 @@ from ros2_lstm_policy.ros.node_arguments import answer
 from ros2_lstm_policy.ros.outputs import Outputs
 from ros2_lstm_policy.ros.parameters import has_workspace, Parameters, Settings
 from ros2_lstm_policy.runtime.safety import Limits, step_limit
-from ros2_lstm_policy.types import Reason
+from ros2_lstm_policy.types import ARM, GRIPPER, Reason
 from std_srvs.srv import Trigger
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class PolicyNode(GuardedLifecycleNode):
         for line in (*self.parameters.unknown, *self.parameters.problems.values()):
             self.get_logger().warning(line)
         self._settings = Settings()
-        self._manifest: ActionManifest | None = None
+        self._manifest: Manifest | None = None
         self._actor: PolicyActor | None = None
         self._fingerprint = ''
         self._inputs: Inputs | None = None
@@ -87,8 +87,9 @@ class PolicyNode(GuardedLifecycleNode):
         for line in self.parameters.unused_overrides():
             self.get_logger().warning(line)
         self.parameters.lock(True)
+        frame = manifest.action(ARM).frame
         self.get_logger().info(f'{settings.checkpoint} {self._fingerprint[:12]}: '
-                               f'{1 / manifest.control_period_s:g} Hz, {manifest.frame} axes, '
+                               f'{1 / manifest.control_period_s:g} Hz, {frame} axes, '
                                f'cameras {", ".join(c.name for c in manifest.cameras)}')
 
     def activate(self) -> None:
@@ -236,7 +237,7 @@ def _autostart(node: PolicyNode) -> bool:
     return False
 
 
-def _load(settings: Settings) -> tuple[PolicyActor, ActionManifest, str]:
+def _load(settings: Settings) -> tuple[PolicyActor, Manifest, str]:
     """Load the checkpoint. The heavy imports are made here, so that --help needs none of them."""
     from ros2_lstm_policy.model import checkpoint
     from ros2_lstm_policy.runtime.actor import PolicyActor
@@ -253,7 +254,7 @@ def _load(settings: Settings) -> tuple[PolicyActor, ActionManifest, str]:
     return actor, policy.manifest, checkpoint.fingerprint(directory)
 
 
-def _check(manifest: ActionManifest, settings: Settings) -> None:
+def _check(manifest: Manifest, settings: Settings) -> None:
     """Hold a checkpoint against this robot. :raises ParameterError: where it is for another."""
     problems = []
     absent = [c.name for c in manifest.cameras if c.name not in settings.cameras]
@@ -265,10 +266,11 @@ def _check(manifest: ActionManifest, settings: Settings) -> None:
     if wanted_hz > 0 and abs(wanted_hz / rate_hz - 1) > _RATE_TOLERANCE:
         problems.append(f'it acts at {rate_hz:g} Hz, and {wanted_hz:g} Hz are asked for '
                         '(control_rate_hz)')
-    if settings.arm_frame and settings.arm_frame != manifest.frame:
-        problems.append(f'its deltas are in {manifest.frame} axes, and this robot takes '
+    frame = manifest.action(ARM).frame
+    if settings.arm_frame and settings.arm_frame != frame:
+        problems.append(f'its deltas are in {frame} axes, and this robot takes '
                         f'{settings.arm_frame} axes (arm_frame)')
-    threshold, margin = manifest.gripper_threshold, settings.gripper_hysteresis
+    threshold, margin = manifest.action(GRIPPER).threshold, settings.gripper_hysteresis
     if not 0 <= threshold - margin <= threshold + margin < 1:
         problems.append(f'its gripper threshold of {threshold:g} with {margin:g} around it '
                         '(gripper_hysteresis) leaves 0 to 1: the gripper would never move')
@@ -277,11 +279,12 @@ def _check(manifest: ActionManifest, settings: Settings) -> None:
                              + '; '.join(problems))
 
 
-def _limits(settings: Settings, manifest: ActionManifest) -> Limits:
+def _limits(settings: Settings, manifest: Manifest) -> Limits:
+    arm = manifest.action(ARM)
     return Limits(
-        manifest.frame, manifest.control_period_s, settings.max_linear_speed_m_s,
+        arm.frame or 'base', manifest.control_period_s, settings.max_linear_speed_m_s,
         settings.max_angular_speed_rad_s, settings.deadline_s,
-        step_limit(manifest, settings.max_step_ratio),
+        step_limit(arm, settings.max_step_ratio),
         np.reshape(settings.workspace_m, (2, 3)) if has_workspace(settings) else None)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import threading
 
 import numpy as np
-from ros2_lstm_policy.types import ARM_DIM
+from ros2_lstm_policy.kinds import ARM_DIM
 
 # How long an arm command waits for its gripper command, which another topic brings: longer where
 # the actor has commanded the gripper before, for then it does so with every arm command.

@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 from rclpy.node import Node
+from ros2_lstm_policy.kinds import ARM_DIM
 from ros2_lstm_policy.ros.expert_node import ExpertNode
 from ros2_lstm_policy.ros.sim_commands import CommandInbox
 from ros2_lstm_policy.ros.sim_face import SimFace
@@ -18,7 +19,6 @@ from ros2_lstm_policy.ros.sim_settings import episode, SimParameters
 from ros2_lstm_policy.sim.backend import SimulatorMissingError
 from ros2_lstm_policy.sim.robot import CONTROL_PERIOD_S, SimRobot, SimState
 from ros2_lstm_policy.sim.tasks import SimEpisode
-from ros2_lstm_policy.types import ARM_DIM
 
 IDLE_S = 0.1
 REPEAT_S = 1.0  # an observation that nobody answered goes out again: frames may get lost

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 import time
 
@@ -11,7 +10,6 @@ from ros2_lstm_policy import transforms
 from ros2_lstm_policy.model.policy import Policy
 from ros2_lstm_policy.runtime import engine, schedule
 from ros2_lstm_policy.types import Action, Decision, Observation
-from torch import Tensor
 
 _KEPT_INSTRUCTIONS = 32
 _WARM_UP_STEPS = 3
@@ -69,8 +67,10 @@ class PolicyActor:
 
         :return: seconds that the last of them took.
         """
-        blank = Observation(0, {camera.name: np.zeros((camera.height, camera.width, 3), np.uint8)
-                                for camera in self.manifest.cameras})
+        blank = Observation(
+            0, {camera.name: np.zeros((camera.height, camera.width, 3), np.uint8)
+                for camera in self.manifest.cameras},
+            {state.name: np.zeros(state.size) for state in self.manifest.states})
         for _ in range(_WARM_UP_STEPS):
             decision = self.act(blank, instruction)
         self.reset()
@@ -81,24 +81,25 @@ class PolicyActor:
         Decide for one observation; called once a control period.
 
         :raises MissingCamera: where the policy needs an image that is not there.
+        :raises ValueError: for a state that is not there, or of another size.
         :raises InstructionTooLong: where the instruction does not fit the policy.
         :raises NonFiniteAction: where the policy gives NaN or infinity.
         """
         self.settle()
         stage_s: dict[str, float] = {}
         begin = time.perf_counter()
-        images = self._preprocess(observation.images)
+        seen = self._preprocess(observation)
         preprocessed = time.perf_counter()
         text = self._encode_text(instruction)
         stage_s['preprocess'] = preprocessed - begin
         stage_s['text'] = time.perf_counter() - preprocessed
-        prediction, rest = self._engine.step(images, text, self._state, stage_s)
+        prediction, rest = self._engine.step(seen, text, self._state, stage_s)
         begin = time.perf_counter()
-        chunk_K7 = self._to_physical(prediction)
-        due_7, pending = self._schedule(chunk_K7, self._pending)
+        chunk_KA = self._to_physical(prediction)
+        due_A, pending = self._schedule(chunk_KA, self._pending)
         self._rest, self._pending = rest, pending
         stage_s['postprocess'] = time.perf_counter() - begin
-        return Decision(Action(due_7[:-1].copy(), float(due_7[-1])), chunk_K7, stage_s,
+        return Decision(Action(transforms.by_group(due_A, self.manifest)), chunk_KA, stage_s,
                         self.settle)
 
     def settle(self) -> None:
@@ -106,19 +107,20 @@ class PolicyActor:
         if self._rest is not None:
             self._state, self._rest = self._rest(), None
 
-    def _preprocess(self, images: Mapping[str, np.ndarray]) -> Mapping[str, Tensor]:
+    def _preprocess(self, observation: Observation) -> engine.Seen:
+        images = observation.images
         missing = [camera.name for camera in self.manifest.cameras if camera.name not in images]
         if missing:
             raise MissingCamera(f'the policy needs an image of {", ".join(missing)}; the '
                                 f'observation has {", ".join(images) or "none"}')
-        return self._engine.preprocess(images)
+        return self._engine.preprocess(
+            images, transforms.normalise_states(observation.states, self.manifest))
 
     def _to_physical(self, prediction: engine.Prediction) -> np.ndarray:
-        """Return (K, 7) float32: m, rad, probability of open."""
-        arm_KA, gripper_K = (part.numpy() for part in prediction)
-        if not (np.isfinite(arm_KA).all() and np.isfinite(gripper_K).all()):
+        """Return (K, A) float32, in physical units and probabilities."""
+        continuous_KC, binary_KG = (part.numpy() for part in prediction)
+        if not (np.isfinite(continuous_KC).all() and np.isfinite(binary_KG).all()):
             raise NonFiniteAction('the policy gave a value that is no finite number; nothing is '
                                   'sent; reset the episode, and check the checkpoint if it '
                                   'happens again')
-        arm_KA = transforms.label_to_arm(arm_KA, self.manifest)
-        return np.concatenate([arm_KA, gripper_K[:, None]], axis=1)
+        return transforms.from_labels(continuous_KC, binary_KG, self.manifest)

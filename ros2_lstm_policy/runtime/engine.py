@@ -35,12 +35,24 @@ class Prediction(NamedTuple):
     """
     One chunk.
 
-    :param arm_KA: normalised deltas.
-    :param gripper_open_K: probability of open.
+    :param continuous_KC: normalised.
+    :param binary_KG: probabilities of 1.
     """
 
-    arm_KA: Tensor
-    gripper_open_K: Tensor
+    continuous_KC: Tensor
+    binary_KG: Tensor
+
+
+class Seen(NamedTuple):
+    """
+    What the model is given of one observation, on the device.
+
+    :param images: camera name to (H, W, 3) uint8, resized; valid until the next observation.
+    :param states_S: normalised states, side by side.
+    """
+
+    images: Mapping[str, Tensor]
+    states_S: Tensor
 
 
 # The rest of a tick, for when its action is out: returns the state after it.
@@ -56,15 +68,20 @@ class Engine(Protocol):
     def encode_text(self, instruction: str) -> EncodedText:
         """Encode an instruction, on the device."""
 
-    def preprocess(self, images: Mapping[str, np.ndarray]) -> Mapping[str, Tensor]:
-        """Resize raw images (H, W, 3) uint8, onto the device; valid until the next call."""
+    def preprocess(self, images: Mapping[str, np.ndarray], states_S: np.ndarray) -> Seen:
+        """
+        Bring an observation onto the device; valid until the next call.
 
-    def step(self, images: Mapping[str, Tensor], text: EncodedText, state: HistoryState,
+        :param images: camera name to raw (H, W, 3) uint8 RGB, which are resized.
+        :param states_S: normalised states, side by side, float32.
+        """
+
+    def step(self, seen: Seen, text: EncodedText, state: HistoryState,
              stage_s: dict[str, float]) -> tuple[Prediction, Rest]:
         """
         Do what the action of one tick waits for.
 
-        :param images: what :meth:`preprocess` gave last.
+        :param seen: what :meth:`preprocess` gave last.
         :param state: from :meth:`start` or the last rest; valid until the next rest is done.
         :param stage_s: gets the seconds spent by stage.
         :return: the chunk on the CPU, and the rest of the tick.
@@ -100,6 +117,11 @@ class EagerEngine:
             cast(nn.Module, policy.backbone).to(torch.bfloat16)
 
     @property
+    def state_size(self) -> int:
+        """Return the values S of all states."""
+        return self._policy.manifest.state_size
+
+    @property
     def keeps_places(self) -> bool:
         """Return whether the pixels lie in the same places at every tick."""
         return isinstance(self._pixels, DevicePixels)
@@ -118,16 +140,16 @@ class EagerEngine:
         return EncodedText(*(part.to(self.device) for part in text))
 
     @torch.inference_mode()
-    def preprocess(self, images: Mapping[str, np.ndarray]) -> Mapping[str, Tensor]:
-        """Resize raw images (H, W, 3) uint8, onto the device; valid until the next call."""
-        return self._pixels(images)
+    def preprocess(self, images: Mapping[str, np.ndarray], states_S: np.ndarray) -> Seen:
+        """Bring raw images and states onto the device; valid until the next call."""
+        return Seen(self._pixels(images), torch.from_numpy(states_S).to(self.device))
 
     @torch.inference_mode()
-    def step(self, images: Mapping[str, Tensor], text: EncodedText, state: HistoryState,
+    def step(self, seen: Seen, text: EncodedText, state: HistoryState,
              stage_s: dict[str, float]) -> tuple[Prediction, Rest]:
         """Do one tick, stage by stage."""
         begin = time.perf_counter()
-        input_D = self.encode(images, text)
+        input_D = self.encode(seen, text)
         self.wait()
         stage_s['backbone'] = time.perf_counter() - begin
         begin = time.perf_counter()
@@ -135,19 +157,21 @@ class EagerEngine:
         stage_s['head'] = time.perf_counter() - begin
         return prediction, partial(self.follow, input_D, state)
 
-    def encode(self, images: Mapping[str, Tensor], text: EncodedText) -> Tensor:
-        """Turn (H, W, 3) uint8 images on the device into the LSTM's input (D)."""
-        normalised = {camera.name: normalise_images(images[camera.name], camera)[None]
+    def encode(self, seen: Seen, text: EncodedText) -> Tensor:
+        """Turn an observation on the device into the LSTM's input (D)."""
+        normalised = {camera.name: normalise_images(seen.images[camera.name], camera)[None]
                       for camera in self._policy.manifest.cameras}
         with self._autocast():
             tokens_1ND = self._backbone(normalised, text)
-        return self._policy.decoder.reduce_tokens(tokens_1ND.float().unsqueeze(1))[0, 0]
+        tokens_11ND = self._policy.with_states(tokens_1ND.float().unsqueeze(1),
+                                               seen.states_S[None, None])
+        return self._policy.decoder.reduce_tokens(tokens_11ND)[0, 0]
 
     def decode(self, input_D: Tensor, state: HistoryState) -> Prediction:
         """Turn the LSTM's input into a chunk, in float32."""
         output_H = self._history.read(input_D, state)
-        arm, logit = self._policy.decoder.heads(output_H[None, None])
-        return Prediction(arm[0, 0], logit[0, 0].sigmoid())
+        value, logit = self._policy.decoder.heads(output_H[None, None])
+        return Prediction(value[0, 0], logit[0, 0].sigmoid())
 
     @torch.inference_mode()
     def follow(self, input_D: Tensor, state: HistoryState) -> HistoryState:
@@ -201,7 +225,7 @@ class GraphEngine:
         self.preprocess = eager.preprocess
 
     @torch.inference_mode()
-    def step(self, images: Mapping[str, Tensor], text: EncodedText, state: HistoryState,
+    def step(self, seen: Seen, text: EncodedText, state: HistoryState,
              stage_s: dict[str, float]) -> tuple[Prediction, Rest]:
         """Do what the action waits for in one launch; the rest is another."""
         begin = time.perf_counter()
@@ -209,15 +233,15 @@ class GraphEngine:
         try:
             if self._memory is None:
                 self._memory = _Memory(self._eager, self._capture, state,
-                                       self._eager.encode(images, text))
+                                       self._eager.encode(seen, text))
             if key not in self._ticks:
-                self._ticks[key] = _CapturedTick(self._eager, self._capture, images, text,
+                self._ticks[key] = _CapturedTick(self._eager, self._capture, seen, text,
                                                  self._memory)
         except RuntimeError as error:
             raise RuntimeError('the tick cannot be captured as a CUDA graph; run it eagerly '
                                f'(engine: eager). {type(error).__name__}: {error}') from error
         self._memory.hold(state)
-        prediction = self._ticks[key].replay(images, text)
+        prediction = self._ticks[key].replay(seen, text)
         stage_s['model'] = time.perf_counter() - begin
         return prediction, self._memory.follow
 
@@ -253,12 +277,12 @@ class _Memory:
 class _CapturedTick:
     """A captured tick with its inputs and outputs in fixed places."""
 
-    def __init__(self, eager: EagerEngine, capture: Capture, images: Mapping[str, Tensor],
-                 text: EncodedText, memory: _Memory) -> None:
+    def __init__(self, eager: EagerEngine, capture: Capture, seen: Seen, text: EncodedText,
+                 memory: _Memory) -> None:
         self._eager, self._memory = eager, memory
         # `DevicePixels` writes into the same places at every call: nothing is to be copied
-        self._images = dict(images) if eager.keeps_places else {
-            name: image.clone() for name, image in images.items()}
+        self._seen = Seen(dict(seen.images) if eager.keeps_places else {
+            name: image.clone() for name, image in seen.images.items()}, seen.states_S.clone())
         self._text = EncodedText(*(part.clone() for part in text))
         self._said: EncodedText | None = None
         self._shapes = [part.shape for part in eager.decode(memory.input_D, memory.state)]
@@ -267,15 +291,16 @@ class _CapturedTick:
         self._launch = capture(self._run)
 
     def _run(self) -> None:
-        self._memory.input_D.copy_(self._eager.encode(self._images, self._text))
+        self._memory.input_D.copy_(self._eager.encode(self._seen, self._text))
         prediction = self._eager.decode(self._memory.input_D, self._memory.state)
         self._out.copy_(torch.cat([part.flatten() for part in prediction]), non_blocking=True)
 
-    def replay(self, images: Mapping[str, Tensor], text: EncodedText) -> Prediction:
+    def replay(self, seen: Seen, text: EncodedText) -> Prediction:
         """Copy the inputs into place, replay, and wait for what comes out."""
-        for name, image in images.items():
-            if image is not self._images[name]:
-                self._images[name].copy_(image, non_blocking=True)
+        for name, image in seen.images.items():
+            if image is not self._seen.images[name]:
+                self._seen.images[name].copy_(image, non_blocking=True)
+        self._seen.states_S.copy_(seen.states_S)
         if text is not self._said:
             for place, part in zip(self._text, text):
                 place.copy_(part)

@@ -13,10 +13,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ros2_lstm_policy.manifest import ActionManifest, SMALLEST_SHARE
+from ros2_lstm_policy.kinds import POSE_AXES as AXES
+from ros2_lstm_policy.manifest import ActionGroup, SMALLEST_SHARE
 from ros2_lstm_policy.types import Action, Reason
 
-AXES = ('x', 'y', 'z', 'rx', 'ry', 'rz')  # the last three: a rotation vector
 # What an axis may always be given, of the widest delta of its kind in training: the constant
 # that it had and the noise around it are each up to one share.
 _FLOOR_SHARE = 2 * SMALLEST_SHARE
@@ -100,7 +100,7 @@ def check(action: Action, age_s: float, limits: Limits, pose: Pose | Reason | No
     return Command(arm, slowed) if refusal is None else refusal
 
 
-def step_limit(manifest: ActionManifest, ratio: float) -> np.ndarray | None:
+def step_limit(group: ActionGroup, ratio: float) -> np.ndarray | None:
     """
     Return the largest delta that is let through on each axis.
 
@@ -110,9 +110,9 @@ def step_limit(manifest: ActionManifest, ratio: float) -> np.ndarray | None:
     :param ratio: of the largest delta in training.
     :return: (6,) m and rad; None where the largest are unknown.
     """
-    if manifest.max_arm_delta is None:
+    if group.largest is None or group.normalisation is None:
         return None
-    largest, scale = np.array(manifest.max_arm_delta), np.array(manifest.arm.scale)
+    largest, scale = np.array(group.largest), np.array(group.normalisation.scale)
     floor = np.zeros_like(largest)
     for axes, least, most in _FLOORS:
         floor[axes] = _FLOOR_SHARE * largest[axes].max()

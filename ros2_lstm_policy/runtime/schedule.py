@@ -39,9 +39,9 @@ def parse(text: str, chunk_size: int) -> Schedule:
                      f"'ensemble' or 'ensemble:DECAY' with a decay of at least 0, found {text!r}")
 
 
-def first(chunk_K7: np.ndarray, pending: Pending) -> tuple[np.ndarray, Pending]:
+def first(chunk_KA: np.ndarray, pending: Pending) -> tuple[np.ndarray, Pending]:
     """Do the first action of every chunk: what the policy thinks now."""
-    return chunk_K7[0], ()
+    return chunk_KA[0], ()
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class ExecuteChunk:
 
     actions: int
 
-    def __call__(self, chunk_K7: np.ndarray, pending: Pending) -> tuple[np.ndarray, Pending]:
+    def __call__(self, chunk_KA: np.ndarray, pending: Pending) -> tuple[np.ndarray, Pending]:
         """Return the action due, and the rest of its chunk."""
-        rows = pending[0] if pending else chunk_K7[:self.actions]
+        rows = pending[0] if pending else chunk_KA[:self.actions]
         return rows[0], (rows[1:],) if len(rows) > 1 else ()
 
 
@@ -70,9 +70,9 @@ class TemporalEnsemble:
 
     decay: float = DEFAULT_DECAY
 
-    def __call__(self, chunk_K7: np.ndarray, pending: Pending) -> tuple[np.ndarray, Pending]:
+    def __call__(self, chunk_KA: np.ndarray, pending: Pending) -> tuple[np.ndarray, Pending]:
         """Return the average, and the chunks that also reach the next moment."""
-        chunks = (*pending, chunk_K7)
+        chunks = (*pending, chunk_KA)
         weights = np.exp(-self.decay * np.arange(len(chunks)))
         said = np.stack([chunk[0] for chunk in chunks])
         action = (weights @ said / weights.sum()).astype(np.float32)

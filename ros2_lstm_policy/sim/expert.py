@@ -12,11 +12,12 @@ from typing import Protocol
 
 import numpy as np
 
+from ros2_lstm_policy.kinds import ARM_DIM
 from ros2_lstm_policy.sim.move import Moving
 from ros2_lstm_policy.sim.push import Pushing
 from ros2_lstm_policy.sim.robot import SimRobot
 from ros2_lstm_policy.sim.stages import Push, Put, Raise, SetDown, Stay, Wanted
-from ros2_lstm_policy.types import Action, ARM_DIM
+from ros2_lstm_policy.types import Action
 
 
 class Skill(Protocol):
@@ -68,4 +69,4 @@ class Staying:
 
     def act(self) -> Action:
         """Stay, with an open gripper."""
-        return Action(np.zeros(ARM_DIM, np.float32), 1.0)
+        return Action.one_arm(np.zeros(ARM_DIM, np.float32), 1.0)

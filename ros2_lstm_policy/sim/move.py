@@ -90,7 +90,7 @@ class Moving:
         self._last, self._still = scene.gripper, self._still + 1 if is_still else 0
         self.phase = self._decide(scene)
         goal, gripper_open = self._goal(scene)
-        return Action(self._command(scene, goal), float(gripper_open))
+        return Action.one_arm(self._command(scene, goal), float(gripper_open))
 
     def _look(self) -> _Scene:
         known = self._robot.privileged

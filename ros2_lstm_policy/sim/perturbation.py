@@ -8,7 +8,7 @@ the policy learns the way back from states that it would never see in perfect de
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -78,7 +78,7 @@ class Perturbation:
             return label
         arm = label.arm + self._noise_arm() + self._push_arm()
         arm = np.clip(arm, -STEP_LIMIT, STEP_LIMIT).astype(np.float32)
-        return replace(label, arm=arm, gripper_open=self._gripper(label.gripper_open))
+        return Action.one_arm(arm, self._gripper(label.gripper_open))
 
     def _noise_arm(self) -> np.ndarray:
         noise = np.zeros(6)

@@ -36,7 +36,7 @@ class Pushing:
         move = move / max(1.0, np.abs(move).max() / LARGEST_MOVE_M)
         tilt = np.cross(known.gripper_rotation[:, 2], [0.0, 0.0, -1.0])[:2]
         rotation = np.append(np.clip(tilt, -LARGEST_TILT_RAD, LARGEST_TILT_RAD), 0.0)
-        return Action(np.concatenate([move, rotation]).astype(np.float32), 0.0)
+        return Action.one_arm(np.concatenate([move, rotation]).astype(np.float32), 0.0)
 
     def _goal(self, here: np.ndarray) -> np.ndarray:
         """Return where the finger tips are to go, (3,) m."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ros2_lstm_policy.kinds import ARM_DIM, rotation_6d
 from ros2_lstm_policy.sim import backend, courses, suites, tasks
 from ros2_lstm_policy.sim.cameras import SimCameras
 from ros2_lstm_policy.sim.decimate import thin_visual_meshes
@@ -21,7 +22,8 @@ from ros2_lstm_policy.sim.single_pass import single_pass
 from ros2_lstm_policy.sim.stages import Course, Wanted
 from ros2_lstm_policy.sim.tasks import SimEpisode
 from ros2_lstm_policy.sim.world import World
-from ros2_lstm_policy.types import ARM_DIM, Observation
+from ros2_lstm_policy.types import Observation
+from scipy.spatial.transform import Rotation
 
 CONTROL_PERIOD_S = 1.0 / backend.CONTROL_HZ
 STEP_LIMIT = np.array([0.05] * 3 + [0.5] * 3)  # m, rad: what LIBERO's controller takes at most
@@ -285,11 +287,17 @@ class SimRobot:
             if risen > LIFTED_M and name not in self._lifted:
                 self._lifted += (name,)
 
+    def _measure(self) -> dict[str, np.ndarray]:
+        """Return every state that this robot has: joints in rad, the hand's opening and pose."""
+        return {'joints': self.privileged.joint_positions.copy(),
+                'gripper': np.array([self.privileged.opening]),
+                'ee_pose': pose_numbers(self.privileged.gripper_pose)}
+
     def _state(self, clipped: bool) -> SimState:
         stamp_ns = self._periods * round(1e9 * CONTROL_PERIOD_S)
         course = self._under_way
         return SimState(
-            observation=Observation(stamp_ns=stamp_ns, images=self._images()),
+            observation=Observation(stamp_ns, self._images(), self._measure()),
             success=course.success, lifted=self._lifted,
             ee_pose=self.privileged.gripper_pose,
             joint_positions=self.privileged.joint_positions,
@@ -306,6 +314,12 @@ class SimRobot:
                 self._shown = self._world.version, images
             images = self._shown[1]
         return images if self._disturbance is None else self._disturbance.see(images, self._step)
+
+
+def pose_numbers(pose: Pose) -> np.ndarray:
+    """Return a pose as a state has it: x y z, and the first two columns of the rotation."""
+    vector = Rotation.from_quat(pose.quaternion).as_rotvec()
+    return np.concatenate([pose.position, rotation_6d(vector)])
 
 
 def _is_container(name: str) -> bool:

@@ -85,6 +85,8 @@ class TrainConfig:
     :param manifest: what the policy's numbers mean on the robot.
     :param policy: the model.
     :param init_from: checkpoint directory to start from; its model must be `policy`.
+    :param init_strict: whether every weight of `init_from` must fit. False takes those that fit,
+        by name and shape, and begins the rest anew: cameras, states and heads of another body.
     :param ema_decay: decay of the exponential moving average of the weights, which is what is
         validated and saved; 0 for none. Ours; the reference saves the raw weights.
     :param seed: of the weights, the order of the data and the augmentation.
@@ -103,6 +105,7 @@ class TrainConfig:
     engine: EngineConfig = field(default_factory=EngineConfig)
     ema_decay: float = 0.999
     init_from: Path | None = None
+    init_strict: bool = True
     seed: int = 123
 
     def __post_init__(self) -> None:

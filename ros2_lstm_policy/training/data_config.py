@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
-from ros2_lstm_policy import transforms
 from ros2_lstm_policy.data.checks import Limits
 from ros2_lstm_policy.data.datamodule import LoaderConfig
 from ros2_lstm_policy.data.sources import SourceSpec
-from ros2_lstm_policy.data.statistics import as_numbers, normalisation
-from ros2_lstm_policy.manifest import ActionManifest, ArmNormalisation, CameraSpec
-from ros2_lstm_policy.types import ARM_DIM
-
-_FAR = 1e3  # m or rad: far beyond any delta
+from ros2_lstm_policy.data.statistics import fitted_group, fitted_state, How
+from ros2_lstm_policy.data.store import FrameStore
+from ros2_lstm_policy.manifest import (ActionGroup, CameraSpec, Manifest, Normalisation,
+                                       one_arm_groups, StateSpec, with_groups)
 
 
 @dataclass(frozen=True)
@@ -50,46 +49,55 @@ class DataConfig:
 @dataclass(frozen=True)
 class ManifestConfig:
     """
-    An :class:`ActionManifest` whose statistics come from the training episodes.
+    A :class:`Manifest` whose statistics come from the training episodes.
 
-    :param frame: axes of the deltas: 'base' for the robot's base, 'tool' for the moving tool.
-    :param rotation: 'rotation_vector' (axis times angle) or 'euler_xyz', both rad.
     :param control_period_s: time that one action covers.
     :param cameras: the cameras the policy needs, in the order of its tokens.
-    :param gripper_threshold: the gripper opens where its probability of open is above this.
-    :param arm: normalisation of the deltas; None to compute it.
-    :param statistics: how: 'range' maps the smallest and largest delta of each axis to -1 and 1;
+    :param actions: what it commands; a group without `normalisation` gets one from the data.
+    :param states: what it is told of the robot, likewise.
+    :param statistics: how: 'range' maps the smallest and largest value of each axis to -1 and 1;
         'quantile' the 1 % and 99 % quantiles, and clips what lies beyond.
     """
 
-    frame: Literal['base', 'tool']
-    rotation: Literal['rotation_vector', 'euler_xyz']
     control_period_s: float
     cameras: tuple[CameraSpec, ...]
-    gripper_threshold: float = 0.5
-    arm: ArmNormalisation | None = None
-    statistics: Literal['range', 'quantile'] = 'range'
+    actions: tuple[ActionGroup, ...]
+    states: tuple[StateSpec, ...] = ()
+    statistics: How = 'range'
 
-    def manifest(self, arm: ArmNormalisation | None = None,
-                 max_arm_delta: tuple[float, ...] | None = None) -> ActionManifest:
-        """Return the manifest, with `arm` where the configuration has none."""
-        unit = ArmNormalisation((0.0,) * ARM_DIM, (1.0,) * ARM_DIM)
-        return ActionManifest(self.frame, self.rotation, self.control_period_s,
-                              self.arm or arm or unit, self.cameras, self.gripper_threshold,
-                              max_arm_delta)
+    @staticmethod
+    def upgrade(values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Turn the keys of 0.1, which had one arm and one gripper, into today's."""
+        return with_groups(values, one_arm_groups)
 
-    def fitted(self, arm_F6: np.ndarray) -> ActionManifest:
+    def __post_init__(self) -> None:
+        """Refuse what no manifest can be made of, before any data is read."""
+        self.manifest()
+
+    def manifest(self) -> Manifest:
+        """Return the manifest with the statistics as far as they are given; of 1 elsewhere."""
+        return Manifest(
+            self.control_period_s, self.cameras,
+            tuple(group if group.binary or group.normalisation else
+                  replace(group, normalisation=Normalisation.unit(group.label_size))
+                  for group in self.actions),
+            tuple(state if state.normalisation else
+                  replace(state, normalisation=Normalisation.unit(state.size))
+                  for state in self.states))
+
+    def fitted(self, data: FrameStore, episodes_E: np.ndarray) -> Manifest:
         """
-        Return the manifest for the deltas of all training steps.
+        Return the manifest for the steps of some episodes.
 
-        :param arm_F6: (F, 6) m and rotation vectors in rad.
+        :param episodes_E: (E,) bool, those that are trained on.
         """
-        values = _in_convention(arm_F6, self.manifest())
-        return self.manifest(normalisation(values, self.statistics),
-                             as_numbers(np.abs(arm_F6).max(0)))
-
-
-def _in_convention(arm_F6: np.ndarray, manifest: ActionManifest) -> np.ndarray:
-    """Return the deltas in the manifest's rotation convention, not normalised."""
-    far = replace(manifest, arm=ArmNormalisation((0.0,) * ARM_DIM, (_FAR,) * ARM_DIM))
-    return transforms.arm_to_label(arm_F6, far).astype(np.float64) * _FAR
+        lengths = np.asarray(data.lengths)
+        used_F = np.repeat(episodes_E, lengths)
+        begins_F = np.zeros(lengths.sum(), bool)
+        begins_F[np.cumsum(lengths) - lengths] = True
+        actions = tuple(fitted_group(group, np.asarray(data.actions[group.name])[used_F],
+                                     begins_F[used_F], self.statistics)
+                        for group in self.actions)
+        states = tuple(fitted_state(state, np.asarray(data.states[state.name])[used_F],
+                                    self.statistics) for state in self.states)
+        return Manifest(self.control_period_s, self.cameras, actions, states)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import cycle
 from typing import cast
 
 import numpy as np
@@ -133,17 +134,17 @@ def picture(module: TrainingModule, batch: TrainingBatch) -> Image.Image:
 
 
 def _draw_labels(sheet: Image.Image, windows: Batch, row: int, top: int) -> None:
-    """Draw seven bars a step, -1 to 1 around a line: x y z, three rotations, the gripper."""
-    steps, draw = windows.arm_BTKA.shape[1], ImageDraw.Draw(sheet)
+    """Draw a bar a value and step, -1 to 1 around a line: continuous values, then binary ones."""
+    steps, draw = windows.valid_BTK.shape[1], ImageDraw.Draw(sheet)
     step_px, middle = sheet.width // steps, top + _LABEL_PX // 2
     for step in range(steps):
         left = step * step_px
         draw.line((left, middle, left + step_px - 2, middle), 'lightgray')
         if not windows.valid_BTK[row, step, 0]:
             continue
-        gripper = 2 * float(windows.gripper_open_BTK[row, step, 0]) - 1
-        values = [*windows.arm_BTKA[row, step, 0].tolist(), gripper]
-        for place, (value, colour) in enumerate(zip(values, _LABEL_COLOURS)):
+        values = [*windows.continuous_BTKC[row, step, 0].tolist(),
+                  *(2 * windows.binary_BTKG[row, step, 0] - 1).tolist()]
+        for place, (value, colour) in enumerate(zip(values, cycle(_LABEL_COLOURS))):
             x = left + (place + 0.5) * step_px / len(values)
             reach = min(max(value, -1.0), 1.0) * (_LABEL_PX // 2 - 1)
             draw.line((x, middle, x, middle - reach), colour, max(1, step_px // 16))
@@ -187,7 +188,8 @@ def _first(batch: TrainingBatch) -> TrainingBatch:
     windows = batch.windows
     return batch._replace(windows=windows._replace(
         images={name: value[:1] for name, value in windows.images.items()},
-        instructions=windows.instructions[:1], arm_BTKA=windows.arm_BTKA[:1],
-        gripper_open_BTK=windows.gripper_open_BTK[:1], valid_BTK=windows.valid_BTK[:1],
+        instructions=windows.instructions[:1],
+        continuous_BTKC=windows.continuous_BTKC[:1], binary_BTKG=windows.binary_BTKG[:1],
+        valid_BTK=windows.valid_BTK[:1], states_BTS=windows.states_BTS[:1],
         future_images={name: value[:1] for name, value in windows.future_images.items()},
         episode_names=windows.episode_names[:1]))

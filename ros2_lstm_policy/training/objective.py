@@ -147,7 +147,9 @@ class Objective(nn.Module):
                              f'chunk of {chunk} actions, whose mask says which frames exist')
         self.forward_heads = nn.ModuleDict({
             camera: ForwardHead(width, config.forward) for camera in config.future_cameras})
-        self.latent = ActionLatent(width, chunk, config.latent) if config.latent else None
+        self.latent = ActionLatent(
+            width, chunk, policy.decoder.continuous + policy.decoder.binary,
+            config.latent) if config.latent else None
         self.word_decoder = self._word_decoder() if config.caption or config.cotrain else None
 
     def forward(self, images: Mapping[str, Tensor] | Maps, text: EncodedText, batch: Batch,
@@ -163,12 +165,12 @@ class Objective(nn.Module):
         :param words: a batch of image-text pairs, for co-training.
         """
         terms: dict[str, Term] = {}
-        features_BTND = self._features(images, text)
+        features_BTND = self.policy.with_states(self._features(images, text), batch.states_BTS)
         self._add_forward(terms, features_BTND, batch)
         features_BTND = self._add_latent(terms, features_BTND, batch)
-        chunk = self.policy.decoder(features_BTND)
-        chunk = ActionChunk(chunk.arm_BTKA.float(), chunk.gripper_logit_BTK.float())
-        action = action_loss(chunk, batch.arm_BTKA, batch.gripper_open_BTK, batch.valid_BTK)
+        chunk = self.policy.decoder.predict(features_BTND)
+        chunk = ActionChunk(*(part.float() for part in chunk))
+        action = action_loss(chunk, batch.continuous_BTKC, batch.binary_BTKG, batch.valid_BTK)
         count = batch.valid_BTK.sum()
         terms['arm'] = Term(action.arm, 1.0, count)
         terms['gripper'] = Term(action.gripper, self.config.arm_gripper_loss_ratio, count)
@@ -181,7 +183,7 @@ class Objective(nn.Module):
 
     def _features(self, images: Mapping[str, Tensor] | Maps, text: EncodedText) -> Tensor:
         if not isinstance(images, Maps):
-            return self.policy.encode(images, text)
+            return self.policy.encode_images(images, text)
         assert self._parts.split is not None  # `check_cacheable` was asked
         steps = images.levels[0][0].shape[1]
         maps = [[level.flatten(0, 1) for level in levels] for levels in images.levels]
@@ -199,8 +201,8 @@ class Objective(nn.Module):
     def _add_latent(self, terms: dict[str, Term], features_BTND: Tensor, batch: Batch) -> Tensor:
         if self.latent is None or not self.training:  # acting knows no labels: z is zero
             return features_BTND
-        posterior = self.latent.encode(features_BTND.mean(2), batch.arm_BTKA,
-                                       batch.gripper_open_BTK, batch.valid_BTK)
+        posterior = self.latent.encode(features_BTND.mean(2), batch.continuous_BTKC,
+                                       batch.binary_BTKG, batch.valid_BTK)
         terms['kl'] = Term(kl_loss(posterior, batch.valid_BTK),
                            _default(self.config.kl_div_ratio, KL_RATIO),
                            batch.valid_BTK.any(-1).sum())

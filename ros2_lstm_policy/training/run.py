@@ -23,9 +23,9 @@ from ros2_lstm_policy.data.order import Share
 from ros2_lstm_policy.data.store import FrameStore
 from ros2_lstm_policy.data.usable import failures_said, unusable, used
 from ros2_lstm_policy.data.windows import WindowIndex
-from ros2_lstm_policy.model import backbones, checkpoint
+from ros2_lstm_policy.model import backbones
 from ros2_lstm_policy.model.backbones.base import InstructionTooLong
-from ros2_lstm_policy.model.policy import build, complete, Policy, PolicyConfig
+from ros2_lstm_policy.model.policy import Policy
 from ros2_lstm_policy.training import dry_run, progress, state as run_state, tuning
 from ros2_lstm_policy.training.config import TrainConfig
 from ros2_lstm_policy.training.failures import does_not_fit
@@ -34,6 +34,7 @@ from ros2_lstm_policy.training.keeping import BEST, Keeper, LAST, STATE
 from ros2_lstm_policy.training.module import TrainingModule
 from ros2_lstm_policy.training.objective import Objective
 from ros2_lstm_policy.training.schedule import Schedule
+from ros2_lstm_policy.training.start import difference, initial_policy, weights_differ
 import torch
 
 USED_CONFIG, LOGS = 'train.yaml', 'logs'
@@ -43,9 +44,6 @@ _EXPECTED_WARNINGS = (
     r'.*isinstance\(treespec, LeafSpec\).*',  # of Lightning about torch; both are pinned
     '.*Checkpoint directory .* exists and is not empty.*')  # a run's parts share a directory
 _FIXED = ('manifest', 'policy', 'losses', 'tune', 'ema_decay')  # what a resumed run keeps
-# What no tensor depends on: `init_from` takes a checkpoint that differs in these.
-_WEIGHTLESS_DECODER = ('window_size', 'dropout', 'history')
-_WEIGHTLESS_OPTIONS = ('dropout', 'tune_vision', 'attention', 'directory', 'allow_download')
 _PRECISION: dict[str, Any] = {'fp32': '32-true', 'bf16': 'bf16-mixed', 'fp16': '16-mixed'}
 
 
@@ -60,7 +58,7 @@ def assemble(config: TrainConfig, share: Share = _ALONE,
     :raises ValueError: for settings that do not fit together, or data that cannot be trained on.
     """
     torch.manual_seed(config.seed)
-    policy = _policy(config)
+    policy = initial_policy(config, tell)
     tuning.apply(policy, config.tune)
     if config.engine.gradient_checkpointing:
         tuning.checkpoint_gradients(policy)
@@ -76,7 +74,7 @@ def assemble(config: TrainConfig, share: Share = _ALONE,
     out_E = np.zeros_like(used_E)
     out_E[used_E] = held_out([episode.name for episode, is_used in zip(store.episodes, used_E)
                               if is_used], config.data.loader.validation_share)
-    policy.manifest = config.manifest.fitted(_arm(store, used_E & ~out_E))
+    policy.manifest = config.manifest.fitted(store, used_E & ~out_E)
     cotrain = config.losses.cotrain
     data = DataModule(
         store, _placed(config, store.nbytes), policy.manifest, index,
@@ -120,7 +118,8 @@ def fit(config: TrainConfig, resume: bool = False) -> None:
             config, trainer.strategy.root_device, trainer.world_size))
     if trainer.is_global_zero:
         config.output.mkdir(parents=True, exist_ok=True)
-        manifest = replace(config.manifest, arm=module.data.manifest.arm)  # also if data grows
+        fitted = module.data.manifest  # whose statistics stay, also if the data grow
+        manifest = replace(config.manifest, actions=fitted.actions, states=fitted.states)
         (config.output / USED_CONFIG).write_text(
             yaml_config.dump(replace(config, manifest=manifest)))
     try:
@@ -188,38 +187,11 @@ def what_is_left(config: TrainConfig) -> str:
             + (f'go on with: train --resume {config.output}' if state else 'no state to resume'))
 
 
-def difference(found: object, wanted: object) -> str:
-    """Name the keys whose values differ between two configurations."""
-    one, two = _flat('', yaml_config.plain(found)), _flat('', yaml_config.plain(wanted))
-    return ', '.join(f'{key} is {one.get(key)!r}, wanted {two.get(key)!r}'
-                     for key in sorted(one.keys() | two.keys()) if one.get(key) != two.get(key))
-
-
-def _flat(prefix: str, value: Any) -> dict[str, Any]:
-    if isinstance(value, list):
-        value = dict(enumerate(value))
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {key: item for name, part in value.items()
-            for key, item in _flat(f'{prefix}.{name}' if prefix else str(name), part).items()}
-
-
 def _from_weights(used: TrainConfig, wanted: TrainConfig, where: Path) -> str:
     """Return the setting that starts from a run's weights, where they would be taken."""
-    fits = not _weights_differ(used.policy, wanted.policy) \
+    fits = not weights_differ(used.policy, wanted.policy) \
         and used.manifest.cameras == wanted.manifest.cameras
     return f' init_from={where / LAST}' if fits and (where / LAST).is_dir() else ''
-
-
-def _weights_differ(found: PolicyConfig, wanted: PolicyConfig) -> str:
-    """Name the settings that differ and that weights depend on."""
-    decoder = {name: getattr(wanted.decoder, name) for name in _WEIGHTLESS_DECODER}
-    options = {**found.backbone.options,
-               **{name: value for name, value in wanted.backbone.options.items()
-                  if name in _WEIGHTLESS_OPTIONS}}
-    same = replace(found, decoder=replace(found.decoder, **decoder),
-                   backbone=replace(found.backbone, options=options))
-    return difference(complete(same), complete(wanted))
 
 
 def _too_large(module: TrainingModule) -> RuntimeError:
@@ -227,19 +199,6 @@ def _too_large(module: TrainingModule) -> RuntimeError:
     module.to_cpu()
     return does_not_fit(dry_run.estimate_memory(module), config.data.loader.batch_size,
                         config.optimiser.accumulate, config.engine.gradient_checkpointing)
-
-
-def _policy(config: TrainConfig) -> Policy:
-    if config.init_from is None:
-        return build(config.policy, config.manifest.manifest(), 'policy')
-    found, manifest = checkpoint.described(config.init_from)
-    cameras = config.manifest.cameras
-    differs = [said for said in (_weights_differ(found, complete(config.policy)),
-                                 difference(manifest.cameras, cameras)) if said]
-    if differs:
-        raise ValueError(f'init_from {config.init_from}: is of another architecture; found '
-                         f'{", ".join(differs)}')
-    return checkpoint.load_as(config.init_from, config.policy, manifest)
 
 
 def _check_cache(config: TrainConfig, policy: Policy) -> None:
@@ -280,7 +239,7 @@ def _store(config: TrainConfig, tell: Callable[[str], None]) -> FrameStore:
     if config.data.store is not None:
         return FrameStore.load(config.data.store)
     limits = config.data.limits.for_policy(config.manifest.manifest())
-    request = StoreRequest(config.data.sources, config.manifest.cameras, limits)
+    request = StoreRequest(config.data.sources, config.manifest.manifest(), limits)
     return open_store(request, config.data.cache, max(1, config.data.loader.workers), tell)
 
 
@@ -309,10 +268,6 @@ def _why_not(policy: Policy, text: str) -> str | None:
     except ValueError as error:
         return str(error)
     return None
-
-
-def _arm(store: FrameStore, episodes_E: np.ndarray) -> np.ndarray:
-    return np.asarray(store.arm)[np.repeat(episodes_E, store.lengths)]
 
 
 def _trainer(config: TrainConfig, bar: pl.Callback, pieces: tuning.Pieces) -> pl.Trainer:

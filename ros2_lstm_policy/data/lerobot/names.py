@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from ros2_lstm_policy.data.lerobot.layout import LeRobotLayout, Rotation
 from ros2_lstm_policy.data.problems import refuse
 from ros2_lstm_policy.data.promises import check_promises, Promise
-from ros2_lstm_policy.types import ACTION_DIM
+from ros2_lstm_policy.kinds import ACTION_DIM
 
 ACTION_NAMES = ('x_m', 'y_m', 'z_m', 'rx_rad', 'ry_rad', 'rz_rad', 'gripper_open')
 _GRIPPER = 6

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from ros2_lstm_policy.data.conventions import to_rotation_vectors
-from ros2_lstm_policy.data.episodes import BrokenRecording, Reading, Recording
+from ros2_lstm_policy.data.episodes import BrokenRecording, Reading, Recording, Wanted
 from ros2_lstm_policy.data.lerobot.layout import LeRobotLayout
 from ros2_lstm_policy.data.lerobot.meta import (EpisodeLine, INFO, LeRobotMeta, read_meta,
                                                 SIDECAR, VideoPart)
@@ -20,22 +20,24 @@ from ros2_lstm_policy.data.lerobot.video import FrameTimes, VideoFrames
 from ros2_lstm_policy.data.problems import Problem, reading, refuse
 from ros2_lstm_policy.data.promises import check_promises, Promise
 from ros2_lstm_policy.data.values import as_period, shown, Values
-from ros2_lstm_policy.types import ACTION_DIM, Episode, FrameSequence
+from ros2_lstm_policy.kinds import ACTION_DIM, ARM_DIM
+from ros2_lstm_policy.types import ARM, Episode, FrameSequence, GRIPPER
 
 STAMPS = 'stamp_ns'
 _COUNTERS = {STAMPS, 'timestamp', 'frame_index', 'episode_index', 'index', 'task_index'}
 _GRIPPER_TOLERANCE = 0.02
 
 
-def list_lerobot(root: Path, layout: LeRobotLayout, cameras: tuple[str, ...]) -> list[Recording]:
+def list_lerobot(root: Path, layout: LeRobotLayout, wanted: Wanted) -> list[Recording]:
     """
     List the episodes of a dataset.
 
     :raises RecordingError: where its tables are damaged, a feature is missing, or its action is
         something else than displacements and a gripper.
     """
+    wanted.require_one_arm(root, 'the reader of LeRobot datasets')
     meta = read_meta(root)
-    images = [layout.camera(name) for name in cameras]
+    images = [layout.camera(name) for name in wanted.cameras]
     _require(meta, layout.action)
     columns = action_columns(meta.features[layout.action], layout, meta.root / INFO)
     for feature in images:  # whose names are worth setting where the action can be read
@@ -43,7 +45,7 @@ def list_lerobot(root: Path, layout: LeRobotLayout, cameras: tuple[str, ...]) ->
         _require_colour(meta, feature)
     faults = misplaced(meta.episodes, images)
     first = meta.episodes[0].number if meta.episodes else -1
-    good = [LeRobotRecording(meta, line, layout, cameras, columns, faults.get(line.number, ''),
+    good = [LeRobotRecording(meta, line, layout, wanted, columns, faults.get(line.number, ''),
                              _remarks(meta, columns) if line.number == first else ())
             for line in meta.episodes]
     broken = [BrokenRecording(f'{meta.root.name}-line-{line.number}', line.error.problem)
@@ -96,7 +98,7 @@ class LeRobotRecording:
     meta: LeRobotMeta
     line: EpisodeLine
     layout: LeRobotLayout
-    cameras: tuple[str, ...]
+    wanted: Wanted
     columns: ActionColumns
     fault: str = ''
     remarks: tuple[Problem, ...] = ()
@@ -122,18 +124,19 @@ class LeRobotRecording:
         ours = self.meta.ours.get(self.line.number, {})
         episode = Episode(
             self.name, words, stamps_ns, self._frames(rows),
-            to_rotation_vectors(actions[:, :6] * self.layout.arm_scale, self.columns.rotation),
-            self._gripper_open(actions[:, 6]), self._success(ours))
-        return (Reading(episode, (*self.remarks, *self._word_remarks(words)),
-                        self._facts(ours), self._others()),)
+            {ARM: to_rotation_vectors(actions[:, :ARM_DIM] * self.layout.arm_scale,
+                                      self.columns.rotation),
+             GRIPPER: self._gripper_open(actions[:, ARM_DIM:])}, success=self._success(ours))
+        return (Reading(episode, remarks=(*self.remarks, *self._word_remarks(words)),
+                        facts=self._facts(ours), others=self._others()),)
 
     def _others(self) -> tuple[str, ...]:
         """Return the features that an episode has no place for."""
-        read = {self.layout.action, *map(self.layout.camera, self.cameras), *_COUNTERS}
+        read = {self.layout.action, *map(self.layout.camera, self.wanted.cameras), *_COUNTERS}
         return tuple(name for name in self.meta.features if name not in read)
 
     def _rows(self) -> Rows:
-        images = [self.layout.camera(camera) for camera in self.cameras
+        images = [self.layout.camera(camera) for camera in self.wanted.cameras
                   if self.layout.camera(camera) not in self.line.videos]
         rows = Rows.of(self.line.data, self.name, self.line.number, [
             self.layout.action, 'task_index', 'timestamp', *images], (STAMPS, 'index'))
@@ -179,7 +182,7 @@ class LeRobotRecording:
 
     def _check_spans(self) -> None:
         """Refuse a place in a video file that cannot be right."""
-        keys = [self.layout.camera(camera) for camera in self.cameras]
+        keys = [self.layout.camera(camera) for camera in self.wanted.cameras]
         check_promises([promise for promise in length_promises(self.line, self.meta.fps)
                         if promise.name in keys], self.line.data, self.name)
         if self.fault:
@@ -187,7 +190,7 @@ class LeRobotRecording:
 
     def _frames(self, rows: Rows) -> Mapping[str, FrameSequence]:
         frames: dict[str, FrameSequence] = {}
-        for camera in self.cameras:
+        for camera in self.wanted.cameras:
             key = self.layout.camera(camera)
             part = self.line.videos.get(key)
             frames[camera] = (ImageCells(rows, key) if part is None
@@ -238,11 +241,11 @@ class LeRobotRecording:
         closed, opened = self.layout.gripper_closed, self.layout.gripper_open
         opening = (stored - closed) / (opened - closed)
         # NaN is not within the tolerance, and left to the rule that names it.
-        bad = np.flatnonzero(np.abs(opening - np.round(np.clip(opening, 0, 1)))
-                             > _GRIPPER_TOLERANCE)
+        bad = np.flatnonzero((np.abs(opening - np.round(np.clip(opening, 0, 1)))
+                              > _GRIPPER_TOLERANCE).any(1))
         if len(bad):
             raise refuse('gripper-values', self.line.data, self.name,
-                         f'the gripper is {stored[bad[0]]:g}; expected {closed:g} (closed) or '
+                         f'the gripper is {stored[bad[0], 0]:g}; expected {closed:g} (closed) or '
                          f'{opened:g} (open); set lerobot.gripper_closed and '
                          'lerobot.gripper_open', bad[0] / self.meta.fps)
         return np.round(opening).astype(np.float32)

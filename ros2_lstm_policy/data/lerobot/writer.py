@@ -22,7 +22,8 @@ from ros2_lstm_policy.data.lerobot.reader import STAMPS
 from ros2_lstm_policy.data.lerobot.stats import of_rows, PixelStatistics, sampled
 from ros2_lstm_policy.data.lerobot.video import pixel_format, write_video
 from ros2_lstm_policy.data.problems import refuse
-from ros2_lstm_policy.types import ACTION_DIM, Episode, FrameSequence
+from ros2_lstm_policy.kinds import ACTION_DIM
+from ros2_lstm_policy.types import ARM, Episode, FrameSequence, GRIPPER
 
 CHUNK = 1000
 DATA_PATH = 'data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet'
@@ -127,7 +128,7 @@ class LeRobotWriter:
     def _rows(self, episode: Episode, number: int, task: int) -> dict[str, np.ndarray]:
         """Return the columns of an episode, (T,) or (T, D)."""
         steps = np.arange(len(episode))
-        action = np.concatenate([episode.arm, episode.gripper_open[:, None]], 1)
+        action = np.concatenate([episode.actions[ARM], episode.actions[GRIPPER]], 1)
         return {self._layout.action: action.astype(np.float32),
                 STAMPS: episode.stamps_ns.astype(np.int64),
                 'timestamp': (steps / self._fps).astype(np.float32),

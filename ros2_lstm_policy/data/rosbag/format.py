@@ -17,6 +17,7 @@ from ros2_lstm_policy.config import ConfigError, parse
 from ros2_lstm_policy.config_files import parse_yaml
 from ros2_lstm_policy.data.conventions import cameras_by_name
 from ros2_lstm_policy.manifest import image_topic
+from ros2_lstm_policy.streams import StreamConfig
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
@@ -129,6 +130,29 @@ class EpisodeCut:
 
 
 @dataclass(frozen=True)
+class RecordedAction:
+    """
+    Where the values of a group of actions come from in a recording.
+
+    :param command: the stream of its commands.
+    :param state: instead, the name of a state: what the robot did next is the action, which is
+        how most teleoperation is recorded.
+    :param shift: control periods from the observation to that state.
+    """
+
+    command: StreamConfig | None = None
+    state: str = ''
+    shift: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what says twice or not at all where the values are."""
+        if (self.command is None) == (not self.state):
+            raise ValueError('say either command (a topic) or state (the name of a state)')
+        if self.shift < 1:
+            raise ValueError(f'shift must be at least 1, found {self.shift}')
+
+
+@dataclass(frozen=True)
 class BagLayout:
     """
     How to read a bag. One that has `episode/info` says most of it itself.
@@ -144,6 +168,12 @@ class BagLayout:
     :param gripper_open: value that means open.
     :param max_image_age_s: oldest frame that a step may use, as the node's parameter.
     :param max_skew_s: largest distance between the cameras' stamps, as the node's parameter.
+    :param states: where states come from, by name; one that is not named here is the joint
+        positions of `joint_states` for `joints`, the PoseStamped `ee_pose` for `ee_pose`, and
+        the topic of its own name otherwise.
+    :param actions: where the values of groups come from, by name; none for `arm_delta` and
+        `gripper_command` as the robot has them. Where this is said, there is a step each control
+        period instead of one for each `arm_delta`.
     :param instruction: words for bags that have none; None to take them from the bag.
     :param episodes: where its episodes begin and end.
     """
@@ -156,6 +186,8 @@ class BagLayout:
     gripper_open: float = 1.0
     max_image_age_s: float = 0.2
     max_skew_s: float = 0.05
+    states: Mapping[str, StreamConfig] = field(default_factory=dict)
+    actions: Mapping[str, RecordedAction] = field(default_factory=dict)
     instruction: str | None = None
     episodes: EpisodeCut = field(default_factory=EpisodeCut)
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from ros2_lstm_policy.config import ConfigError
+from ros2_lstm_policy.data.episodes import Wanted
 from ros2_lstm_policy.data.problems import Problem, refuse
 from ros2_lstm_policy.data.rosbag import format as bag
 from ros2_lstm_policy.data.rosbag.contents import Contents, locate
@@ -19,6 +21,8 @@ from ros2_lstm_policy.data.rosbag.storage import bag_name, OpenFiles, uncompress
 from ros2_lstm_policy.data.rosbag.stored import CDR, Place, StoredMessage, StoredTopic
 from ros2_lstm_policy.data.rosbag.typestore import typestore
 from ros2_lstm_policy.messages import image_shape, ImageError, stamp_ns
+from ros2_lstm_policy.streams import (decode, DECODERS, stream_of, StreamConfig, StreamError,
+                                      time_ns)
 
 _READ = (bag.IMAGE, bag.COMPRESSED_IMAGE, bag.TWIST, bag.GRIPPER, bag.STRING, bag.BOOL)
 _LONGEST_MARKER = 200
@@ -66,9 +70,29 @@ class ImageTopic:
 
 
 @dataclass(frozen=True)
+class StreamTopic:
+    """
+    The numbers of one topic, in the order of the bag; n messages.
+
+    :param log_ns: (n,) int64, when each was recorded.
+    :param stamps_ns: (n,) int64, their header stamps; the same where their type has none.
+    :param values: (n, size) float64.
+    """
+
+    topic: str
+    log_ns: np.ndarray
+    stamps_ns: np.ndarray
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
 class BagIndex:
     """
     What a bag holds.
+
+    :param arm: the messages that cut it into episodes; see :class:`.cut.Segment`.
+    :param states: by the name of the state.
+    :param commands: by the name of the group, where the layout says where they are.
 
     :param instructions: (log time, words), in order.
     :param labels: (log time, success), in order.
@@ -83,6 +107,8 @@ class BagIndex:
     path: Path
     cameras: Mapping[str, ImageTopic]
     arm: tuple[ArmMessage, ...]
+    states: Mapping[str, StreamTopic]
+    commands: Mapping[str, StreamTopic]
     instructions: tuple[tuple[int, str], ...]
     labels: tuple[tuple[int, bool], ...]
     info: bag.EpisodeInfo | None
@@ -93,7 +119,7 @@ class BagIndex:
     problems: tuple[str, ...] = ()
 
 
-def index_bag(path: Path, layout: bag.BagLayout, cameras: Sequence[str]) -> BagIndex:
+def index_bag(path: Path, layout: bag.BagLayout, wanted: Wanted) -> BagIndex:
     """
     Read everything but the pixels.
 
@@ -103,18 +129,36 @@ def index_bag(path: Path, layout: bag.BagLayout, cameras: Sequence[str]) -> BagI
     located = locate(path)
     with OpenFiles() as files:
         contents = Contents(located, files)
-        wanted = layout.topics.all_names(cameras, layout.instruction is None)
+        names = layout.topics.all_names(wanted.cameras, layout.instruction is None)
+        numbers = [config.topic for config in (*_states(layout, wanted).values(),
+                                               *_commands(layout).values())]
         items = [_decode(message, path) for message in contents.messages()
-                 if message.topic.msgtype in _READ and message.topic.encoding == CDR
-                 and (message.topic.msgtype == bag.STRING
-                      or any(matches(message.topic.name, name) for name in wanted))]
+                 if message.topic.encoding == CDR and (
+                     message.topic.msgtype == bag.STRING
+                     or (_is_named(message.topic, names) and message.topic.msgtype in _READ)
+                     or _is_named(message.topic, numbers))]
     remarks = contents.check()
     # Stable, so equal times stay in the order of the file; but a gripper command comes before the
     # arm's of its time, also where another file holds it.
     items.sort(key=lambda item: (item.log_ns, item.topic.msgtype == bag.TWIST))
     topics = Topics(path, contents.counts)
-    collector = _Collector(path, layout, topics, cameras)
+    collector = _Collector(path, layout, topics, wanted)
     return collector.collect(items, contents.begin_ns, tuple(remarks))
+
+
+def _states(layout: bag.BagLayout, wanted: Wanted) -> dict[str, StreamConfig]:
+    """Return where each state comes from: those of the policy, and those that are actions."""
+    names = [state.name for state in wanted.states]
+    names += [action.state for action in layout.actions.values() if action.state]
+    return {name: stream_of(name, layout.states) for name in names}
+
+
+def _commands(layout: bag.BagLayout) -> dict[str, StreamConfig]:
+    return {name: action.command for name, action in layout.actions.items() if action.command}
+
+
+def _is_named(topic: StoredTopic, names: Sequence[str]) -> bool:
+    return any(matches(topic.name, name) for name in names)
 
 
 class Item(NamedTuple):
@@ -172,19 +216,20 @@ class Topics:
         self._path, self.counts = path, counts
         self.used: set[StoredTopic] = set()
 
-    def need(self, name: str, *msgtypes: str, key: str, otherwise: str = '') -> StoredTopic:
+    def need(self, name: str, *msgtypes: str, key: str, otherwise: str = '',
+             where: str = 'bag.topics.') -> StoredTopic:
         """
         Return the topic; :raises RecordingError: where there is none.
 
-        :param key: the name of its setting, bag.topics.KEY.
+        :param key: the name of its setting, after `where`.
         """
         found = self.find(name, *msgtypes)
         if found is not None:
             return found
         suited = sorted(topic.name for topic, count in self.counts.items()
                         if count and topic.msgtype in msgtypes and topic.encoding == CDR)
-        advice = (f'name it with bag.topics.{key}={suited[0]}' if len(suited) == 1 else
-                  f'name it with bag.topics.{key}, one of {", ".join(suited)}' if suited else
+        advice = (f'name it with {where}{key}={suited[0]}' if len(suited) == 1 else
+                  f'name it with {where}{key}, one of {", ".join(suited)}' if suited else
                   f'no name can help, since no topic has this type: record {name!r} as '
                   f'{msgtypes[0]}')
         raise refuse('missing-topic', self._path, bag_name(self._path),
@@ -228,19 +273,31 @@ class _Collector:
     """Sorts the messages of one bag by what they mean."""
 
     def __init__(self, path: Path, layout: bag.BagLayout, topics: Topics,
-                 cameras: Sequence[str]) -> None:
-        names = layout.topics
+                 wanted: Wanted) -> None:
+        names, self._layout = layout.topics, layout
         self._path, self._topics, self._cut = path, topics, layout.episodes
         self._images = {camera: self._need_image(camera, names.camera(camera))
-                        for camera in cameras}
-        self._arm = topics.need(names.arm_delta, bag.TWIST, key='arm_delta')
-        self._gripper = topics.need(names.gripper_command, bag.GRIPPER, key='gripper_command')
+                        for camera in wanted.cameras}
+        self._arm = self._gripper = None
+        if not layout.actions:
+            self._arm = topics.need(names.arm_delta, bag.TWIST, key='arm_delta')
+            self._gripper = topics.need(names.gripper_command, bag.GRIPPER, key='gripper_command')
+        self._states = {name: (config, self._need_numbers(config, f'states.{name}'))
+                        for name, config in _states(layout, wanted).items()}
+        self._commands = {name: (config, self._need_numbers(config, f'actions.{name}.command'))
+                          for name, config in _commands(layout).items()}
         self._instruction = None if layout.instruction is not None else topics.need(
             names.instruction, bag.STRING, key='instruction',
             otherwise=', or say the words with bag.instruction')
         self._success = topics.find(names.success, bag.BOOL)
         self._info = topics.find(names.info, bag.STRING)
         self._problems = topics.find(names.problems, bag.STRING)
+
+    def _need_numbers(self, config: StreamConfig, key: str) -> StoredTopic:
+        types = (config.msgtype,) if config.msgtype else tuple(DECODERS)
+        if config.field and not config.msgtype:
+            types = tuple({topic.msgtype for topic in self._topics.counts})
+        return self._topics.need(config.topic, *types, key=key, where='bag.')
 
     def _need_image(self, camera: str, name: str) -> StoredTopic:
         """Return the camera's topic: raw, or compressed under its own or the usual name."""
@@ -258,8 +315,12 @@ class _Collector:
         cameras = {camera: ImageTopic(topic.name, topic.msgtype,
                                       self._frames(camera, topic, items))
                    for camera, topic in self._images.items()}
+        states, commands = ({name: self._numbers(topic, config, items)
+                             for name, (config, topic) in streams.items()}
+                            for streams in (self._states, self._commands))
+        arm = tuple(self._actions(items)) if self._arm else self._beats(states, commands)
         return BagIndex(
-            self._path, cameras, tuple(self._actions(items)), tuple(content(self._instruction)),
+            self._path, cameras, arm, states, commands, tuple(content(self._instruction)),
             tuple((log_ns, bool(data)) for log_ns, data in content(self._success)),
             self._parse_info([data for _, data in content(self._info)]),
             self._texts(items), begin_ns,
@@ -292,6 +353,31 @@ class _Collector:
                          f'{topic.name}: none of {len(frames)} images can be used: '
                          f'{frames[0].fault}')
         return frames
+
+    def _numbers(self, topic: StoredTopic, config: StreamConfig,
+                 items: Sequence[Item]) -> StreamTopic:
+        """Return the values of a topic; :raises RecordingError: where they are not wanted ones."""
+        mine = [item for item in items if item.topic == topic]
+        try:
+            values = [decode(item.content, topic.msgtype, config) for item in mine]
+        except StreamError as error:
+            raise refuse('stream-values', self._path, bag_name(self._path), str(error)) from error
+        sizes = {len(each) for each in values}
+        if len(sizes) > 1:
+            raise refuse('state-size', self._path, bag_name(self._path), f'{topic.name}: messages '
+                         f'of {", ".join(map(str, sorted(sizes)))} values; expected one size')
+        return StreamTopic(
+            topic.name, np.array([item.log_ns for item in mine], np.int64),
+            np.array([time_ns(item.content, item.log_ns) for item in mine], np.int64),
+            np.stack(values))
+
+    def _beats(self, states: Mapping[str, StreamTopic],
+               commands: Mapping[str, StreamTopic]) -> tuple[ArmMessage, ...]:
+        """Return the messages of the first group, by which the bag is cut into episodes."""
+        name, action = next(iter(self._layout.actions.items()))
+        stream = commands[name] if action.command else states[action.state]
+        return tuple(ArmMessage(log_ns, stamp_ns, (), None) for log_ns, stamp_ns
+                     in zip(stream.log_ns.tolist(), stream.stamps_ns.tolist()))
 
     def _actions(self, items: Sequence[Item]) -> Iterator[ArmMessage]:
         """Give each arm message the last gripper value before it."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from ros2_lstm_policy.data.conventions import to_rotation_vectors
-from ros2_lstm_policy.data.episodes import Reading, Recording
+from ros2_lstm_policy.data.episodes import Reading, Recording, Wanted
 from ros2_lstm_policy.data.problems import Problem, refuse
 from ros2_lstm_policy.data.rosbag.cut import Segment, segments
 from ros2_lstm_policy.data.rosbag.find import find_bags
@@ -17,7 +16,6 @@ from ros2_lstm_policy.data.rosbag.frames import BagFrames
 from ros2_lstm_policy.data.rosbag.index import BagIndex, index_bag
 from ros2_lstm_policy.data.rosbag.steps import missing_remarks, OTHER_STAMP, Steps, steps
 from ros2_lstm_policy.data.rosbag.storage import bag_name
-from ros2_lstm_policy.manifest import DEFAULT_CAMERAS
 from ros2_lstm_policy.types import Episode, Reason
 
 _NS = 1_000_000_000
@@ -30,13 +28,13 @@ class BagRecording:
     """
     One bag that has not been read yet.
 
-    :param cameras: the cameras that its episodes must have.
+    :param wanted: the streams that its episodes must have.
     :param period_s: the control period; needed where the bag has velocities.
     """
 
     path: Path
     layout: BagLayout
-    cameras: tuple[str, ...] = DEFAULT_CAMERAS
+    wanted: Wanted = Wanted()  # noqa: RUF009 (a frozen value)
     period_s: float | None = None
 
     @property
@@ -51,18 +49,19 @@ class BagRecording:
 
     def read(self) -> tuple[Reading, ...]:
         """Index the bag and sample its steps; :raises RecordingError: see docs/recordings.md."""
-        index = index_bag(self.path, self.layout, self.cameras)
+        index = index_bag(self.path, self.layout, self.wanted)
         layout = self.layout.described_by(index.info)
         period_s = index.info.control_period_s if index.info else self.period_s
         found = segments(index, layout)
         if not found:
             raise refuse('no-instruction', self.path, self.name, 'every instruction is empty')
-        first, *others = (_read_segment(index, segment, layout, period_s) for segment in found)
+        first, *others = (_read_segment(index, segment, layout, self.wanted, period_s)
+                          for segment in found)
         return replace(first, remarks=(*index.remarks, *first.remarks)), *others
 
 
 def read_episodes(root: Path, layout: BagLayout | None = None,
-                  cameras: Sequence[str] = DEFAULT_CAMERAS,
+                  wanted: Wanted = Wanted(),  # noqa: B008 (a frozen value)
                   period_s: float | None = None) -> Iterator[Episode]:
     """
     Read every episode of the bags at or under a path, refusing the first broken one.
@@ -71,35 +70,40 @@ def read_episodes(root: Path, layout: BagLayout | None = None,
     :param period_s: the control period; needed where the bags have velocities.
     :raises RecordingError: for a path without bags and for a broken episode.
     """
-    for recording in list_bags(root, layout or BagLayout(), tuple(cameras), period_s):
+    for recording in list_bags(root, layout or BagLayout(), wanted, period_s):
         for reading in recording.read():
             yield reading.episode
 
 
-def list_bags(root: Path, layout: BagLayout, cameras: tuple[str, ...],
+def list_bags(root: Path, layout: BagLayout, wanted: Wanted,
               period_s: float | None) -> list[Recording]:
     """List the bags at or under a path; :raises RecordingError: where there is none."""
+    if not layout.actions:
+        wanted.require_one_arm(Path(root), 'a bag of which bag.actions says nothing')
+    elif lacking := [group.name for group in wanted.actions if group.name not in layout.actions]:
+        raise refuse('action-meaning', Path(root), '', f'bag.actions says nothing of '
+                     f'{", ".join(lacking)}; it says where {", ".join(layout.actions)} come from')
     bags = find_bags(root)
     if not bags:
         raise refuse('no-dataset', Path(root), '', 'no rosbag2 bag (metadata.yaml, .mcap, .db3)')
-    return [BagRecording(path, layout, cameras, period_s) for path in bags]
+    return [BagRecording(path, layout, wanted, period_s) for path in bags]
 
 
-def _read_segment(index: BagIndex, segment: Segment, layout: BagLayout,
+def _read_segment(index: BagIndex, segment: Segment, layout: BagLayout, wanted: Wanted,
                   period_s: float | None) -> Reading:
-    found = steps(index, segment, layout, period_s)
+    found = steps(index, segment, layout, wanted, period_s)
     _refuse_gaps(index, segment, found, layout)
     episode = Episode(
         segment.name, segment.instruction, found.stamps_ns,
         {name: BagFrames(index.path, topic, found.frames[name])
          for name, topic in index.cameras.items()},
-        to_rotation_vectors(found.arm, layout.rotation),
-        found.gripper_open, segment.success)
+        found.actions, found.states, segment.success)
     remarks = [*missing_remarks(found, index.path, segment.name),
                *_rate_remarks(index, segment.name),
                *(Problem('recorder', index.path, segment.name, f'its recorder said: {text}',
                          fatal=False) for text in index.problems)]
-    return Reading(episode, tuple(remarks), _facts(index), index.others)
+    return Reading(episode, wanted.actions, remarks=tuple(remarks),
+                   facts=_facts(index) | _axes(layout, wanted), others=index.others)
 
 
 def _refuse_gaps(index: BagIndex, segment: Segment, found: Steps, layout: BagLayout) -> None:
@@ -114,6 +118,14 @@ def _refuse_gaps(index: BagIndex, segment: Segment, found: Steps, layout: BagLay
         if end - last > layout.max_image_age_s * _NS:
             raise refuse('stream-ends', index.path, segment.name,
                          f'{topic.topic} stops {(end - last) / _NS:.2f} s before the last action',
+                         (last - begin) / _NS)
+    seen_ns = min(frame.stamp_ns for topic in index.cameras.values()
+                  for frame in topic.frames[-1:]) if index.cameras else end
+    for stream in index.states.values():
+        last = int(stream.stamps_ns.max())
+        if seen_ns - last > layout.max_image_age_s * _NS:
+            raise refuse('stream-ends', index.path, segment.name, f'{stream.topic} stops '
+                         f'{(seen_ns - last) / _NS:.2f} s before the cameras',
                          (last - begin) / _NS)
     # A robot that waits for its first image or instruction holds, and that is no fault.
     inner = [item for item in found.missing
@@ -155,7 +167,14 @@ def stream_rates(index: BagIndex) -> dict[str, float]:
             for camera, topic in index.cameras.items() if len(topic.frames) > 1}
 
 
-def _facts(index: BagIndex) -> Mapping[str, str]:
+def _axes(layout: BagLayout, wanted: Wanted) -> dict[str, str]:
+    """Return the axes of displacements that were made of poses: the base's."""
+    made = any(group.kind == 'ee_delta' and layout.actions[group.name].state
+               for group in wanted.actions if group.name in layout.actions)
+    return {'frame': 'base'} if made else {}
+
+
+def _facts(index: BagIndex) -> dict[str, str]:
     facts = {f'{camera}_hz': f'{rate:.1f}' for camera, rate in stream_rates(index).items()}
     if index.info:
         facts |= {'actor': index.info.actor, 'model': index.info.model or '',

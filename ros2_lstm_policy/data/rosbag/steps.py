@@ -8,12 +8,18 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+from ros2_lstm_policy.data.conventions import to_rotation_vectors
+from ros2_lstm_policy.data.episodes import Wanted
+from ros2_lstm_policy.data.labels import SOURCES, Stream
 from ros2_lstm_policy.data.problems import Problem, refuse
 from ros2_lstm_policy.data.rosbag.cut import Segment
 from ros2_lstm_policy.data.rosbag.format import BagLayout
 from ros2_lstm_policy.data.rosbag.index import ArmMessage, BagIndex, FrameRef, ImageTopic
+from ros2_lstm_policy.data.rosbag.storage import bag_name
+from ros2_lstm_policy.kinds import ARM_DIM
+from ros2_lstm_policy.manifest import ActionGroup
 from ros2_lstm_policy.resample import Missing, StreamSampler
-from ros2_lstm_policy.types import Observation, Reason
+from ros2_lstm_policy.types import ARM, GRIPPER, Observation, Reason
 
 _NS = 1_000_000_000
 SERVO_TIMEOUT_S = 0.1
@@ -28,23 +34,28 @@ class Steps:
     The steps of one episode; T of them.
 
     :param frames: camera name to T references.
-    :param arm: (T, 6) m and rad.
+    :param actions: group name to (T, size), as recorded.
+    :param states: state name to (T, size).
     :param missing: actions without an observation: (stamp in ns, why).
     """
 
     stamps_ns: np.ndarray
     frames: dict[str, list[FrameRef]]
-    arm: np.ndarray
-    gripper_open: np.ndarray
+    actions: dict[str, np.ndarray]
+    states: dict[str, np.ndarray]
     missing: tuple[tuple[int, Reason], ...]
 
 
-def steps(index: BagIndex, segment: Segment, layout: BagLayout, period_s: float | None) -> Steps:
+def steps(index: BagIndex, segment: Segment, layout: BagLayout, wanted: Wanted,
+          period_s: float | None) -> Steps:
     """
     Pair each action with the observation that the robot had, or say what it lacked.
 
-    :param period_s: control period, needed for velocities only.
+    :param period_s: control period; needed for velocities, and where the layout says where the
+        actions are.
     """
+    if layout.actions:
+        return _steps_of_time(index, segment, layout, wanted, period_s)
     if layout.arm == 'velocity':
         actions = integrate(segment.arm, period_s, index.path)
     else:
@@ -69,26 +80,99 @@ def steps(index: BagIndex, segment: Segment, layout: BagLayout, period_s: float 
         np.array([actions[i].stamp_ns for i in kept], np.int64),
         {name: [cast(FrameRef, seen.images[name]) for seen in observations]
          for name in index.cameras},
-        np.array([actions[i].values for i in kept], np.float32).reshape(-1, 6),
-        np.array([grippers[i] for i in kept], np.float32), tuple(missing))
+        {ARM: to_rotation_vectors(
+            np.array([actions[i].values for i in kept], np.float32).reshape(-1, ARM_DIM),
+            layout.rotation),
+         GRIPPER: np.array([grippers[i] for i in kept], np.float32)[:, None]},
+        _states(observations, wanted), tuple(missing))
+
+
+def _steps_of_time(index: BagIndex, segment: Segment, layout: BagLayout, wanted: Wanted,
+                   period_s: float | None) -> Steps:
+    """Take a step each control period, whenever commands came."""
+    if period_s is None:
+        raise ValueError(f'{index.path}: bag.actions needs the control period (--period)')
+    _check_stamps(index, segment, segment.arm)
+    period_ns, ahead_ns = round(period_s * _NS), _ahead_ns(layout, period_s)
+    begin_ns, end_ns = segment.arm[0].stamp_ns, segment.arm[-1].stamp_ns
+    ticks_ns = np.arange(begin_ns, end_ns - ahead_ns + 1, period_ns)
+    kept: list[int] = []
+    observations: list[Observation] = []
+    missing: list[tuple[int, Reason]] = []
+    for number, seen in enumerate(_observe(index, ticks_ns.tolist(), layout)):
+        if isinstance(seen, Missing):
+            missing.append((int(ticks_ns[number]), seen.reasons[0]))
+        else:
+            kept.append(number)
+            observations.append(seen)
+    chosen_ns = ticks_ns[np.array(kept, int)]
+    return Steps(
+        chosen_ns, {name: [cast(FrameRef, seen.images[name]) for seen in observations]
+                    for name in index.cameras},
+        {group.name: _labels(index, layout, group, chosen_ns, period_ns)
+         for group in wanted.actions}, _states(observations, wanted), tuple(missing))
+
+
+def _ahead_ns(layout: BagLayout, period_s: float) -> int:
+    """Return how far behind a step its label may lie."""
+    shifts = [action.shift for action in layout.actions.values() if action.state]
+    return round(max(shifts, default=0) * period_s * _NS)
+
+
+def _labels(index: BagIndex, layout: BagLayout, group: ActionGroup, ticks_ns: np.ndarray,
+            period_ns: int) -> np.ndarray:
+    """Return the actions of a group at each step."""
+    said = layout.actions[group.name]
+    topic = index.commands[group.name] if said.command else index.states[said.state]
+    order = np.argsort(topic.stamps_ns, kind='stable')
+    stream = Stream(topic.stamps_ns[order], topic.values[order])
+    find = SOURCES[group.kind].command if said.command else SOURCES[group.kind].state
+    values = find(stream, ticks_ns + (said.shift - 1) * period_ns, period_ns)
+    if values.shape[1] != group.size:
+        raise refuse('state-size', index.path, bag_name(index.path), f'{topic.topic}: expected '
+                     f'{group.size} values for {group.name} ({group.kind}), found '
+                     f'{values.shape[1]}')
+    if group.binary:
+        values = values > group.threshold
+    return values.astype(np.float32)
+
+
+def _states(observations: Sequence[Observation], wanted: Wanted) -> dict[str, np.ndarray]:
+    return {state.name: np.array([seen.states[state.name] for seen in observations],
+                                 np.float32).reshape(-1, state.size)
+            for state in wanted.states}
 
 
 def _observe(index: BagIndex, stamps_ns: Sequence[int],
              layout: BagLayout) -> Iterator[Observation | Missing]:
     """Sample at each stamp, with every frame pushed that is not newer, in order of stamps."""
-    sampler = StreamSampler(tuple(index.cameras), layout.max_image_age_s, layout.max_skew_s)
-    frames = iter(sorted((f for topic in index.cameras.values() for f in topic.frames),
-                         key=lambda frame: frame.stamp_ns))
-    waiting = next(frames, None)
+    sampler = StreamSampler(tuple(index.cameras), layout.max_image_age_s, layout.max_skew_s,
+                            tuple(index.states))
+    arrivals = iter(sorted(_arrivals(index), key=lambda item: item[0]))
+    waiting = next(arrivals, None)
     for stamp_ns in stamps_ns:
-        while waiting is not None and waiting.stamp_ns <= stamp_ns:
-            if waiting.shape is None:
-                sampler.refuse(waiting.camera, Reason(
-                    'bad_image', f'{waiting.camera}: {waiting.fault}', waiting.camera))
-            else:  # the sampler looks at the shape alone, which a reference has too
-                sampler.push(waiting.camera, waiting.stamp_ns, waiting)  # type: ignore[arg-type]
-            waiting = next(frames, None)
+        while waiting is not None and waiting[0] <= stamp_ns:
+            _push(sampler, *waiting)
+            waiting = next(arrivals, None)
         yield sampler.sample(stamp_ns)
+
+
+def _arrivals(index: BagIndex) -> Iterator[tuple[int, str, FrameRef | np.ndarray]]:
+    """Return what came of each stream: its stamp, the stream, and a frame or values."""
+    for camera, topic in index.cameras.items():
+        yield from ((frame.stamp_ns, camera, frame) for frame in topic.frames)
+    for state, stream in index.states.items():
+        yield from zip(stream.stamps_ns.tolist(), [state] * len(stream.values), stream.values)
+
+
+def _push(sampler: StreamSampler, stamp_ns: int, name: str,
+          content: FrameRef | np.ndarray) -> None:
+    if not isinstance(content, FrameRef):
+        sampler.push_state(name, stamp_ns, content)
+    elif content.shape is None:
+        sampler.refuse(name, Reason('bad_image', f'{name}: {content.fault}', name))
+    else:  # the sampler looks at the shape alone, which a reference has too
+        sampler.push(name, stamp_ns, content)  # type: ignore[arg-type]
 
 
 def integrate(commands: Sequence[ArmMessage], period_s: float | None,
@@ -121,6 +205,7 @@ def _check_stamps(index: BagIndex, segment: Segment, actions: Sequence[ArmMessag
     streams = {'the actions': [a.stamp_ns for a in actions]}
     streams |= {topic.topic: [f.stamp_ns for f in topic.frames]
                 for topic in index.cameras.values()}
+    streams |= {stream.topic: stream.stamps_ns.tolist() for stream in index.states.values()}
     for stream, stamps in streams.items():
         values = np.array(stamps, np.int64)
         zeros = np.flatnonzero(values <= 0)

@@ -18,7 +18,7 @@ import numpy as np
 from ros2_lstm_policy.config import dump
 from ros2_lstm_policy.data.rosbag import format as bag
 from ros2_lstm_policy.data.rosbag.typestore import typestore
-from ros2_lstm_policy.types import ARM_DIM
+from ros2_lstm_policy.kinds import ARM_DIM
 from rosbags.interfaces import (Connection, Qos, QosDurability, QosHistory, QosLiveliness,
                                 QosReliability, QosTime)
 from rosbags.rosbag2 import StoragePlugin, Writer
