@@ -67,6 +67,7 @@ def test_what_was_commanded_does_not_depend_on_the_order_of_arrival():
 
 @pytest.mark.parametrize(('changes', 'complaint'), [
     ({'actor': 'zero'}, 'actor=policy'), ({'control': 'blank'}, 'stops the policy node'),
+    ({'control': 'state_cleared'}, 'keeps its own state'),
     ({'history': 'carry'}, 'as the policy was trained for')])
 def test_what_the_nodes_cannot_run_is_refused(changes, complaint):
     """Before any node starts."""

@@ -12,7 +12,7 @@ from ros2_lstm_policy.sim.campaign import EpisodeCounts
 from ros2_lstm_policy.sim.demonstration import demonstrate
 from ros2_lstm_policy.sim.expert import ScriptedExpert
 from ros2_lstm_policy.sim.memory import catalogue, wait
-from ros2_lstm_policy.sim.memory.count import BOWL, PLATE
+from ros2_lstm_policy.sim.memory.count import AISLE_X, BOWL, PLATE
 from ros2_lstm_policy.sim.memory.task import MemoryTask
 from ros2_lstm_policy.sim.move import Moving
 from ros2_lstm_policy.sim.push import Pushing
@@ -95,7 +95,7 @@ def finish(robot: SimRobot, state: SimState) -> SimState:
     return state
 
 
-@pytest.mark.parametrize('benchmark', ['m1'])
+@pytest.mark.parametrize('benchmark', ['m1', 'm3'])
 def test_frames_from_the_choice_on_are_the_same_bit_for_bit_whatever_the_cue_was(
         robots: Robots, benchmark: str) -> None:
     """All that tells the choice is in the cue: otherwise a policy needs no memory."""
@@ -151,6 +151,31 @@ def test_another_object_that_is_lifted_ends_the_episode(robots: Robots) -> None:
     assert state.lifted in ((), ('butter_1',)) and state.acted < 60
 
 
+def test_butter_in_the_tray_says_nothing_of_where_it_came_from(robots: Robots) -> None:
+    """The way back begins in one state, bit for bit, whatever the way there was."""
+    ways = []
+    for cue in (0, 3):
+        robot, state = begin(robots, example(TASKS['m2'], cue))
+        expert = ScriptedExpert(robot)
+        while state.stage < 3:
+            action = expert.act()
+            state = robot.step(action.arm, action.gripper_open > 0.5)
+        ways.append([state, *(robot.step(np.array([0.01, 0.05, 0, 0, 0, 0]), True)
+                              for _ in range(4))])
+    for a, b in zip(*ways, strict=True):
+        assert np.array_equal(frames(a), frames(b))
+        assert np.array_equal(a.joint_positions, b.joint_positions)
+    state = finish_with(robot, b, Put('butter_1', 'plate_1'))
+    assert (state.success, state.failure) == (False, 'put on another plate')
+
+
+def test_the_bowl_must_not_touch_another_plate(robots: Robots) -> None:
+    """Who tries one after the other finds the right one without memory."""
+    robot, state = begin(robots, example(TASKS['m3'], cue=1))
+    state = finish_with(robot, until_it_acts(robot, state)[-1], Put(BOWL, 'plate_3'))
+    assert (state.success, state.failure) == (False, 'wrong plate touched')
+
+
 def test_a_bowl_that_is_back_leaves_no_trace_of_how_often_it_was_lifted(robots: Robots) -> None:
     """Each lift begins in the same state, bit for bit: the same commands do the same again."""
     robot, state = begin(robots, example(TASKS['m4'], cue=1))
@@ -178,7 +203,7 @@ def test_more_or_fewer_lifts_than_were_said_fail(
         action = expert.act()
         state = robot.step(action.arm, action.gripper_open > 0.5)
     foot = robot.privileged.points(BOWL)[:, 2].min()
-    state = finish_with(robot, state, Raise(BOWL, foot + 0.12) if done else Push(PLATE, -0.07))
+    state = finish_with(robot, state, Raise(BOWL, foot + 0.12) if done else Push(PLATE, AISLE_X))
     assert (state.success, state.failure) == (False, failure)
 
 
@@ -283,5 +308,5 @@ def test_chances_without_memory_are_what_is_computed() -> None:
     means = {name: np.mean([task.chance(cue) for cue in range(task.cues)])
              for name, task in TASKS.items()}
     assert {name: round(100 * float(mean), 1) for name, mean in means.items()} == {
-        'm1': 14.3, 'm4': 16.8, 'm6': 11.6}
+        'm1': 14.3, 'm2': 25.0, 'm3': 25.0, 'm4': 16.8, 'm6': 11.6}
     assert [round(100 * wait.chance(n), 1) for n in (100, 50)] == [7.7, 15.4]

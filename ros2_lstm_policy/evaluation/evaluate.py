@@ -15,7 +15,8 @@ import sys
 from typing import Any, TYPE_CHECKING
 
 from ros2_lstm_policy import config
-from ros2_lstm_policy.evaluation import actors, controls, report, runs, selection
+from ros2_lstm_policy.evaluation import (
+    actors, controls, remembering, report, runs, selection)
 from ros2_lstm_policy.evaluation.rollout import Result, rollout
 from ros2_lstm_policy.sim import benchmarks, command, fleet, tasks
 from ros2_lstm_policy.sim.perturb import words
@@ -42,7 +43,7 @@ class EvaluateConfig:
         'm1', ..., 'm' for all of them, and 'validation-m1', ...
     :param actor: who acts.
     :param checkpoint: the policy's directory.
-    :param control: what is said instead of the truth.
+    :param control: what is said instead of the truth, or what becomes of the actor's memory.
     :param execute: which action of which chunk is due, see `runtime/schedule.py`.
     :param history: how far the policy looks back instead of what it was trained for: 'window:N',
         1 for no history at all, or 'carry'.
@@ -124,7 +125,13 @@ class Evaluator:
         watch = self._album.watch if self._album else _ignore
         said = words.said(controls.said(episode, self._settings.control), self._settings.perturb,
                           episode.name)
-        result = rollout(robot, state, episode, self._actor, said, self._settings.limit, watch)
+        actor = self._actor
+        if self._settings.control == 'state_cleared':
+            actor = remembering.Forgetful(actor)
+        elif self._settings.control == 'state_swapped':
+            actor = remembering.Swapped(actor)
+            state = actor.see_other(robot, episode, said)
+        result = rollout(robot, state, episode, actor, said, self._settings.limit, watch)
         if self._perturber:
             result = dataclasses.replace(result, changes=self._perturber.notes)
         if self._album:

@@ -182,6 +182,12 @@ def _on_the_control(control: str, results: Sequence[Result],
         return ["Another object's words were said: success and the right object are those of the "
                 f"said words. The object of the episode's own words was lifted in "
                 f'{unsaid_rate(results, own)}.']
+    if control == 'state_cleared':
+        return ["The actor's state was cleared at each step: what the same weights do without "
+                'memory.']
+    if control == 'state_swapped':
+        return ["The actor came to the choice with another episode's state: success means that "
+                'the choice followed that state.']
     if control == 'blank':
         return ["Nothing was said: success and the right object are those of the episode's own "
                 'words.']

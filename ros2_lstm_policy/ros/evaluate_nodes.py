@@ -88,6 +88,9 @@ def check(settings: EvaluateConfig, episodes: Sequence[SimEpisode]) -> None:
     if settings.perturb.axes:
         raise ValueError('the nodes run unchanged conditions; leave perturb out, found '
                          f'{described(settings.perturb.changed)}')
+    if settings.control.startswith('state_'):
+        raise ValueError('the policy node keeps its own state; set control=none or swapped, found '
+                         f'{settings.control!r}')
     for episode in episodes:
         sim_settings.parameters_of(episode)
 

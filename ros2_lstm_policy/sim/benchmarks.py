@@ -80,8 +80,7 @@ def memory(name: str, gap_s: Gap = GAP) -> list[SimEpisode]:
 
     :param gap_s: shortest and longest gap.
     """
-    number = [task.benchmark for task in catalogue.TASKS].index(name)
-    first = M_FIRST_SEED + M_EPISODES * number
+    first = M_FIRST_SEED + M_EPISODES * int(name.removeprefix(ALL_MEMORY))
     return [_memory(name.upper(), name, i, first + i, gap_s) for i in range(M_EPISODES)]
 
 

@@ -34,6 +34,8 @@ class EpisodeCounts:
     :param b: one scene, seven objects in permuted places.
     :param c: 24 tasks in 13 scenes.
     :param m1: memory: the object that was shown.
+    :param m2: memory: put the butter back to where it came from.
+    :param m3: memory: the bowl to where the butter was.
     :param m4: memory: count the lifts of a bowl, and stop.
     :param m6: memory: wait for five or ten seconds.
     :param gap_s: shortest and longest gap of memory tasks, in s: its logarithm is uniform between
@@ -46,6 +48,8 @@ class EpisodeCounts:
     b: int = 0
     c: int = 0
     m1: int = 0
+    m2: int = 0
+    m3: int = 0
     m4: int = 0
     m6: int = 0
     gap_s: tuple[float, float] = benchmarks.GAP

@@ -142,6 +142,11 @@ class SimRobot:
         return self._under_way.wanted()
 
     @property
+    def stages(self) -> int:
+        """Return how many stages the episode under way has."""
+        return len(self._under_way)
+
+    @property
     def _under_way(self) -> Course:
         if self._course is None:
             raise RuntimeError('the simulated robot has no episode yet: call reset first')

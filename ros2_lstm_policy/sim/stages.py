@@ -100,6 +100,10 @@ class Course:
         self.stage, self.standing = -1, Standing()
         self._next()
 
+    def __len__(self) -> int:
+        """Return the number of stages."""
+        return len(self._stages)
+
     @property
     def success(self) -> bool:
         """Return whether all is done."""

@@ -84,15 +84,21 @@ class World:
         self._changed()
         robot.controller.update(force=True)
 
-    def place(self, name: str, position: np.ndarray) -> None:
+    def place(self, name: str, position: np.ndarray, turn: float = 0.0) -> None:
         """
-        Move an object by its free joint, at rest and turned as it is, into sight.
+        Move an object by its free joint, at rest, into sight.
 
         :param position: (3,) m of its origin; with two values its height stays.
+        :param turn: rad about the vertical, from how it is turned.
         """
         data = self._environment.sim.data
         pose = data.get_joint_qpos(self._joints[name]).copy()
         pose[:len(position)] = position
+        if turn:
+            import mujoco
+            rotated, about_z = np.empty(4), np.array([np.cos(turn / 2), 0, 0, np.sin(turn / 2)])
+            mujoco.mju_mulQuat(rotated, about_z, pose[3:].copy())
+            pose[3:] = rotated
         self._set(name, pose)
         self._hidden -= {name}
         self._changed()

@@ -21,7 +21,7 @@ from ros2_lstm_policy.sim.world import Snapshot, World
 BOWL, PLATE = 'akita_black_bowl_1', 'plate_1'
 LIFTED_M, BACK_M, PUSHED_M = 0.08, 0.02, 0.04
 TIMES = ('once', 'twice', 'three times')
-AISLE_X = -0.07  # between the two rows of places
+AISLE_X = -0.04  # between the two rows of places
 
 
 class _Table:

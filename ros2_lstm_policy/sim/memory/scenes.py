@@ -32,10 +32,10 @@ class Standing(NamedTuple):
 PLATES, BASKETS = 'memory/plates', 'memory/baskets'
 SCENES: dict[str, dict[str, Standing]] = {
     PLATES: {
-        'plate_1': Standing('plate', -0.17, -0.24), 'plate_2': Standing('plate', -0.17, -0.05),
-        'plate_3': Standing('plate', 0.03, -0.24), 'plate_4': Standing('plate', 0.03, -0.05),
-        'akita_black_bowl_1': Standing('akita_black_bowl', -0.17, 0.14),
-        'butter_1': Standing('butter', 0.03, 0.14),
+        'plate_1': Standing('plate', -0.14, -0.24), 'plate_2': Standing('plate', -0.14, -0.05),
+        'plate_3': Standing('plate', 0.06, -0.24), 'plate_4': Standing('plate', 0.06, -0.05),
+        'akita_black_bowl_1': Standing('akita_black_bowl', -0.14, 0.14),
+        'butter_1': Standing('butter', 0.06, 0.14),
         'wooden_tray_1': Standing('wooden_tray', -0.05, 0.34)},
 }
 
