@@ -169,6 +169,18 @@ def test_butter_in_the_tray_says_nothing_of_where_it_came_from(robots: Robots) -
     assert (state.success, state.failure) == (False, 'put on another plate')
 
 
+def test_a_can_that_is_offered_again_says_nothing_of_where_the_last_one_went(
+        robots: Robots) -> None:
+    """The second offer is the first one, bit for bit; the same basket again is the wrong one."""
+    robot, state = begin(robots, example(TASKS['m5']))
+    first = frames(state)
+    state = finish_with(robot, state, Put('tomato_sauce_1', 'basket_1'))
+    state = until_it_acts(robot, state)[-1]
+    assert state.stage == 2 and np.array_equal(frames(state), first)
+    state = finish_with(robot, state, Put('tomato_sauce_1', 'basket_1'))
+    assert (state.success, state.failure) == (False, 'wrong basket')
+
+
 def test_the_bowl_must_not_touch_another_plate(robots: Robots) -> None:
     """Who tries one after the other finds the right one without memory."""
     robot, state = begin(robots, example(TASKS['m3'], cue=1))
@@ -308,5 +320,5 @@ def test_chances_without_memory_are_what_is_computed() -> None:
     means = {name: np.mean([task.chance(cue) for cue in range(task.cues)])
              for name, task in TASKS.items()}
     assert {name: round(100 * float(mean), 1) for name, mean in means.items()} == {
-        'm1': 14.3, 'm2': 25.0, 'm3': 25.0, 'm4': 16.8, 'm6': 11.6}
+        'm1': 14.3, 'm2': 25.0, 'm3': 25.0, 'm4': 16.8, 'm5': 6.2, 'm6': 11.6}
     assert [round(100 * wait.chance(n), 1) for n in (100, 50)] == [7.7, 15.4]

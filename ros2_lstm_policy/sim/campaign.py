@@ -37,6 +37,7 @@ class EpisodeCounts:
     :param m2: memory: put the butter back to where it came from.
     :param m3: memory: the bowl to where the butter was.
     :param m4: memory: count the lifts of a bowl, and stop.
+    :param m5: memory: a can into two baskets in turn.
     :param m6: memory: wait for five or ten seconds.
     :param gap_s: shortest and longest gap of memory tasks, in s: its logarithm is uniform between
         theirs.
@@ -51,6 +52,7 @@ class EpisodeCounts:
     m2: int = 0
     m3: int = 0
     m4: int = 0
+    m5: int = 0
     m6: int = 0
     gap_s: tuple[float, float] = benchmarks.GAP
     first: int = 0

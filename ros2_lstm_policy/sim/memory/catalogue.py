@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ros2_lstm_policy.sim.memory import count, put_back, shown_object, wait, where_it_was
+from ros2_lstm_policy.sim.memory import alternate, count, put_back, shown_object, wait, where_it_was
 from ros2_lstm_policy.sim.memory.task import MemoryTask
 
 TASKS: tuple[MemoryTask, ...] = (
-    shown_object.TASK, put_back.TASK, where_it_was.TASK, count.TASK, wait.TASK)
+    shown_object.TASK, put_back.TASK, where_it_was.TASK, count.TASK,
+    alternate.TASK, wait.TASK)
 HELD_OUT_ONE_IN = 5
 DEFAULT_GAP_S = 10.0
 LONGEST_GAP_S = 3600.0

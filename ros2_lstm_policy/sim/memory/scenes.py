@@ -37,6 +37,12 @@ SCENES: dict[str, dict[str, Standing]] = {
         'akita_black_bowl_1': Standing('akita_black_bowl', -0.14, 0.14),
         'butter_1': Standing('butter', 0.06, 0.14),
         'wooden_tray_1': Standing('wooden_tray', -0.05, 0.34)},
+    BASKETS: {
+        'tomato_sauce_1': Standing('tomato_sauce', -0.12, 0.0),
+        'alphabet_soup_1': Standing('alphabet_soup', 0.08, 0.0),
+        'butter_1': Standing('butter', -0.02, -0.06),
+        'cream_cheese_1': Standing('cream_cheese', -0.02, 0.06),
+        'basket_1': Standing('basket', 0.0, -0.26), 'basket_2': Standing('basket', 0.0, 0.26)},
 }
 
 
