@@ -47,6 +47,7 @@ setup(
             'compare = ros2_lstm_policy.evaluation.compare:main',
             'evaluate_nodes = ros2_lstm_policy.ros.evaluate_nodes:main',
             'import_robovlms = ros2_lstm_policy.evaluation.import_robovlms:main',
+            'serve = ros2_lstm_policy.serving.serve:main',
             'init_checkpoint = ros2_lstm_policy.model.init_checkpoint:main',
         ],
     },

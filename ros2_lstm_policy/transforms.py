@@ -49,6 +49,14 @@ def resize(image_HWC: np.ndarray, camera: CameraSpec) -> np.ndarray:
     return np.array(resized)
 
 
+def check_resized(image_HWC: np.ndarray, camera: CameraSpec) -> None:
+    """Refuse what :func:`resize` cannot have given. :raises ValueError: where it is that."""
+    wanted = (camera.height, camera.width, 3)
+    if image_HWC.dtype != np.uint8 or image_HWC.shape != wanted:
+        raise ValueError(f"camera {camera.name!r}: expected the policy's {wanted} uint8, found "
+                         f'{image_HWC.shape} {image_HWC.dtype}')
+
+
 def cropped(image_HWC: Image, crop: tuple[float, float, float, float]) -> Image:
     """Return the part of an image, array or tensor, at least one pixel, as a view."""
     height, width = image_HWC.shape[:2]

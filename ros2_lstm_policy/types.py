@@ -32,11 +32,13 @@ class Observation:
     :param stamp_ns: time of the newest frame in it, from the camera's header.
     :param images: camera name to (H, W, 3) uint8 RGB.
     :param states: state name to its values, float64, in physical units.
+    :param is_resized: whether the images are what `transforms.resize` gives: the policy's pixels.
     """
 
     stamp_ns: int
     images: Mapping[str, np.ndarray]
     states: Mapping[str, np.ndarray] = field(default_factory=dict)
+    is_resized: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,15 @@ class Reason(NamedTuple):
     code: str
     text: str
     camera: str = ''
+
+
+class ActorFault(RuntimeError):
+    """What an actor raises that cannot act now; the robot holds for this reason."""
+
+    def __init__(self, reason: Reason) -> None:
+        """Keep the reason."""
+        super().__init__(reason.text)
+        self.reason = reason
 
 
 class Actor(Protocol):

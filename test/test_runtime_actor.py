@@ -275,3 +275,36 @@ def test_policies_of_one_seed_are_equal():
     one, other = make_policy(), make_policy()
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters()))
     assert dataclasses.asdict(one.config) == dataclasses.asdict(other.config)
+
+
+@pytest.mark.parametrize('is_graph', [False, True])
+def test_siblings_that_take_turns_act_as_if_each_were_alone(policy, monkeypatch, is_graph):
+    """A graph keeps one episode's state in a fixed place: the others' must lie elsewhere."""
+    first = PolicyActor(policy)
+    if is_graph:
+        monkeypatch.setattr(first, '_engine', engine.GraphEngine(
+            engine.EagerEngine(policy), capture_on_a_cpu))
+    actors = [first.sibling(), first.sibling(), first]
+    alone = [PolicyActor(policy) for _ in actors]
+    for t, observation in enumerate(make_observations(9)):
+        for number in {0: (0, 1, 2), 1: (2, 0), 2: (1,)}[t % 3]:
+            if t == 4:
+                actors[number].reset()
+                alone[number].reset()
+            wanted = alone[number].act(observation, INSTRUCTION)
+            found = actors[number].act(observation, INSTRUCTION)
+            found.settle()
+            assert np.abs(wanted.chunk - found.chunk).max() <= 1e-6
+
+
+def test_pixels_that_are_resized_already_are_acted_on_as_they_are(policy):
+    """A camera's crop must not be cut out of them twice."""
+    observation = make_observations(1)[0]
+    resized = {camera.name: resize(observation.images[camera.name], camera)
+               for camera in policy.manifest.cameras}
+    wanted = PolicyActor(policy).act(observation, INSTRUCTION)
+    ready = dataclasses.replace(observation, images=resized, is_resized=True)
+    found = PolicyActor(policy).act(ready, INSTRUCTION)
+    np.testing.assert_array_equal(found.chunk, wanted.chunk)
+    with pytest.raises(ValueError, match="camera 'static': expected the policy's"):
+        PolicyActor(policy).act(dataclasses.replace(observation, is_resized=True), INSTRUCTION)

@@ -7,7 +7,7 @@ is published, and whatever both threads touch, is guarded by the worker's lock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import time
 import traceback
 
@@ -22,11 +22,12 @@ from ros2_lstm_policy.ros.outputs import Outputs
 from ros2_lstm_policy.ros.parameters import Settings
 from ros2_lstm_policy.runtime.cadence import Cadence
 from ros2_lstm_policy.runtime.frozen import FROZEN
-from ros2_lstm_policy.runtime.safety import blend_in, check, GripperShaper, Limits
+from ros2_lstm_policy.runtime.safety import (blend_in, check, GripperShaper, Limits,
+                                             MAX_INSTRUCTION_CHARACTERS)
 from ros2_lstm_policy.runtime.worker import Outcome, PolicyWorker
-from ros2_lstm_policy.types import Actor, Decision, GRIPPER, Observation, Reason
+from ros2_lstm_policy.types import (Actor, ActorFault, Decision, GRIPPER, Observation,
+                                    Reason)
 
-MAX_INSTRUCTION_CHARACTERS = 1000
 _STOP_TIMEOUT_S = 5.0
 _WORDS_PERIOD_S = 1.0  # between two lines of the log about instructions
 _NS = 1_000_000_000
@@ -41,11 +42,13 @@ class Commander:
     :param limits: what the robot may be asked to do.
     :param instruction: what the robot is told to do until another instruction comes.
     :param first_episode: the number that its episodes begin with.
+    :param link: says why a policy on another machine cannot be asked; None: it can.
     """
 
     def __init__(self, node: LifecycleNode, settings: Settings, manifest: Manifest,
                  limits: Limits, actor: Actor, inputs: Inputs, outputs: Outputs, holds: Holds,
-                 instruction: str, first_episode: int) -> None:
+                 instruction: str, first_episode: int,
+                 link: Callable[[], Reason | None] = lambda: None) -> None:
         """Prepare; :meth:`start` acts."""
         self._node, self._settings = node, settings
         self.limits = limits
@@ -55,6 +58,7 @@ class Commander:
             settings.gripper_min_hold_s)
         self._words_told = LatestLine(node.get_logger(), _WORDS_PERIOD_S)
         self._exclusive = Exclusive(node, outputs.topics, inputs.topics)
+        self._link, self._is_cut = link, False
         self.worker = PolicyWorker(actor, self._deliver, first_episode)
         self.latencies, self.ticks, self.commands = Latencies(), Rate(), Rate()
         self._instruction = instruction.strip()
@@ -132,6 +136,8 @@ class Commander:
             doubts = self._exclusive.doubts()
             if not self.worker.is_alive:
                 doubts = (*doubts, _WORKER_DIED)
+            if (fault := self._link()) is not None:
+                doubts = (*doubts, fault)
             if doubts:
                 stamp_ns = now_ns if isinstance(sampled, Missing) else sampled.stamp_ns
                 self._drop_answers(doubts, stamp_ns)
@@ -152,6 +158,18 @@ class Commander:
                 self.repeats += 1  # answered already; the history would take it twice
                 return
             self._submit(sampled, due_ns)
+
+    def watch_link(self) -> None:
+        """Hold as soon as the policy's machine cannot be asked any more, between two ticks too."""
+        fault = self._link()
+        was_cut, self._is_cut = self._is_cut, fault is not None
+        if fault is None or was_cut:
+            return  # while it stays cut, the ticks say so
+        with self.worker.lock:
+            self.worker.give_up()
+            self.worker.forget()  # what the server remembered is gone with the link
+            self.restarts += 1
+            self._hold([fault], self._now_ns())
 
     def recent_repeats(self) -> tuple[int, int]:
         """Return the ticks since the last call that found no new observation, and all ticks."""
@@ -324,6 +342,8 @@ class Commander:
 
     def _failure(self, error: BaseException) -> Reason:
         """Say what failed; what this package did not raise itself is logged with its traceback."""
+        if isinstance(error, ActorFault):
+            return error.reason
         if not type(error).__module__.startswith(__package__.partition('.')[0]):
             self._node.get_logger().error(''.join(traceback.format_exception(error)),
                                           throttle_duration_sec=10.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from functools import lru_cache
 import time
 
@@ -9,6 +10,7 @@ import numpy as np
 from ros2_lstm_policy import transforms
 from ros2_lstm_policy.model.policy import Policy
 from ros2_lstm_policy.runtime import engine, schedule
+from ros2_lstm_policy.runtime.history import HistoryState
 from ros2_lstm_policy.types import Action, Decision, Observation
 
 _KEPT_INSTRUCTIONS = 32
@@ -52,6 +54,7 @@ class PolicyActor:
         self._schedule = schedule.parse(execute, self._decoder.fwd_pred_next_n)
         self._engine = engine.create(policy, precision, cuda_graph, threads, prepare,
                                      compiled)
+        self._shares_engine = False
         self._encode_text = lru_cache(_KEPT_INSTRUCTIONS)(self._engine.encode_text)
         self.reset()
 
@@ -106,6 +109,19 @@ class PolicyActor:
         """Take the last observation into the history: what its action did not wait for."""
         if self._rest is not None:
             self._state, self._rest = self._rest(), None
+            if self._shares_engine:  # a graph keeps the state where others will write theirs
+                self._state = HistoryState(*(part.clone() for part in self._state))
+
+    def sibling(self) -> PolicyActor:
+        """
+        Return another actor with the same policy, engine and known words, and an own episode.
+
+        One thread at a time may use any of them, and before one acts the last one settles.
+        """
+        self._shares_engine = True
+        other = copy(self)
+        other.reset()
+        return other
 
     def _preprocess(self, observation: Observation) -> engine.Seen:
         images = observation.images
@@ -114,7 +130,8 @@ class PolicyActor:
             raise MissingCamera(f'the policy needs an image of {", ".join(missing)}; the '
                                 f'observation has {", ".join(images) or "none"}')
         return self._engine.preprocess(
-            images, transforms.normalise_states(observation.states, self.manifest))
+            images, transforms.normalise_states(observation.states, self.manifest),
+            observation.is_resized)
 
     def _to_physical(self, prediction: engine.Prediction) -> np.ndarray:
         """Return (K, A) float32, in physical units and probabilities."""

@@ -68,12 +68,14 @@ class Engine(Protocol):
     def encode_text(self, instruction: str) -> EncodedText:
         """Encode an instruction, on the device."""
 
-    def preprocess(self, images: Mapping[str, np.ndarray], states_S: np.ndarray) -> Seen:
+    def preprocess(self, images: Mapping[str, np.ndarray], states_S: np.ndarray,
+                   are_resized: bool = False) -> Seen:
         """
         Bring an observation onto the device; valid until the next call.
 
         :param images: camera name to raw (H, W, 3) uint8 RGB, which are resized.
         :param states_S: normalised states, side by side, float32.
+        :param are_resized: whether the images have the model's size already.
         """
 
     def step(self, seen: Seen, text: EncodedText, state: HistoryState,
@@ -140,9 +142,11 @@ class EagerEngine:
         return EncodedText(*(part.to(self.device) for part in text))
 
     @torch.inference_mode()
-    def preprocess(self, images: Mapping[str, np.ndarray], states_S: np.ndarray) -> Seen:
-        """Bring raw images and states onto the device; valid until the next call."""
-        return Seen(self._pixels(images), torch.from_numpy(states_S).to(self.device))
+    def preprocess(self, images: Mapping[str, np.ndarray], states_S: np.ndarray,
+                   are_resized: bool = False) -> Seen:
+        """Bring images and states onto the device; valid until the next call."""
+        pixels = self._pixels.place(images) if are_resized else self._pixels(images)
+        return Seen(pixels, torch.from_numpy(states_S).to(self.device))
 
     @torch.inference_mode()
     def step(self, seen: Seen, text: EncodedText, state: HistoryState,

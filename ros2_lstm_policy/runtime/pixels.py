@@ -39,6 +39,13 @@ class Pixels(Protocol):
         :return: camera name to (h, w, 3) uint8 on the device; valid until the next call.
         """
 
+    def place(self, images: Mapping[str, np.ndarray]) -> Mapping[str, Tensor]:
+        """
+        Bring images onto the device that have the model's size already.
+
+        :raises ValueError: where one has not.
+        """
+
 
 class HostPixels:
     """Resizes on the CPU, and copies the small images over."""
@@ -51,6 +58,13 @@ class HostPixels:
         """Resize each image."""
         return {camera.name: torch.from_numpy(transforms.resize(images[camera.name], camera))
                 .to(self._device) for camera in self._cameras}
+
+    def place(self, images: Mapping[str, np.ndarray]) -> Mapping[str, Tensor]:
+        """Bring images onto the device that have the model's size already."""
+        for camera in self._cameras:
+            transforms.check_resized(images[camera.name], camera)
+        return {camera.name: torch.from_numpy(images[camera.name]).to(self._device)
+                for camera in self._cameras}
 
 
 class DevicePixels:
@@ -75,14 +89,21 @@ class DevicePixels:
         """Copy and resize each image."""
         sizes = tuple(images[camera.name].shape for camera in self._cameras)
         if not all(can_resize(camera, size) for camera, size in zip(self._cameras, sizes)):
-            for name, pixels in self._host(images).items():
-                self.places[name].copy_(pixels)
-            return self.places
+            return self._put(self._host(images))
         if sizes not in self._routes:
             if len(self._routes) >= _KEPT_SIZES:  # cameras whose size keeps changing
                 self._routes.clear()
             self._routes[sizes] = _Route(self._cameras, sizes, self.places, self._capture)
         self._routes[sizes].send(images)
+        return self.places
+
+    def place(self, images: Mapping[str, np.ndarray]) -> Mapping[str, Tensor]:
+        """Bring images onto the device that have the model's size already."""
+        return self._put(self._host.place(images))
+
+    def _put(self, pixels: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        for name, image in pixels.items():
+            self.places[name].copy_(image)
         return self.places
 
 

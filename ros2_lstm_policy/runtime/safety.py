@@ -17,6 +17,7 @@ from ros2_lstm_policy.kinds import POSE_AXES as AXES
 from ros2_lstm_policy.manifest import ActionGroup, SMALLEST_SHARE
 from ros2_lstm_policy.types import Action, Reason
 
+MAX_INSTRUCTION_CHARACTERS = 1000
 # What an axis may always be given, of the widest delta of its kind in training: the constant
 # that it had and the noise around it are each up to one share.
 _FLOOR_SHARE = 2 * SMALLEST_SHARE
