@@ -124,7 +124,8 @@ class CalvinRecording:
         episode = Episode(self.name, self.instruction, stamps_ns, frames,
                           {ARM: to_rotation_vectors(actions[:, :6] * SCALE, 'euler_xyz'),
                            GRIPPER: (actions[:, 6:].astype(np.float32) + 1) / 2}, states)
-        return (Reading(episode, facts=FACTS, others=self._others(paths[0])),)
+        return (Reading(episode, self.wanted.actions, self.wanted.states, facts=FACTS,
+                        others=self._others(paths[0])),)
 
     def _others(self, path: Path) -> tuple[str, ...]:
         """Return the arrays of a step that an episode has no place for."""

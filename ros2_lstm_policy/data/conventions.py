@@ -34,12 +34,15 @@ def to_rotation_vectors(arm: np.ndarray, rotation: str) -> np.ndarray:
     """
     Convert recorded deltas.
 
-    :param arm: (T, 6), m and rad.
-    :param rotation: 'rotation_vector', or 'euler_xyz' (about fixed axes x, then y, then z).
+    :param arm: (T, 6), m and rad; (T, 7) with quaternions.
+    :param rotation: 'rotation_vector', 'euler_xyz' (about fixed axes x, then y, then z), or
+        'quaternion_xyzw'.
     :return: (T, 6) float32 with rotation vectors.
     """
     if rotation == 'rotation_vector' or not len(arm):
-        return arm.astype(np.float32)
+        return arm[:, :6].astype(np.float32)
     from scipy.spatial.transform import Rotation
-    vectors = Rotation.from_euler('xyz', arm[:, 3:]).as_rotvec()
+    turns = (Rotation.from_quat(arm[:, 3:]) if rotation == 'quaternion_xyzw'
+             else Rotation.from_euler('xyz', arm[:, 3:]))
+    vectors = turns.as_rotvec()
     return np.concatenate([arm[:, :3], vectors], 1).astype(np.float32)

@@ -33,17 +33,22 @@ class Wanted:
         return cls(tuple(camera.name for camera in manifest.cameras), manifest.actions,
                    manifest.states)
 
+    @property
+    def is_one_arm(self) -> bool:
+        """Return whether the groups are one arm's deltas and a gripper."""
+        return ([(group.name, group.kind) for group in self.actions]
+                == [(group.name, group.kind) for group in ONE_ARM])
+
     def require_one_arm(self, where: Path, form: str) -> None:
         """
         Refuse groups that a format does not have: it holds one arm's deltas and a gripper.
 
         :raises RecordingError: naming those that were asked for.
         """
-        found = [(group.name, group.kind) for group in self.actions]
-        if found != [(group.name, group.kind) for group in ONE_ARM]:
+        if not self.is_one_arm:
             raise refuse('action-meaning', where, '', f'{form} holds the deltas of one arm '
                          f'(arm: ee_delta) and a gripper; asked for was '
-                         + ', '.join(f'{name}: {kind}' for name, kind in found))
+                         + ', '.join(f'{group.name}: {group.kind}' for group in self.actions))
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Reading:
 
     :param episode: the episode; its frames decode when they are asked for.
     :param groups: what its actions are.
+    :param states: what its states are.
     :param remarks: problems that training may live with.
     :param facts: what else the recording says about itself (actor, model, stream rates).
     :param others: names of what else it holds, for which an episode has no place.
@@ -60,6 +66,7 @@ class Reading:
 
     episode: Episode
     groups: tuple[ActionGroup, ...] = ONE_ARM
+    states: tuple[StateSpec, ...] = ()
     remarks: tuple[Problem, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     others: tuple[str, ...] = ()

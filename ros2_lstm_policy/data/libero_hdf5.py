@@ -137,7 +137,8 @@ class LiberoRecording:
             success=self._success(len(actions)))
         facts = {'frame': 'base', 'control_period_s': f'{1 / self.task.rate_hz:g}'}
         remarks = self.task.remarks if self.demo == self.task.demos[0] else ()
-        return (Reading(episode, remarks=remarks, facts=facts, others=self._others()),)
+        return (Reading(episode, self.wanted.actions, self.wanted.states, remarks, facts,
+                        self._others()),)
 
     def _others(self) -> tuple[str, ...]:
         """Return the data sets that an episode has no place for."""

@@ -10,33 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-import re
 from typing import Any, NamedTuple
 
 from ros2_lstm_policy.data.lerobot.layout import LeRobotLayout, Rotation
+from ros2_lstm_policy.data.lerobot.words import (CLOSING, DELTA, EULER, flat, GRIPPER_PLACE,
+                                                 GRIPPERS, is_joint, listed, OPENING, place,
+                                                 POSE, VELOCITY, words_of)
 from ros2_lstm_policy.data.problems import refuse
 from ros2_lstm_policy.data.promises import check_promises, Promise
 from ros2_lstm_policy.kinds import ACTION_DIM
 
 ACTION_NAMES = ('x_m', 'y_m', 'z_m', 'rx_rad', 'ry_rad', 'rz_rad', 'gripper_open')
-_GRIPPER = 6
-_WORDS = re.compile(r'[a-z]+|\d+')
-_JOINT = {'joint', 'joints', 'jnt', 'qpos', 'shoulder', 'elbow', 'wrist', 'waist', 'forearm',
-          'pan', 'lift', 'flex', 'hip', 'knee', 'ankle', 'servo', 'j', 'q', 'theta'}
-_GRIPPERS = {'gripper', 'grip', 'grasp', 'claw', 'jaw', 'finger', 'fingers'}
-_CLOSING = {'close', 'closed', 'closedness', 'closing', 'grasp'}
-_OPENING = {'open', 'opening', 'openness', 'opened'}
-_DELTA = {'delta', 'deltas', 'rel', 'relative', 'displacement', 'increment', 'dx', 'dy', 'dz',
-          'drx', 'dry', 'drz', 'droll', 'dpitch', 'dyaw'}
-_POSE = {'pose', 'abs', 'absolute', 'target', 'goal', 'pos', 'position', 'ee', 'quat', 'qx', 'qy',
-         'qz', 'qw'}
-_VELOCITY = {'vel', 'velocity', 'speed', 'twist', 'vx', 'vy', 'vz'}
-_TURN = {'rot', 'rotation', 'rotvec', 'axisangle', 'angle', 'angular', 'ori', 'orientation'}
-_EULER = {'roll': 3, 'pitch': 4, 'yaw': 5}
-_AXES = ({name: axis for axis, name in enumerate('xyz')}
-         | {f'{turn}{name}': 3 + axis for turn in 'rwa' for axis, name in enumerate('xyz')}
-         | {f'v{name}': axis for axis, name in enumerate('xyz')} | _EULER)
-_AXES |= {f'd{name}': axis for name, axis in _AXES.items()}
 
 
 class ActionColumns(NamedTuple):
@@ -62,86 +46,61 @@ def action_columns(feature: Mapping[str, Any], layout: LeRobotLayout, info: Path
     :raises RecordingError: where the names say something else than displacements and a gripper,
         or leave open what they are and the layout does not say it.
     """
-    names = _flat(feature.get('names'))
+    names = flat(feature.get('names'))
     said = layout.arm is not None or any(factor != 1 for factor in layout.arm_scale)
     in_order = tuple(range(ACTION_DIM))
     if tuple(names) == ACTION_NAMES:
         return ActionColumns(in_order, layout.rotation or 'rotation_vector')
-    words = [_WORDS.findall(name.lower()) for name in names]
+    words = words_of(names)
     _refuse_joints(names, words, layout, info)
     if len(names) not in (0, 1):  # a single one names the whole
         check_promises([Promise('values', layout.action, len(names), ACTION_DIM, 'the list of '
-                                'its names')], info, '', f'{_listed(names)}; six '
+                                'its names')], info, '', f'{listed(names)}; six '
                        'displacements and a gripper are wanted')
-    places = [_place(each) for each in words]
-    if sorted(place for place in places if place is not None) != list(in_order):
+    places = [place(each) for each in words]
+    if sorted(each for each in places if each is not None) != list(in_order):
         _refuse_misplaced(names, places, layout, info)
         remark = '' if said else (
-            f'{layout.action}: {_listed(names) if names else "no names"} in info.json; taken for '
+            f'{layout.action}: {listed(names) if names else "no names"} in info.json; taken for '
             'six displacements and a gripper; lerobot.arm=displacement says that it is so')
         return ActionColumns(in_order, layout.rotation or 'rotation_vector', remark)
     _refuse_other_meaning(names, words, layout, said, info)
-    order = tuple(places.index(place) for place in in_order)
-    _refuse_other_gripper(names[order[_GRIPPER]], words[order[_GRIPPER]], layout, info)
-    euler = any(word.removeprefix('d') in _EULER for each in words for word in each)
+    order = tuple(places.index(part) for part in in_order)
+    _refuse_other_gripper(names[order[GRIPPER_PLACE]], words[order[GRIPPER_PLACE]], layout, info)
+    euler = any(word.removeprefix('d') in EULER for each in words for word in each)
     return ActionColumns(order, layout.rotation or ('euler_xyz' if euler else 'rotation_vector'))
-
-
-def _flat(names: Any) -> list[str]:
-    """Return the names as a list; LeRobot has lists, lists by group, and numbers by name."""
-    if isinstance(names, Mapping):
-        if names and all(isinstance(value, int) for value in names.values()):
-            return sorted(map(str, names), key=lambda name: names[name])
-        return [name for group in names.values() for name in _flat(group)]
-    if isinstance(names, (list, tuple)):
-        return [name for each in names for name in _flat(each)]
-    return [names] if isinstance(names, str) else []
-
-
-def _place(words: Sequence[str]) -> int | None:
-    """Return which part of an action a name means: 0 to 5, or 6 for the gripper."""
-    if _GRIPPERS & set(words):
-        return _GRIPPER
-    turned = bool(_TURN & set(words))
-    for word in words:
-        if word in _AXES:
-            return _AXES[word] % 3 + 3 if turned else _AXES[word]
-    if words and words[-1] in ('0', '1', '2') and (turned or 'vector' in words):
-        return int(words[-1]) + (3 if turned else 0)
-    return None
 
 
 def _refuse_joints(names: Sequence[str], words: Sequence[Sequence[str]], layout: LeRobotLayout,
                    info: Path) -> None:
-    joints = [name for name, each in zip(names, words)
-              if _JOINT & set(each) and not _GRIPPERS & set(each)]
+    joints = [name for name, each in zip(names, words) if is_joint(each)]
     if joints:
         raise refuse('action-meaning', info, '', f'{layout.action}: its names are those of joints '
-                     f'({_listed(joints)}); expected six displacements of the hand and a gripper; '
+                     f'({listed(joints)}); expected six displacements of the hand and a gripper; '
                      'name another feature with lerobot.action, or convert the joints first')
 
 
 def _refuse_misplaced(names: Sequence[str], places: Sequence[int | None], layout: LeRobotLayout,
                       info: Path) -> None:
     """Refuse names of which some are known and stand elsewhere than the shape would have them."""
-    wrong = [name for column, (name, place) in enumerate(zip(names, places))
-             if place is not None and place != column and len(names) == ACTION_DIM]
+    wrong = [name for column, (name, found) in enumerate(zip(names, places))
+             if found is not None and found != column and len(names) == ACTION_DIM]
     if wrong:
-        raise refuse('action-meaning', info, '', f'{layout.action}: {_listed(wrong)} stand where '
-                     f'something else is expected, and not every name is known: {_listed(names)}')
+        raise refuse('action-meaning', info, '', f'{layout.action}: {listed(wrong)} stand where '
+                     f'something else is expected, and not every name is known: {listed(names)}')
 
 
 def _refuse_other_meaning(names: Sequence[str], words: Sequence[Sequence[str]],
                           layout: LeRobotLayout, said: bool, info: Path) -> None:
-    every = {word for each in words for word in each if not _GRIPPERS & set(each)}
-    if layout.arm is not None or (every & _DELTA and not every & _VELOCITY):
+    every = {word for each in words for word in each if not GRIPPERS & set(each)}
+    if layout.arm is not None or (every & DELTA and not every & VELOCITY):
         return
-    if meaning := ('poses' if every & _POSE else 'velocities' if every & _VELOCITY else ''):
+    if meaning := ('poses' if every & POSE else 'velocities' if every & VELOCITY else ''):
         raise refuse('action-meaning', info, '', f'{layout.action}: its names are those of '
-                     f'{meaning} ({_listed(names)}); expected displacements of one control '
+                     f'{meaning} ({listed(names)}); expected displacements of one control '
                      'period; where they are that, say lerobot.arm=displacement')
     if not said:
-        raise refuse('action-meaning', info, '', f'{layout.action}: {_listed(names)} may be poses '
+        raise refuse('action-meaning', info, '', f'{layout.action}: {listed(names)} may be poses '
                      'or displacements; where they are displacements of one control period, say '
                      'lerobot.arm=displacement (and lerobot.arm_scale, where their units are not '
                      'm and rad)')
@@ -150,13 +109,9 @@ def _refuse_other_meaning(names: Sequence[str], words: Sequence[Sequence[str]],
 def _refuse_other_gripper(name: str, words: Sequence[str], layout: LeRobotLayout,
                           info: Path) -> None:
     grows = layout.gripper_open > layout.gripper_closed
-    if _CLOSING & set(words) if grows else _OPENING & set(words):
+    if CLOSING & set(words) if grows else OPENING & set(words):
         larger = 'closed' if grows else 'open'
         raise refuse('action-meaning', info, '', f'{layout.action}: {name!r} says that its larger '
                      f'value means {larger}, lerobot.gripper_closed='
                      f'{layout.gripper_closed:g} and lerobot.gripper_open='
                      f'{layout.gripper_open:g} say the opposite')
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ', '.join(map(repr, names))

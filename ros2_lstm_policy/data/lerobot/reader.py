@@ -8,24 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ros2_lstm_policy.data.conventions import to_rotation_vectors
 from ros2_lstm_policy.data.episodes import BrokenRecording, Reading, Recording, Wanted
+from ros2_lstm_policy.data.lerobot.columns import Body, find_body, require, state_values
 from ros2_lstm_policy.data.lerobot.layout import LeRobotLayout
 from ros2_lstm_policy.data.lerobot.meta import (EpisodeLine, INFO, LeRobotMeta, read_meta,
                                                 SIDECAR, VideoPart)
-from ros2_lstm_policy.data.lerobot.names import action_columns, ActionColumns
 from ros2_lstm_policy.data.lerobot.rows import ImageCells, Rows
 from ros2_lstm_policy.data.lerobot.spans import length_promises, misplaced
 from ros2_lstm_policy.data.lerobot.video import FrameTimes, VideoFrames
 from ros2_lstm_policy.data.problems import Problem, reading, refuse
 from ros2_lstm_policy.data.promises import check_promises, Promise
 from ros2_lstm_policy.data.values import as_period, shown, Values
-from ros2_lstm_policy.kinds import ACTION_DIM, ARM_DIM
-from ros2_lstm_policy.types import ARM, Episode, FrameSequence, GRIPPER
+from ros2_lstm_policy.manifest import ActionGroup
+from ros2_lstm_policy.types import Episode, FrameSequence
 
 STAMPS = 'stamp_ns'
 _COUNTERS = {STAMPS, 'timestamp', 'frame_index', 'episode_index', 'index', 'task_index'}
 _GRIPPER_TOLERANCE = 0.02
+_OPENING_TOLERANCE = 0.05
 
 
 def list_lerobot(root: Path, layout: LeRobotLayout, wanted: Wanted) -> list[Recording]:
@@ -33,30 +33,22 @@ def list_lerobot(root: Path, layout: LeRobotLayout, wanted: Wanted) -> list[Reco
     List the episodes of a dataset.
 
     :raises RecordingError: where its tables are damaged, a feature is missing, or its action is
-        something else than displacements and a gripper.
+        something else than what is wanted.
     """
-    wanted.require_one_arm(root, 'the reader of LeRobot datasets')
     meta = read_meta(root)
     images = [layout.camera(name) for name in wanted.cameras]
-    _require(meta, layout.action)
-    columns = action_columns(meta.features[layout.action], layout, meta.root / INFO)
+    body = find_body(meta, layout, wanted)
     for feature in images:  # whose names are worth setting where the action can be read
-        _require(meta, feature)
+        require(meta, feature)
         _require_colour(meta, feature)
     faults = misplaced(meta.episodes, images)
     first = meta.episodes[0].number if meta.episodes else -1
-    good = [LeRobotRecording(meta, line, layout, wanted, columns, faults.get(line.number, ''),
-                             _remarks(meta, columns) if line.number == first else ())
+    good = [LeRobotRecording(meta, line, layout, wanted, body, faults.get(line.number, ''),
+                             _remarks(meta, body) if line.number == first else ())
             for line in meta.episodes]
     broken = [BrokenRecording(f'{meta.root.name}-line-{line.number}', line.error.problem)
               for line in meta.broken]
     return [*good, *broken]
-
-
-def _require(meta: LeRobotMeta, feature: str) -> None:
-    if feature not in meta.features:
-        raise refuse('missing-topic', meta.root, '', f'no feature {feature!r}; it has '
-                     f'{", ".join(meta.features)}; set lerobot.cameras.NAME, lerobot.action')
 
 
 def _require_colour(meta: LeRobotMeta, feature: str) -> None:
@@ -73,10 +65,10 @@ def _require_colour(meta: LeRobotMeta, feature: str) -> None:
                      'camera, found a depth map; name another with lerobot.cameras.NAME')
 
 
-def _remarks(meta: LeRobotMeta, columns: ActionColumns) -> tuple[Problem, ...]:
+def _remarks(meta: LeRobotMeta, body: Body) -> tuple[Problem, ...]:
     """Return the notes about a dataset as a whole, which its first episode carries."""
-    notes = [] if not columns.remark else [
-        Problem('action-meaning', meta.root / INFO, '', columns.remark, fatal=False)]
+    notes = [Problem('action-meaning', meta.root / INFO, '', remark, fatal=False)
+             for remark in body.remarks]
     rows = sum(line.length for line in meta.episodes)
     if meta.total_frames not in (None, rows) and not meta.broken:
         notes.append(Problem('counts', meta.root / INFO, '', f'total_frames is '
@@ -90,7 +82,7 @@ class LeRobotRecording:
     """
     One episode that has not been read yet.
 
-    :param columns: where the parts of the action lie.
+    :param body: where its actions and states lie.
     :param fault: what is wrong with its place in a video file; empty for nothing.
     :param remarks: notes that it carries.
     """
@@ -99,7 +91,7 @@ class LeRobotRecording:
     line: EpisodeLine
     layout: LeRobotLayout
     wanted: Wanted
-    columns: ActionColumns
+    body: Body
     fault: str = ''
     remarks: tuple[Problem, ...] = ()
 
@@ -117,32 +109,45 @@ class LeRobotRecording:
     def read(self) -> tuple[Reading, ...]:
         """Read the rows; :raises RecordingError: where they are damaged."""
         rows = self._rows()
-        actions = rows.vectors(self.layout.action, ACTION_DIM)[:, self.columns.order]
+        actions = {group.name: self._actions(group, rows) for group in self.wanted.actions}
+        states = {name: state_values(columns, rows)
+                  for name, columns in self.body.states.items()}
         words = self._words(rows)
         stamps_ns = self._stamps_ns(rows)
         self._check_spans()
         ours = self.meta.ours.get(self.line.number, {})
-        episode = Episode(
-            self.name, words, stamps_ns, self._frames(rows),
-            {ARM: to_rotation_vectors(actions[:, :ARM_DIM] * self.layout.arm_scale,
-                                      self.columns.rotation),
-             GRIPPER: self._gripper_open(actions[:, ARM_DIM:])}, success=self._success(ours))
-        return (Reading(episode, remarks=(*self.remarks, *self._word_remarks(words)),
-                        facts=self._facts(ours), others=self._others()),)
+        episode = Episode(self.name, words, stamps_ns, self._frames(rows), actions, states,
+                          self._success(ours))
+        return (Reading(episode, self.wanted.actions, self.wanted.states,
+                        (*self.remarks, *self._word_remarks(words)), self._facts(ours),
+                        self._others()),)
+
+    def _actions(self, group: ActionGroup, rows: Rows) -> np.ndarray:
+        """Return the values of a group, (T, size) float32."""
+        columns = self.body.groups[group.name]
+        if columns.rotation is not None:
+            return columns.pose_of(rows)
+        if not group.binary:
+            return columns.of(rows).astype(np.float32)
+        if self.wanted.is_one_arm and not self.layout.actions:
+            return self._gripper_open(rows.vectors(columns.feature, columns.width)
+                                      [:, columns.places])
+        return self._opened(group, columns.of(rows))
 
     def _others(self) -> tuple[str, ...]:
         """Return the features that an episode has no place for."""
-        read = {self.layout.action, *map(self.layout.camera, self.wanted.cameras), *_COUNTERS}
+        read = {*self.body.features, *map(self.layout.camera, self.wanted.cameras), *_COUNTERS}
         return tuple(name for name in self.meta.features if name not in read)
 
     def _rows(self) -> Rows:
         images = [self.layout.camera(camera) for camera in self.wanted.cameras
                   if self.layout.camera(camera) not in self.line.videos]
         rows = Rows.of(self.line.data, self.name, self.line.number, [
-            self.layout.action, 'task_index', 'timestamp', *images], (STAMPS, 'index'))
+            *self.body.features, 'task_index', 'timestamp', *images], (STAMPS, 'index'))
         if len(rows) != self.line.length:
+            first = next(iter(self.body.groups.values()))
             raise refuse('lengths', self.line.data, self.name, f'expected {self.line.length} rows '
-                         f'of {ACTION_DIM} values in {self.layout.action!r}, found {len(rows)}')
+                         f'of {first.width} values in {first.feature!r}, found {len(rows)}')
         if self.meta.version == 'v2.1':  # a file an episode
             check_promises([Promise('rows', self.line.data.name, self.line.length, rows.in_file,
                                     'meta/episodes.jsonl')], self.line.data, self.name,
@@ -250,6 +255,17 @@ class LeRobotRecording:
                          'lerobot.gripper_open', bad[0] / self.meta.fps)
         return np.round(opening).astype(np.float32)
 
+    def _opened(self, group: ActionGroup, opening: np.ndarray) -> np.ndarray:
+        """Return 0 or 1 by the group's threshold; :raises RecordingError: for other units."""
+        bad = np.argwhere((opening < -_OPENING_TOLERANCE) | (opening > 1 + _OPENING_TOLERANCE))
+        if len(bad):
+            step, axis = bad[0]
+            key = f'lerobot.actions.{group.name}'
+            raise refuse('gripper-values', self.line.data, self.name,
+                         f'{group.name} is {opening[step, axis]:g}; expected 0 (closed) to 1 '
+                         f'(open); set {key}.offset and {key}.scale', step / self.meta.fps)
+        return np.where(np.isnan(opening), np.nan, opening > group.threshold).astype(np.float32)
+
     def _success(self, ours: Mapping[str, Any]) -> bool | None:
         label = ours.get('success')
         if label is not None and not isinstance(label, bool):
@@ -258,7 +274,8 @@ class LeRobotRecording:
         return label
 
     def _facts(self, ours: Mapping[str, Any]) -> Mapping[str, str]:
-        known = {key: str(value) for key, value in ours.items() if key not in ('name', 'success')}
+        known = {key: str(value) for key, value in ours.items()
+                 if key not in ('name', 'success', 'actions', 'states')}
         said = Values(ours, self.meta.root / SIDECAR, f'episode {self.line.number}')
         if 'control_period_s' in ours and not as_period(ours['control_period_s']):
             raise said.wrong('control_period_s', 'seconds above 0', ours['control_period_s'])

@@ -99,8 +99,15 @@ class Rows:
         return np.array(self.columns[name], np.float64)
 
     def vectors(self, name: str, width: int) -> np.ndarray:
-        """Return a column of lists of numbers as (T, width) float64; they may be NaN."""
-        for row, cell in enumerate(self.columns[name]):
+        """
+        Return a column of lists of numbers as (T, width) float64; they may be NaN.
+
+        LeRobot stores lists of one number as the number.
+        """
+        cells = self.columns[name]
+        if width == 1 and all(map(_is_number, cells)):
+            return np.array(cells, np.float64)[:, None]
+        for row, cell in enumerate(cells):
             if not isinstance(cell, list) or len(cell) != width or not all(map(_is_number, cell)):
                 raise self.wrong(row, name, f'a list of {width} numbers', cell)
         return np.array(self.columns[name], np.float64).reshape(-1, width)

@@ -102,7 +102,7 @@ def _read_segment(index: BagIndex, segment: Segment, layout: BagLayout, wanted: 
                *_rate_remarks(index, segment.name),
                *(Problem('recorder', index.path, segment.name, f'its recorder said: {text}',
                          fatal=False) for text in index.problems)]
-    return Reading(episode, wanted.actions, remarks=tuple(remarks),
+    return Reading(episode, wanted.actions, wanted.states, tuple(remarks),
                    facts=_facts(index) | _axes(layout, wanted), others=index.others)
 
 
