@@ -15,7 +15,7 @@ from ros2_lstm_policy.data.convert import to_bag, ToLeRobot
 from ros2_lstm_policy.data.crew import in_order
 from ros2_lstm_policy.data.episodes import Reading, Recording, Wanted
 from ros2_lstm_policy.data.problems import Problem, RecordingError
-from ros2_lstm_policy.data.sources import open_source, SourceSpec
+from ros2_lstm_policy.data.sources import describe, open_source, SourceSpec
 from ros2_lstm_policy.data.statistics import fitted_group
 from ros2_lstm_policy.data.summary import DatasetSummary, draw, Drawn, EpisodeSummary, unread_said
 from ros2_lstm_policy.manifest import CameraSpec, Manifest
@@ -112,7 +112,8 @@ def _recordings(options: argparse.Namespace) -> list[Recording]:
     for assignment in options.reading:
         config.override(values, assignment)
     spec = config.parse(SourceSpec, values, 'the command line')
-    return open_source(spec, Wanted(options.cameras), options.period)
+    wanted = Wanted(options.cameras) if options.cameras else describe(spec) or Wanted()
+    return open_source(spec, wanted, options.period)
 
 
 def _look_at_images(readings: list[Reading]) -> list[Problem]:

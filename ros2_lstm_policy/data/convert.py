@@ -6,11 +6,13 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+from ros2_lstm_policy.data.body import Streams
 from ros2_lstm_policy.data.checks import Limits
 from ros2_lstm_policy.data.episodes import Reading
 from ros2_lstm_policy.data.lerobot.writer import LeRobotWriter
 from ros2_lstm_policy.data.problems import refuse
-from ros2_lstm_policy.data.rosbag.format import EpisodeInfo
+from ros2_lstm_policy.data.rosbag.format import EpisodeInfo, RecordedAction, RecordedBody
+from ros2_lstm_policy.data.rosbag.values import command_stream, state_stream
 from ros2_lstm_policy.data.rosbag.writer import EpisodeBagWriter
 from ros2_lstm_policy.data.values import as_period
 from ros2_lstm_policy.types import ARM, Episode, GRIPPER
@@ -82,12 +84,13 @@ def to_bag(reading: Reading, folder: Path, jpeg: bool) -> None:
     try:
         info = EpisodeInfo(name, _actor(facts.get('actor')),  # type: ignore[arg-type]
                            facts.get('frame', 'base'),  # type: ignore[arg-type]
-                           'rotation_vector', step_s, facts.get('model') or None)
+                           'rotation_vector', step_s, facts.get('model') or None,
+                           body=_body(reading))
     except ValueError as error:
         raise refuse('episode-info', folder, episode.name, str(error)) from error
     with EpisodeBagWriter(folder / name, info, episode.instruction,
                           int(episode.stamps_ns[0]) + shift_ns, jpeg=jpeg) as writer:
-        _write_steps(writer, episode, episode.stamps_ns + shift_ns)
+        _write_steps(writer, episode, episode.stamps_ns + shift_ns, info.body)
         if episode.success is not None:
             writer.label(episode.success)
 
@@ -98,12 +101,33 @@ def _free_name(folder: Path, name: str) -> str:
     return next(free for free in names if not (folder / free).exists())
 
 
-def _write_steps(writer: EpisodeBagWriter, episode: Episode, stamps_ns: np.ndarray) -> None:
+def _body(reading: Reading) -> RecordedBody | None:
+    """Return what the bag has to say of an episode; None for deltas and a gripper alone."""
+    episode, streams = reading.episode, Streams.of(reading)
+    if streams == Streams():
+        return None
+    return RecordedBody(
+        tuple(episode.frames), streams.actions, streams.states,
+        {group.name: RecordedAction(command_stream(group), answers=True)
+         for group in streams.actions},
+        {state.name: state_stream(state, episode.states[state.name])
+         for state in streams.states})
+
+
+def _write_steps(writer: EpisodeBagWriter, episode: Episode, stamps_ns: np.ndarray,
+                 body: RecordedBody | None) -> None:
     for step, stamp_ns in enumerate(stamps_ns.tolist()):
         for camera, frames in episode.frames.items():
             writer.write_frame(camera, stamp_ns, frames[step])
-        writer.write_action(stamp_ns, episode.actions[ARM][step],
-                            float(episode.actions[GRIPPER][step, 0]))
+        for name, stream in (body.streams if body else {}).items():
+            writer.write_values(stream, stamp_ns, episode.states[name][step])
+        if body is None or not body.actions:
+            writer.write_action(stamp_ns, episode.actions[ARM][step],
+                                float(episode.actions[GRIPPER][step, 0]))
+            continue
+        for name, action in body.sources.items():
+            assert action.command is not None
+            writer.write_values(action.command, stamp_ns, episode.actions[name][step])
 
 
 def period_s(reading: Reading, output: Path) -> float:

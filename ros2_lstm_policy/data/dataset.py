@@ -56,8 +56,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument('reading', nargs='*', metavar='key=value', help='how to read it')
         command.add_argument('--period', type=_seconds, metavar='S',
                              help='control period in s; for bags that hold velocities')
-        command.add_argument('--cameras', type=_cameras, default=_CAMERAS, metavar='NAME[,NAME]',
-                             help='cameras that episodes must have; default: static,hand')
+        command.add_argument('--cameras', type=_cameras, metavar='NAME[,NAME]',
+                             help='cameras that episodes must have; default: what the recordings '
+                                  'say themselves, else static,hand')
         _OPTIONS[name](command)
     return parser
 

@@ -73,7 +73,7 @@ def _mean(stream: Stream, ticks_ns: np.ndarray, period_ns: int) -> np.ndarray:
 
 
 def _pose(stream: Stream, ticks_ns: np.ndarray, period_ns: int) -> np.ndarray:
-    return _as_vectors(_last(stream, ticks_ns, period_ns))
+    return as_vectors(_last(stream, ticks_ns, period_ns))
 
 
 def _next(stream: Stream, ticks_ns: np.ndarray, period_ns: int) -> np.ndarray:
@@ -89,18 +89,18 @@ def _speed(stream: Stream, ticks_ns: np.ndarray, period_ns: int) -> np.ndarray:
 
 
 def _next_pose(stream: Stream, ticks_ns: np.ndarray, period_ns: int) -> np.ndarray:
-    return _as_vectors(stream.before(ticks_ns + period_ns))
+    return as_vectors(stream.before(ticks_ns + period_ns))
 
 
 def _pose_way(stream: Stream, ticks_ns: np.ndarray, period_ns: int) -> np.ndarray:
     """Return the displacement in base axes: the later rotation after the inverse of the first."""
-    now, then = (_as_vectors(stream.before(moments))
+    now, then = (as_vectors(stream.before(moments))
                  for moments in (ticks_ns, ticks_ns + period_ns))
     turn = Rotation.from_rotvec(then[:, 3:]) * Rotation.from_rotvec(now[:, 3:]).inv()
     return np.concatenate([then[:, :3] - now[:, :3], turn.as_rotvec()], axis=1)
 
 
-def _as_vectors(poses: np.ndarray) -> np.ndarray:
+def as_vectors(poses: np.ndarray) -> np.ndarray:
     """Return x y z and a rotation vector of poses that are nine numbers, or six already."""
     if poses.shape[1] != _POSE_NUMBERS:
         return poses

@@ -18,7 +18,6 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
-from ros2_lstm_policy.config import dump
 from ros2_lstm_policy.data.rosbag import format as bag
 from ros2_lstm_policy.data.rosbag import set_aside_unfinished
 from ros2_lstm_policy.data.rosbag.background import BackgroundBag, Message
@@ -192,7 +191,7 @@ class RecorderNode(Node):
         for stream in self._inputs.streams:
             opened.add_topic(stream.in_bag, stream.msgtype)
         names = bag.TopicNames()
-        for topic, text in ((names.info, dump(info)), (names.instruction, instruction)):
+        for topic, text in ((names.info, bag.write_info(info)), (names.instruction, instruction)):
             opened.add_topic('/' + topic, bag.STRING, latched=True)
             opened.put(Message('/' + topic, begin_ns, opened.serialise(bag.STRING, data=text)))
         if opened.problem is not None:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from ros2_lstm_policy import config
+from ros2_lstm_policy.data.body import Streams
 from ros2_lstm_policy.data.conventions import to_rotation_vectors
 from ros2_lstm_policy.data.episodes import Wanted
 from ros2_lstm_policy.data.lerobot.layout import FeatureColumns, LeRobotLayout
 from ros2_lstm_policy.data.lerobot.meaning import check_meaning
-from ros2_lstm_policy.data.lerobot.meta import INFO, LeRobotMeta
+from ros2_lstm_policy.data.lerobot.meta import INFO, LeRobotMeta, SIDECAR
 from ros2_lstm_policy.data.lerobot.names import action_columns
 from ros2_lstm_policy.data.lerobot.rows import Rows
 from ros2_lstm_policy.data.lerobot.words import EULER, flat, listed, place, words_of
@@ -167,12 +169,12 @@ def _group(meta: LeRobotMeta, layout: LeRobotLayout, group: ActionGroup,
     chosen = table.choose(said, group.name, group.axes, group.names, is_whole,
                           f'action {group.name!r} ({group.kind}, {group.size} values)')
     names = [table.names[column] for column in chosen] if table.names else []
-    check_meaning(group, table.feature, names, said, _recorded_kind(meta, group.name),
-                  meta.root / INFO)
+    recorded = recorded_kind(meta, group.name)
+    check_meaning(group, table.feature, names, said, recorded, meta.root / INFO)
     if group.meaning.axes != POSE_AXES:
         table.require_size(chosen, group.size, f'action {group.name!r}')
         return table.columns(chosen, said, None)
-    rotation = said.rotation or layout.rotation or _rotation_of(names)
+    rotation = said.rotation or layout.rotation or _rotation_of([] if recorded else names)
     table.require_size(chosen, _rotation_size(rotation), f'action {group.name!r} with its '
                        f'rotation as {rotation}')
     if not said.columns and len(chosen) == group.size:
@@ -200,16 +202,25 @@ def _in_order(chosen: Sequence[int], names: Sequence[str]) -> tuple[int, ...]:
     return tuple(chosen[places.index(part)] for part in range(len(chosen)))
 
 
-def _recorded_kind(meta: LeRobotMeta, name: str) -> str | None:
+def recorded_kind(meta: LeRobotMeta, name: str) -> str | None:
     """Return the kind that `convert` wrote beside the dataset; None for others' datasets."""
-    return next((kind for ours in meta.ours.values()
-                 for group in _list(ours.get('actions')) if isinstance(group, Mapping)
-                 and group.get('name') == name and isinstance(kind := group.get('kind'), str)),
-                None)
+    streams = described(meta)
+    return next((group.kind for group in streams.actions if group.name == name),
+                None) if streams is not None else None
 
 
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
+def described(meta: LeRobotMeta) -> Streams | None:
+    """
+    Return the streams that `convert` wrote beside the dataset; None where it wrote none.
+
+    :raises RecordingError: where it is something else.
+    """
+    said = next((ours for ours in meta.ours.values()), {})
+    values = {key: said[key] for key in ('actions', 'states') if key in said}
+    try:
+        return config.parse(Streams, values, '') if values else None
+    except config.ConfigError as error:
+        raise refuse('damaged', meta.root / SIDECAR, '', str(error)) from error
 
 
 class _Table:

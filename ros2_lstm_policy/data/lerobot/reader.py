@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 from ros2_lstm_policy.data.episodes import BrokenRecording, Reading, Recording, Wanted
-from ros2_lstm_policy.data.lerobot.columns import Body, find_body, require, state_values
+from ros2_lstm_policy.data.lerobot.columns import (Body, described, find_body, require,
+                                                   state_values)
 from ros2_lstm_policy.data.lerobot.layout import LeRobotLayout
 from ros2_lstm_policy.data.lerobot.meta import (EpisodeLine, INFO, LeRobotMeta, read_meta,
                                                 SIDECAR, VideoPart)
@@ -49,6 +50,17 @@ def list_lerobot(root: Path, layout: LeRobotLayout, wanted: Wanted) -> list[Reco
     broken = [BrokenRecording(f'{meta.root.name}-line-{line.number}', line.error.problem)
               for line in meta.broken]
     return [*good, *broken]
+
+
+def describe_lerobot(root: Path) -> Wanted | None:
+    """Return what `convert` wrote beside a dataset that it holds; None for others' datasets."""
+    meta = read_meta(root)
+    streams = described(meta)
+    if streams is None:
+        return None
+    prefix = LeRobotLayout().camera('')
+    return streams.wanted(tuple(name.removeprefix(prefix) for name in meta.features
+                                if name.startswith(prefix)))
 
 
 def _require_colour(meta: LeRobotMeta, feature: str) -> None:

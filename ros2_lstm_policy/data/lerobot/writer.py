@@ -1,20 +1,24 @@
 """
 Writes episodes as a LeRobot v3.0 dataset with H.264 video.
 
-What LeRobot has no place for goes into a column `stamp_ns` (exact stamps) and into
-meta/ros2_lstm_policy.json (names, labels, the manifest's facts), which its loader passes over.
+The groups of actions lie side by side in `action`, the states in `observation.state`, each column
+with the name STREAM.AXIS. What LeRobot has no place for goes into a column `stamp_ns` (exact
+stamps) and into meta/ros2_lstm_policy.json (names, labels, the manifest's facts, what the streams
+are), which its loader passes over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 import json
 from pathlib import Path
 import shutil
 from typing import Any
 
 import numpy as np
+from ros2_lstm_policy.data.body import short_streams, Streams
 from ros2_lstm_policy.data.episodes import Reading
+from ros2_lstm_policy.data.lerobot.columns import STATE
 from ros2_lstm_policy.data.lerobot.layout import LeRobotLayout
 from ros2_lstm_policy.data.lerobot.meta import INFO, SIDECAR
 from ros2_lstm_policy.data.lerobot.names import ACTION_NAMES
@@ -22,8 +26,8 @@ from ros2_lstm_policy.data.lerobot.reader import STAMPS
 from ros2_lstm_policy.data.lerobot.stats import of_rows, PixelStatistics, sampled
 from ros2_lstm_policy.data.lerobot.video import pixel_format, write_video
 from ros2_lstm_policy.data.problems import refuse
-from ros2_lstm_policy.kinds import ACTION_DIM
-from ros2_lstm_policy.types import ARM, Episode, FrameSequence, GRIPPER
+from ros2_lstm_policy.manifest import ActionGroup, StateSpec
+from ros2_lstm_policy.types import Episode, FrameSequence
 
 CHUNK = 1000
 DATA_PATH = 'data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet'
@@ -54,15 +58,17 @@ class LeRobotWriter:
         self._columns: dict[str, list[np.ndarray]] = {}
         self._pixels: dict[str, PixelStatistics] = {}
         self._sizes: dict[str, tuple[int, int]] = {}
+        self._streams: Streams | None = None
 
     def append(self, reading: Reading) -> None:
         """
         Write the rows and the videos of one episode.
 
         :raises RecordingError: for an image that cannot be read, or of another size than those of
-            the episodes before; the dataset is then as it was.
+            the episodes before, and for other streams; the dataset is then as it was.
         """
         episode, number = reading.episode, len(self._lines)
+        self._check_streams(reading)
         place = {'chunk_index': number // CHUNK, 'file_index': number % CHUNK}
         data = self._partial / DATA_PATH.format(**place)
         videos = {key: self._partial / VIDEO_PATH.format(video_key=key, **place)
@@ -74,9 +80,10 @@ class LeRobotWriter:
                 path.unlink(missing_ok=True)
             if not self._lines:
                 self._sizes.clear()
+                self._streams = None
             raise
         task = self._tasks.setdefault(episode.instruction, len(self._tasks))
-        columns = self._rows(episode, number, task)
+        columns = self._rows(reading, number, task)
         _write_rows(data, columns)
         self._lines.append(self._line(episode, columns, pixels, place))
         self._steps += len(episode)
@@ -84,7 +91,8 @@ class LeRobotWriter:
             self._columns.setdefault(name, []).append(values)
         for key, statistics in pixels.items():
             self._pixels.setdefault(key, PixelStatistics()).merge(statistics)
-        self._ours[number] = {'name': episode.name, 'success': episode.success, **reading.facts}
+        self._ours[number] = {'name': episode.name, 'success': episode.success, **reading.facts,
+                              **short_streams(Streams.of(reading))}
 
     def close(self) -> Path:
         """Write the tables and move the dataset to its place."""
@@ -116,6 +124,14 @@ class LeRobotWriter:
             write_video(path, _watched(frames, pixels[key]), self._fps)
         return pixels
 
+    def _check_streams(self, reading: Reading) -> None:
+        found = Streams.of(reading)
+        if self._streams not in (None, found):
+            raise refuse('lengths', self.root, reading.episode.name, 'its actions or states are '
+                         'others than those of the first episode; convert episodes of one body '
+                         'into one dataset')
+        self._streams = found
+
     def _check_size(self, key: str, image: np.ndarray, episode: Episode) -> None:
         height, width = self._sizes.get(key, image.shape[:2])
         if image.shape[:2] != (height, width):
@@ -125,12 +141,16 @@ class LeRobotWriter:
                          'one dataset')
         self._sizes[key] = height, width
 
-    def _rows(self, episode: Episode, number: int, task: int) -> dict[str, np.ndarray]:
+    def _rows(self, reading: Reading, number: int, task: int) -> dict[str, np.ndarray]:
         """Return the columns of an episode, (T,) or (T, D)."""
+        episode = reading.episode
         steps = np.arange(len(episode))
-        action = np.concatenate([episode.actions[ARM], episode.actions[GRIPPER]], 1)
-        return {self._layout.action: action.astype(np.float32),
-                STAMPS: episode.stamps_ns.astype(np.int64),
+        action = [episode.actions[group.name] for group in reading.groups]
+        state = [episode.states[state.name] for state in reading.states]
+        rows = {self._layout.action: np.concatenate(action, 1).astype(np.float32)}
+        if state:
+            rows[STATE] = np.concatenate(state, 1).astype(np.float32)
+        return {**rows, STAMPS: episode.stamps_ns.astype(np.int64),
                 'timestamp': (steps / self._fps).astype(np.float32),
                 'frame_index': steps, 'episode_index': np.full_like(steps, number),
                 'index': self._steps + steps, 'task_index': np.full_like(steps, task)}
@@ -155,8 +175,9 @@ class LeRobotWriter:
 
     def _info(self) -> dict[str, Any]:
         one = {'shape': [1], 'names': None}
-        features: dict[str, Any] = {self._layout.action: {
-            'dtype': 'float32', 'shape': [ACTION_DIM], 'names': list(ACTION_NAMES)}}
+        features: dict[str, Any] = {
+            feature: {'dtype': 'float32', 'shape': [len(names)], 'names': names}
+            for feature, names in self._names().items()}
         for key, (height, width) in self._sizes.items():
             features[key] = {
                 'dtype': 'video', 'shape': [height, width, 3],
@@ -176,9 +197,21 @@ class LeRobotWriter:
             'splits': {'train': f'0:{len(self._lines)}'},
             'data_path': DATA_PATH, 'video_path': VIDEO_PATH, 'features': features}
 
+    def _names(self) -> dict[str, list[str]]:
+        """Return the names of the columns of the actions, and of the states if there are any."""
+        streams = self._streams or Streams()
+        names = {self._layout.action: axis_names(streams.actions) or list(ACTION_NAMES),
+                 STATE: axis_names(streams.states)}
+        return {feature: each for feature, each in names.items() if each}
+
     def _statistics(self) -> dict[str, Any]:
         tables = {name: of_rows(np.concatenate(parts)) for name, parts in self._columns.items()}
         return tables | {key: pixels.table() for key, pixels in self._pixels.items()}
+
+
+def axis_names(streams: Sequence[ActionGroup] | Sequence[StateSpec]) -> list[str]:
+    """Return a name for each column of streams that lie side by side."""
+    return [f'{stream.name}.{axis}' for stream in streams for axis in stream.axes]
 
 
 def _watched(frames: FrameSequence, statistics: PixelStatistics) -> Iterator[np.ndarray]:

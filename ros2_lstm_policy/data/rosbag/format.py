@@ -13,10 +13,11 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
-from ros2_lstm_policy.config import ConfigError, parse
+from ros2_lstm_policy.config import ConfigError, dump, parse, plain
 from ros2_lstm_policy.config_files import parse_yaml
+from ros2_lstm_policy.data.body import short, short_streams, Streams
 from ros2_lstm_policy.data.conventions import cameras_by_name
-from ros2_lstm_policy.manifest import image_topic
+from ros2_lstm_policy.manifest import ActionGroup, image_topic, StateSpec
 from ros2_lstm_policy.streams import StreamConfig
 
 IMAGE = 'sensor_msgs/msg/Image'
@@ -138,11 +139,14 @@ class RecordedAction:
     :param state: instead, the name of a state: what the robot did next is the action, which is
         how most teleoperation is recorded.
     :param shift: control periods from the observation to that state.
+    :param answers: each command has the stamp of the observation that it answers, and there is a
+        step for each; all groups alike.
     """
 
     command: StreamConfig | None = None
     state: str = ''
     shift: int = 1
+    answers: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what says twice or not at all where the values are."""
@@ -150,6 +154,43 @@ class RecordedAction:
             raise ValueError('say either command (a topic) or state (the name of a state)')
         if self.shift < 1:
             raise ValueError(f'shift must be at least 1, found {self.shift}')
+        if self.answers and self.command is None:
+            raise ValueError('answers: only commands answer an observation')
+
+
+@dataclass(frozen=True)
+class RecordedBody:
+    """
+    What a bag holds beside the deltas of one arm and a gripper.
+
+    :param cameras: names of its cameras.
+    :param actions: its groups; none for `arm_delta` and `gripper_command`.
+    :param states: its states.
+    :param sources: where the values of groups come from, by name.
+    :param streams: where states come from, by name.
+    """
+
+    cameras: tuple[str, ...]
+    actions: tuple[ActionGroup, ...] = ()
+    states: tuple[StateSpec, ...] = ()
+    sources: Mapping[str, RecordedAction] = field(default_factory=dict)
+    streams: Mapping[str, StreamConfig] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse groups and states of which nothing says where they are."""
+        lost = [group.name for group in self.actions if group.name not in self.sources]
+        lost += [state.name for state in self.states if state.name not in self.streams]
+        if lost:
+            raise ValueError(f'body: nothing says where {", ".join(lost)} come from')
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain values, without defaults."""
+        return {'cameras': list(self.cameras),
+                **short_streams(Streams(self.actions, self.states)),
+                'sources': {name: short(action) | ({'command': short(action.command)}
+                                                   if action.command else {})
+                            for name, action in self.sources.items()},
+                'streams': {name: short(stream) for name, stream in self.streams.items()}}
 
 
 @dataclass(frozen=True)
@@ -202,8 +243,11 @@ class BagLayout:
         """Return the layout with what the bag says about itself."""
         if info is None:
             return self
+        body = info.body or RecordedBody(())
         return replace(self, arm=info.arm, stamps=info.stamps, rotation=info.rotation,
-                       gripper_closed=info.gripper_closed, gripper_open=info.gripper_open)
+                       gripper_closed=info.gripper_closed, gripper_open=info.gripper_open,
+                       states={**body.streams, **self.states},
+                       actions=self.actions or body.sources)
 
 
 @dataclass(frozen=True)
@@ -222,6 +266,7 @@ class EpisodeInfo:
     :param stamps: likewise.
     :param gripper_closed: likewise.
     :param gripper_open: likewise.
+    :param body: what else it holds; None for the deltas of one arm and a gripper alone.
     """
 
     name: str
@@ -235,6 +280,7 @@ class EpisodeInfo:
     stamps: StampKind = 'observation'
     gripper_closed: float = 0.0
     gripper_open: float = 1.0
+    body: RecordedBody | None = None
 
     def __post_init__(self) -> None:
         """Refuse names that are no folder names, and a policy without its fingerprint."""
@@ -252,6 +298,13 @@ def _check_gripper(closed: float, opened: float) -> None:
     if not (math.isfinite(opened - closed) and opened != closed):
         raise ValueError(f'gripper_closed and gripper_open must be two numbers, found {closed} '
                          f'and {opened}')
+
+
+def write_info(info: EpisodeInfo) -> str:
+    """Return the text of the `episode/info` topic."""
+    values = plain(info)
+    del values['body']  # a bag without one is read by earlier versions as well
+    return dump(values | ({} if info.body is None else {'body': info.body.plain()}))
 
 
 def parse_info(text: str, where: str) -> EpisodeInfo:

@@ -7,7 +7,8 @@ Images stay in the file; of each only the stamp and the size are read.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+import itertools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from ros2_lstm_policy.streams import (decode, DECODERS, stream_of, StreamConfig,
 
 _READ = (bag.IMAGE, bag.COMPRESSED_IMAGE, bag.TWIST, bag.GRIPPER, bag.STRING, bag.BOOL)
 _LONGEST_MARKER = 200
+_FIRST = 100  # messages among which a bag says what it is
 
 
 @dataclass(frozen=True)
@@ -146,11 +148,31 @@ def index_bag(path: Path, layout: bag.BagLayout, wanted: Wanted) -> BagIndex:
     return collector.collect(items, contents.begin_ns, tuple(remarks))
 
 
+def first_info(path: Path, layout: bag.BagLayout) -> bag.EpisodeInfo | None:
+    """Return what a bag says of itself at its beginning; None where it says nothing there."""
+    with OpenFiles() as files:
+        for message in itertools.islice(Contents(locate(path), files).messages(), _FIRST):
+            if (message.topic.msgtype == bag.STRING and message.topic.encoding == CDR
+                    and matches(message.topic.name, layout.topics.info)):
+                return _parse_info(_decode(message, path).content.data, message.topic.name, path)
+    return None
+
+
+def _parse_info(text: str, topic: str, path: Path) -> bag.EpisodeInfo:
+    try:
+        return bag.parse_info(text, f'{path}: {topic}')
+    except ConfigError as error:
+        raise refuse('episode-info', path, bag_name(path), str(error)) from error
+
+
 def _states(layout: bag.BagLayout, wanted: Wanted) -> dict[str, StreamConfig]:
     """Return where each state comes from: those of the policy, and those that are actions."""
-    names = [state.name for state in wanted.states]
-    names += [action.state for action in layout.actions.values() if action.state]
-    return {name: stream_of(name, layout.states) for name in names}
+    found = {action.state: stream_of(action.state, layout.states)
+             for action in layout.actions.values() if action.state}
+    for state in wanted.states:
+        stream = stream_of(state.name, layout.states)
+        found[state.name] = stream if stream.names else replace(stream, names=state.names)
+    return found
 
 
 def _commands(layout: bag.BagLayout) -> dict[str, StreamConfig]:
@@ -405,9 +427,4 @@ class _Collector:
                          f'{len(set(texts))} different texts on '
                          f'{self._info.name if self._info else ""}: one bag holds recordings '
                          'that mean different things; split it')
-        try:
-            return bag.parse_info(texts[0], f'{self._path}: {self._info.name}'
-                                  if self._info else str(self._path))
-        except ConfigError as error:
-            raise refuse('episode-info', self._path, bag_name(self._path),
-                         str(error)) from error
+        return _parse_info(texts[0], self._info.name if self._info else '', self._path)

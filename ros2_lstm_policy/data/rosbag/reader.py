@@ -7,15 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from ros2_lstm_policy.data.body import Streams
 from ros2_lstm_policy.data.episodes import Reading, Recording, Wanted
 from ros2_lstm_policy.data.problems import Problem, refuse
 from ros2_lstm_policy.data.rosbag.cut import Segment, segments
 from ros2_lstm_policy.data.rosbag.find import find_bags
-from ros2_lstm_policy.data.rosbag.format import BagLayout
+from ros2_lstm_policy.data.rosbag.format import BagLayout, EpisodeInfo
 from ros2_lstm_policy.data.rosbag.frames import BagFrames
-from ros2_lstm_policy.data.rosbag.index import BagIndex, index_bag
+from ros2_lstm_policy.data.rosbag.index import BagIndex, first_info, index_bag
 from ros2_lstm_policy.data.rosbag.steps import missing_remarks, OTHER_STAMP, Steps, steps
 from ros2_lstm_policy.data.rosbag.storage import bag_name
+from ros2_lstm_policy.manifest import ActionGroup, StateSpec
+from ros2_lstm_policy.streams import StreamConfig
 from ros2_lstm_policy.types import Episode, Reason
 
 _NS = 1_000_000_000
@@ -49,8 +52,10 @@ class BagRecording:
 
     def read(self) -> tuple[Reading, ...]:
         """Index the bag and sample its steps; :raises RecordingError: see docs/recordings.md."""
-        index = index_bag(self.path, self.layout, self.wanted)
-        layout = self.layout.described_by(index.info)
+        described = self._described(first_info(self.path, self.layout))
+        _check_groups(self.path, described, self.wanted)
+        index = index_bag(self.path, described, self.wanted)
+        layout = described.described_by(index.info)
         period_s = index.info.control_period_s if index.info else self.period_s
         found = segments(index, layout)
         if not found:
@@ -58,6 +63,43 @@ class BagRecording:
         first, *others = (_read_segment(index, segment, layout, self.wanted, period_s)
                           for segment in found)
         return replace(first, remarks=(*index.remarks, *first.remarks)), *others
+
+    def _described(self, info: EpisodeInfo | None) -> BagLayout:
+        """Return the layout with what the bag says itself, in the order that is wanted."""
+        layout = self.layout.described_by(info)
+        if info is None or info.body is None:
+            return layout
+        states = {state.name: self._ordered(state, layout.states[state.name])
+                  for state in self.wanted.states
+                  if state.name in info.body.streams and state.name not in self.layout.states}
+        layout = replace(layout, states={**layout.states, **states})
+        if self.layout.actions:
+            return layout
+        recorded = {group.name: group for group in info.body.actions}
+        actions = dict(layout.actions)
+        for group in self.wanted.actions:
+            found, action = recorded.get(group.name), layout.actions.get(group.name)
+            if found is None or action is None or action.command is None:
+                continue
+            if found.kind != group.kind:
+                raise refuse('action-meaning', self.path, self.name, f'{group.name!r} was '
+                             f'recorded as {found.kind}; the manifest wants {group.kind}: set '
+                             'its kind there')
+            actions[group.name] = replace(action, command=self._ordered(
+                group, action.command, found.names))
+        return replace(layout, actions=actions)
+
+    def _ordered(self, wanted: ActionGroup | StateSpec, stream: StreamConfig,
+                 recorded: tuple[str, ...] = ()) -> StreamConfig:
+        """Return where a stream comes from, with the wanted names in the wanted order."""
+        names = stream.names or recorded
+        if not wanted.names or not names or wanted.names == names:
+            return stream
+        if not stream.names or not set(wanted.names) <= set(names):
+            raise refuse('stream-values', self.path, self.name, f'{wanted.name!r} was recorded '
+                         f'with the names {", ".join(names)}; the manifest wants '
+                         f'{", ".join(wanted.names)}')
+        return replace(stream, names=wanted.names)
 
 
 def read_episodes(root: Path, layout: BagLayout | None = None,
@@ -78,15 +120,30 @@ def read_episodes(root: Path, layout: BagLayout | None = None,
 def list_bags(root: Path, layout: BagLayout, wanted: Wanted,
               period_s: float | None) -> list[Recording]:
     """List the bags at or under a path; :raises RecordingError: where there is none."""
-    if not layout.actions:
-        wanted.require_one_arm(Path(root), 'a bag of which bag.actions says nothing')
-    elif lacking := [group.name for group in wanted.actions if group.name not in layout.actions]:
-        raise refuse('action-meaning', Path(root), '', f'bag.actions says nothing of '
-                     f'{", ".join(lacking)}; it says where {", ".join(layout.actions)} come from')
+    if layout.actions:
+        _check_groups(Path(root), layout, wanted)
     bags = find_bags(root)
     if not bags:
         raise refuse('no-dataset', Path(root), '', 'no rosbag2 bag (metadata.yaml, .mcap, .db3)')
     return [BagRecording(path, layout, wanted, period_s) for path in bags]
+
+
+def describe_bags(root: Path, layout: BagLayout) -> Wanted | None:
+    """Return what the first bag at or under a path says that it holds; None for nothing."""
+    bags = find_bags(root)
+    info = first_info(bags[0], layout) if bags else None
+    if info is None or info.body is None:
+        return None
+    return Streams(info.body.actions, info.body.states).wanted(info.body.cameras)
+
+
+def _check_groups(where: Path, layout: BagLayout, wanted: Wanted) -> None:
+    """Refuse groups of which nothing says where they come from."""
+    if not layout.actions:
+        wanted.require_one_arm(where, 'a bag of which bag.actions says nothing')
+    elif lacking := [group.name for group in wanted.actions if group.name not in layout.actions]:
+        raise refuse('action-meaning', where, '', f'bag.actions says nothing of '
+                     f'{", ".join(lacking)}; it says where {", ".join(layout.actions)} come from')
 
 
 def _read_segment(index: BagIndex, segment: Segment, layout: BagLayout, wanted: Wanted,

@@ -10,13 +10,13 @@ from typing import cast
 import numpy as np
 from ros2_lstm_policy.data.conventions import to_rotation_vectors
 from ros2_lstm_policy.data.episodes import Wanted
-from ros2_lstm_policy.data.labels import SOURCES, Stream
+from ros2_lstm_policy.data.labels import as_vectors, SOURCES, Stream
 from ros2_lstm_policy.data.problems import Problem, refuse
 from ros2_lstm_policy.data.rosbag.cut import Segment
 from ros2_lstm_policy.data.rosbag.format import BagLayout
 from ros2_lstm_policy.data.rosbag.index import ArmMessage, BagIndex, FrameRef, ImageTopic
 from ros2_lstm_policy.data.rosbag.storage import bag_name
-from ros2_lstm_policy.kinds import ARM_DIM
+from ros2_lstm_policy.kinds import ARM_DIM, POSE_AXES
 from ros2_lstm_policy.manifest import ActionGroup
 from ros2_lstm_policy.resample import Missing, StreamSampler
 from ros2_lstm_policy.types import ARM, GRIPPER, Observation, Reason
@@ -26,6 +26,7 @@ SERVO_TIMEOUT_S = 0.1
 _GRIPPER_TOLERANCE = 0.02
 _CHANGED_PLACES = 2.5  # frame periods that a neighbour may come late
 OTHER_STAMP = 'other_stamp'
+_OTHER_STAMP = Reason(OTHER_STAMP, 'no frame has the stamp that this action answers')
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,7 @@ def steps(index: BagIndex, segment: Segment, layout: BagLayout, wanted: Wanted,
         if isinstance(seen, Missing):
             missing.append((action.stamp_ns, seen.reasons[0]))
         elif not free and seen.stamp_ns != action.stamp_ns:
-            missing.append((action.stamp_ns, Reason(
-                OTHER_STAMP, 'no frame has the stamp that this action answers')))
+            missing.append((action.stamp_ns, _OTHER_STAMP))
         else:
             kept.append(number)
             observations.append(seen)
@@ -93,15 +93,19 @@ def _steps_of_time(index: BagIndex, segment: Segment, layout: BagLayout, wanted:
     if period_s is None:
         raise ValueError(f'{index.path}: bag.actions needs the control period (--period)')
     _check_stamps(index, segment, segment.arm)
+    answers = _answer(layout)
     period_ns, ahead_ns = round(period_s * _NS), _ahead_ns(layout, period_s)
     begin_ns, end_ns = segment.arm[0].stamp_ns, segment.arm[-1].stamp_ns
-    ticks_ns = np.arange(begin_ns, end_ns - ahead_ns + 1, period_ns)
+    ticks_ns = (np.array([beat.stamp_ns for beat in segment.arm], np.int64) if answers else
+                np.arange(begin_ns, end_ns - ahead_ns + 1, period_ns))
     kept: list[int] = []
     observations: list[Observation] = []
     missing: list[tuple[int, Reason]] = []
     for number, seen in enumerate(_observe(index, ticks_ns.tolist(), layout)):
         if isinstance(seen, Missing):
             missing.append((int(ticks_ns[number]), seen.reasons[0]))
+        elif answers and seen.stamp_ns != ticks_ns[number]:
+            missing.append((int(ticks_ns[number]), _OTHER_STAMP))
         else:
             kept.append(number)
             observations.append(seen)
@@ -126,8 +130,11 @@ def _labels(index: BagIndex, layout: BagLayout, group: ActionGroup, ticks_ns: np
     topic = index.commands[group.name] if said.command else index.states[said.state]
     order = np.argsort(topic.stamps_ns, kind='stable')
     stream = Stream(topic.stamps_ns[order], topic.values[order])
-    find = SOURCES[group.kind].command if said.command else SOURCES[group.kind].state
-    values = find(stream, ticks_ns + (said.shift - 1) * period_ns, period_ns)
+    if said.answers:
+        values = _answers(stream, group, ticks_ns, topic.topic, index)
+    else:
+        find = SOURCES[group.kind].command if said.command else SOURCES[group.kind].state
+        values = find(stream, ticks_ns + (said.shift - 1) * period_ns, period_ns)
     if values.shape[1] != group.size:
         raise refuse('state-size', index.path, bag_name(index.path), f'{topic.topic}: expected '
                      f'{group.size} values for {group.name} ({group.kind}), found '
@@ -135,6 +142,26 @@ def _labels(index: BagIndex, layout: BagLayout, group: ActionGroup, ticks_ns: np
     if group.binary:
         values = values > group.threshold
     return values.astype(np.float32)
+
+
+def _answer(layout: BagLayout) -> bool:
+    """Return whether there is a step for each command, not one each control period."""
+    found = {action.answers for action in layout.actions.values()}
+    if len(found) > 1:
+        raise ValueError('bag.actions: answers: expected the same of all groups')
+    return found.pop()
+
+
+def _answers(stream: Stream, group: ActionGroup, ticks_ns: np.ndarray, topic: str,
+             index: BagIndex) -> np.ndarray:
+    """Return the commands that have these stamps; :raises RecordingError: where one is missing."""
+    places = np.minimum(np.searchsorted(stream.stamps_ns, ticks_ns), len(stream.stamps_ns) - 1)
+    bad = np.flatnonzero(stream.stamps_ns[places] != ticks_ns)
+    if len(bad):
+        raise refuse('counts', index.path, bag_name(index.path), f'{topic}: no command answers '
+                     f'the observation of step {bad[0]}, as those of the other groups do')
+    values = stream.values[places]
+    return as_vectors(values) if group.meaning.axes == POSE_AXES else values
 
 
 def _states(observations: Sequence[Observation], wanted: Wanted) -> dict[str, np.ndarray]:

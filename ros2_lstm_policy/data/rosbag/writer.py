@@ -15,10 +15,11 @@ import shutil
 from types import TracebackType
 
 import numpy as np
-from ros2_lstm_policy.config import dump
 from ros2_lstm_policy.data.rosbag import format as bag
 from ros2_lstm_policy.data.rosbag.typestore import typestore
+from ros2_lstm_policy.data.rosbag.values import message_fields
 from ros2_lstm_policy.kinds import ARM_DIM
+from ros2_lstm_policy.streams import StreamConfig
 from rosbags.interfaces import (Connection, Qos, QosDurability, QosHistory, QosLiveliness,
                                 QosReliability, QosTime)
 from rosbags.rosbag2 import StoragePlugin, Writer
@@ -139,7 +140,7 @@ class EpisodeBagWriter:
         self._success: bool | None = None
         self._last_ns = stamp_ns
         self._file = BagFile(Path(path))
-        self._text(self._topics.info, stamp_ns, dump(info))
+        self._text(self._topics.info, stamp_ns, bag.write_info(info))
         self._text(self._topics.instruction, stamp_ns, instruction)
 
     def write_frame(self, camera: str, stamp_ns: int, rgb_HWC: np.ndarray) -> None:
@@ -196,6 +197,15 @@ class EpisodeBagWriter:
         self._write('/' + self._topics.joint_states, bag.JOINTS, stamp_ns,
                     header=self._file.header(stamp_ns), name=names,
                     position=np.asarray(position_rad, np.float64), velocity=empty, effort=empty)
+
+    def write_values(self, config: StreamConfig, stamp_ns: int, values: np.ndarray) -> None:
+        """
+        Append a state or the command of a group.
+
+        :param config: its topic and type, one of those of `rosbag.values`.
+        """
+        fields = message_fields(self._file, config, stamp_ns, values)
+        self._write('/' + config.topic, config.msgtype, stamp_ns, **fields)
 
     def label(self, success: bool) -> None:
         """Say whether the task was done; unsaid it stays unknown."""
