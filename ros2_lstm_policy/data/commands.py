@@ -13,12 +13,14 @@ from ros2_lstm_policy import config
 from ros2_lstm_policy.data.checks import Limits, read_checked
 from ros2_lstm_policy.data.convert import to_bag, ToLeRobot
 from ros2_lstm_policy.data.crew import in_order
-from ros2_lstm_policy.data.episodes import Reading, Recording, Wanted
+from ros2_lstm_policy.data.episodes import Reading, Recording
 from ros2_lstm_policy.data.problems import Problem, RecordingError
-from ros2_lstm_policy.data.sources import describe, open_source, SourceSpec
-from ros2_lstm_policy.data.statistics import fitted_group
+from ros2_lstm_policy.data.proposal import propose
+from ros2_lstm_policy.data.request import request
+from ros2_lstm_policy.data.sources import SourceSpec
+from ros2_lstm_policy.data.statistics import fitted_group, fitted_state
 from ros2_lstm_policy.data.summary import DatasetSummary, draw, Drawn, EpisodeSummary, unread_said
-from ros2_lstm_policy.manifest import CameraSpec, Manifest
+from ros2_lstm_policy.manifest import CameraSpec
 from tqdm import tqdm
 
 OK, PROBLEMS = 0, 1
@@ -26,7 +28,10 @@ _A_PROCESS = 8  # recordings for which starting another process pays
 
 
 def inspect(options: argparse.Namespace) -> int:
-    """Print the table, and draw the picture."""
+    """Print the table, and draw the picture; or propose how to read what others recorded."""
+    if options.propose:
+        print(propose(SourceSpec(options.path)))
+        return OK
     summary = _summary(options, with_images=options.png is not None)
     print(summary.table(options.all))
     for problem in summary.problems:
@@ -47,7 +52,9 @@ def stats(options: argparse.Namespace) -> int:
           f'{options.how}; {summary.broken} broken recordings left out')
     fitted = tuple(fitted_group(group, summary.action(group.name), begins, options.how)
                    for group in summary.groups)
-    print(config.dump({'actions': fitted}), end='')
+    states = tuple(fitted_state(state, summary.state(state.name), options.how)
+                   for state in summary.states)
+    print(config.dump({'actions': fitted} | ({'states': states} if states else {})), end='')
     return OK
 
 
@@ -56,7 +63,7 @@ def convert(options: argparse.Namespace) -> int:
     broken = 0
     others: dict[str, None] = {}  # in the order in which they came
     with _writer(options) as write:
-        for recording in tqdm(_recordings(options), unit='recording', disable=None):
+        for recording in tqdm(request(options).recordings(), unit='recording', disable=None):
             readings, problems = read_checked(recording, Limits())
             for reading in readings:
                 try:
@@ -75,12 +82,9 @@ def convert(options: argparse.Namespace) -> int:
 
 def validate(options: argparse.Namespace) -> int:
     """Print every problem; decode every image unless told otherwise."""
-    limits = Limits()
-    cameras: tuple[CameraSpec, ...] = ()
-    if options.manifest is not None:
-        manifest = config.load(Manifest, options.manifest)
-        limits, cameras = Limits().for_policy(manifest), manifest.cameras
-    recordings = _recordings(options)
+    asked = request(options)
+    limits, cameras = asked.limits, asked.cameras
+    recordings = asked.recordings()
     processes = min(len(os.sched_getaffinity(0)), len(recordings) // _A_PROCESS)
     find = partial(_problems_of, limits=limits, cameras=cameras, images=not options.skip_images)
     others: dict[str, None] = {}
@@ -107,15 +111,6 @@ def _problems_of(recording: Recording, limits: Limits, cameras: Sequence[CameraS
     return problems + (_look_at_images(readings) if images else []), tuple(others)
 
 
-def _recordings(options: argparse.Namespace) -> list[Recording]:
-    values = {'path': str(options.path)}
-    for assignment in options.reading:
-        config.override(values, assignment)
-    spec = config.parse(SourceSpec, values, 'the command line')
-    wanted = Wanted(options.cameras) if options.cameras else describe(spec) or Wanted()
-    return open_source(spec, wanted, options.period)
-
-
 def _look_at_images(readings: list[Reading]) -> list[Problem]:
     """Decode every image, which is what finds the broken ones."""
     problems: list[Problem] = []
@@ -135,8 +130,9 @@ def _summary(options: argparse.Namespace, with_images: bool = False) -> DatasetS
     problems: list[Problem] = []
     others: dict[str, None] = {}
     broken, drawn = 0, Drawn()
-    for recording in tqdm(_recordings(options), unit='recording', disable=None):
-        readings, found = read_checked(recording, Limits())
+    asked = request(options)
+    for recording in tqdm(asked.recordings(), unit='recording', disable=None):
+        readings, found = read_checked(recording, asked.limits)
         for reading in readings:
             others |= dict.fromkeys(reading.others)
             try:

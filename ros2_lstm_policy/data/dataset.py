@@ -59,6 +59,12 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument('--cameras', type=_cameras, metavar='NAME[,NAME]',
                              help='cameras that episodes must have; default: what the recordings '
                                   'say themselves, else static,hand')
+        said = command.add_mutually_exclusive_group()
+        said.add_argument('--config', type=Path, metavar='FILE',
+                          help='training configuration: its manifest says what is wanted, its '
+                               'data.sources how the path is read')
+        said.add_argument('--manifest', type=Path, metavar='FILE',
+                          help="a checkpoint's action.yaml, which says what is wanted")
         _OPTIONS[name](command)
     return parser
 
@@ -100,6 +106,9 @@ def _cameras(text: str) -> tuple[str, ...]:
 
 def _inspect_options(command: argparse.ArgumentParser) -> None:
     command.add_argument('--png', type=Path, help='also draw it')
+    command.add_argument('--propose', action='store_true',
+                         help='list what a bag or a LeRobot dataset of others holds, and print '
+                              'the YAML that reads it')
     command.add_argument('--all', action='store_true', help='one line for every episode')
 
 
@@ -114,8 +123,6 @@ def _convert_options(command: argparse.ArgumentParser) -> None:
 
 
 def _validate_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument('--manifest', type=Path, metavar='FILE',
-                         help="a checkpoint's action.yaml, whose period and axes are wanted")
     command.add_argument('--skip-images', action='store_true',
                          help='do not decode every image: faster, and damaged ones pass')
 

@@ -11,7 +11,7 @@ from typing import NamedTuple, TYPE_CHECKING
 import numpy as np
 from ros2_lstm_policy.data.episodes import Reading
 from ros2_lstm_policy.data.problems import Problem
-from ros2_lstm_policy.manifest import ActionGroup
+from ros2_lstm_policy.manifest import ActionGroup, StateSpec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,6 +38,7 @@ class EpisodeSummary:
     :param states: state name to (T, size).
     :param camera_hz: camera to its own rate, where the recording says it.
     :param first_images: camera to its first image, where they are to be drawn.
+    :param specs: what its states are.
     """
 
     name: str
@@ -51,6 +52,7 @@ class EpisodeSummary:
     camera_hz: dict[str, str]
     actor: str
     first_images: dict[str, np.ndarray]
+    specs: tuple[StateSpec, ...] = ()
 
     @classmethod
     def of(cls, reading: Reading, with_images: bool) -> EpisodeSummary:
@@ -63,7 +65,7 @@ class EpisodeSummary:
         return cls(episode.name, episode.instruction, period_s, episode.success, len(episode),
                    reading.groups, episode.actions, episode.states, rates, facts.get('actor', ''),
                    {camera: frames[0] for camera, frames in episode.frames.items()
-                    if with_images})
+                    if with_images}, reading.states)
 
 
 class Column(NamedTuple):
@@ -106,6 +108,15 @@ class DatasetSummary:
         return np.concatenate([episode.actions[name] for episode in self.episodes])
 
     @property
+    def states(self) -> tuple[StateSpec, ...]:
+        """Return what the states are, likewise."""
+        return self.episodes[0].specs
+
+    def state(self, name: str) -> np.ndarray:
+        """Return all values (F, size) of a state."""
+        return np.concatenate([episode.states[name] for episode in self.episodes])
+
+    @property
     def begins(self) -> np.ndarray:
         """Return whether a step is the first of its episode, (F,) bool."""
         return np.concatenate([np.arange(episode.length) == 0 for episode in self.episodes])
@@ -113,15 +124,14 @@ class DatasetSummary:
     def columns(self) -> list[Column]:
         """Return every continuous value of the actions, then of the states."""
         moving = [group for group in self.groups if not group.binary]
-        several = len(moving) > 1 or self.episodes[0].states
+        several = len(moving) > 1 or self.states
         found = [Column(f'{group.name} ' * bool(several) + axis + f' [{unit}]' * bool(unit),
                         values, (group.name, unit))
                  for group in moving for axis, unit, values
                  in zip(group.axes, group.units, self.action(group.name).T)]
-        for name in self.episodes[0].states:
-            values = np.concatenate([episode.states[name] for episode in self.episodes])
-            found += [Column(f'{name} {axis}', column, (name, ''))
-                      for axis, column in enumerate(values.T, 1)]
+        for state in self.states:
+            found += [Column(f'{state.name} {axis}', values, (state.name, ''))
+                      for axis, values in zip(state.axes, self.state(state.name).T)]
         return found
 
     def table(self, every_episode: bool) -> str:

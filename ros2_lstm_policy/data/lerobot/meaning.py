@@ -45,7 +45,7 @@ def check_meaning(group: ActionGroup, feature: str, names: Sequence[str], said: 
         _refuse_other_way_round(feature, names, words, said, key, info)
     if recorded is not None or said.kind is not None:
         return
-    found = _kind_of(words)
+    found = kind_of(words)
     if found != group.kind:
         says = f'say {found}' if found else 'do not say what they are'
         raise refuse('action-meaning', info, '', f'{feature}: the names of {group.name!r} '
@@ -78,7 +78,7 @@ def _refuse_other_way_round(feature: str, names: Sequence[str], words: Sequence[
                          f'its offset is the value for closed, its scale that for open less it')
 
 
-def _kind_of(words: Sequence[Sequence[str]]) -> str:
+def kind_of(words: Sequence[Sequence[str]]) -> str:
     """Return the kind that names say; empty where they leave it open."""
     every = {word for each in words for word in each}
     hands = [bool(GRIPPERS & set(each)) for each in words]
