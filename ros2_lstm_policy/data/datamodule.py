@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, TYPE_CHECKING
 
 import numpy as np
 from ros2_lstm_policy.data.image_text import PairBatch, PairSet
+from ros2_lstm_policy.data.lanes import Lanes, one_pass
 from ros2_lstm_policy.data.order import BatchOrder, Share, Stream
 from ros2_lstm_policy.data.store import FrameStore, StoredEpisode
 from ros2_lstm_policy.data.windows import gather, WindowIndex
@@ -35,7 +36,7 @@ class LoaderConfig:
     """
     How batches are made.
 
-    :param batch_size: windows of one process in one batch.
+    :param batch_size: windows of one process in one batch; with `history: carry` its lanes.
     :param workers: processes that gather batches; 0 gathers in the training process.
     :param resident: where the frames are: on the training device (fastest), in memory, or on
         disk (mapped; for more than memory holds); 'auto' takes the first of them where they fill
@@ -69,10 +70,13 @@ class TrainingBatch(NamedTuple):
     :param windows: windows; with `resident: device` their images are frame numbers until
         :meth:`DataModule.on_device`.
     :param pairs: image-text pairs of co-training, or None.
+    :param begins_B: bool; the windows that begin their episode, where the others go on with what
+        the same row of the batch before knew. None where every window begins with nothing.
     """
 
     windows: Batch
     pairs: PairBatch | None = None
+    begins_B: Tensor | None = None
 
 
 def held_out(names: Sequence[str], share: float) -> np.ndarray:
@@ -130,9 +134,23 @@ def split_windows(index: WindowIndex, held_out_E: np.ndarray, used_E: np.ndarray
     ids = np.arange(len(index))
     episodes = index.episodes(ids)
     validation = ids[(held_out_E & used_E)[episodes]]
-    spread = np.linspace(0, len(validation) - 1, min(most, len(validation))).round().astype(int)
-    return Split(ids[(~held_out_E & used_E)[episodes]], validation[spread],
+    return Split(ids[(~held_out_E & used_E)[episodes]], _spread(validation, most),
                  int((held_out_E & used_E).sum()), used_E)
+
+
+def split_episodes(index: WindowIndex, held_out_E: np.ndarray, used_E: np.ndarray,
+                   most: int) -> Split:
+    """Separate the windows likewise, and validate on whole episodes, at least on one."""
+    split = split_windows(index, held_out_E, used_E, len(index))
+    episodes = np.unique(index.episodes(split.validation))
+    chosen = _spread(episodes, max(1, int(most / index.counts[episodes].mean())))
+    measured = np.isin(index.episodes(split.validation), chosen)
+    return replace(split, validation=split.validation[measured])
+
+
+def _spread(values: np.ndarray, most: int) -> np.ndarray:
+    """Return at most so many of the values, evenly spread."""
+    return values[np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int)]
 
 
 class WindowSource:
@@ -140,12 +158,14 @@ class WindowSource:
 
     def __init__(self, store: FrameStore, index: WindowIndex, manifest: Manifest,
                  future: int = 0, future_cameras: Sequence[str] = (),
-                 pairs: PairSet | None = None) -> None:
+                 pairs: PairSet | None = None, carry: bool = False) -> None:
         """
         Bind what gathering needs.
 
         :param future: next frames for forward prediction.
+        :param carry: windows go on where others ended.
         """
+        self._carry = carry
         self._store, self._index, self._manifest = store, index, manifest
         self._future = replace(index, chunk=future) if future else None
         self._future_cameras = tuple(future_cameras)
@@ -153,6 +173,7 @@ class WindowSource:
 
     def __getitem__(self, request: tuple[np.ndarray, np.ndarray]) -> TrainingBatch:
         """Gather one batch."""
+        import torch
         ids, pair_ids = request
         batch = gather(self._store, self._index, ids, self._manifest)
         if self._future is not None:
@@ -160,34 +181,63 @@ class WindowSource:
             batch = batch._replace(future_images={
                 name: self._store.take(name, frames_BTF) for name in self._future_cameras})
         pairs = self._pairs.gather(pair_ids) if self._pairs and len(pair_ids) else None
-        return TrainingBatch(batch, pairs)
+        begins = torch.from_numpy(self._index.begins(ids)) if self._carry else None
+        return TrainingBatch(batch, pairs, begins)
 
 
 class DataModule:
-    """Loaders over one store, and the frames on the device where they are kept there."""
+    """
+    Loaders over one store, and the frames on the device where they are kept there.
+
+    :param order: which windows each batch of training holds.
+    :param lanes: the same as segments of episodes, where a state is carried; else None.
+    """
 
     def __init__(self, store: FrameStore, config: LoaderConfig, manifest: Manifest,
                  index: WindowIndex, split: Split, seed: int, *, share: Share = _ALONE,
                  source_weights: Sequence[float] = (), future: int = 0,
                  future_cameras: Sequence[str] = (), pairs: PairSet | None = None,
-                 pair_batch_size: int = 0, validation_batch_size: int = 64) -> None:
+                 pair_batch_size: int = 0, validation_batch_size: int = 64,
+                 carry: bool = False) -> None:
         """
         Prepare loading; nothing large is read yet.
 
         :param share: this process's part of every global batch.
         :param source_weights: one a source of the store; empty for by size.
+        :param carry: read whole episodes in lanes: the index's windows are their segments.
         """
         self.store, self.config, self.manifest = store, config, manifest
         self.index, self.split = index, split
         self._share, self._validation_batch_size = share, validation_batch_size
         self._frames: dict[str, Tensor] | None = None
         self._source = WindowSource(self._reachable(), index, manifest, future, future_cameras,
-                                    pairs)
-        sources = np.array([e.source for e in store.episodes])[index.episodes(split.train)]
-        stream = Stream(len(split.train), seed, sources, tuple(source_weights))
+                                    pairs, carry)
+        self.lanes = self._lanes(seed, tuple(source_weights)) if carry else None
         pair_stream = Stream(len(pairs), seed + 1) if pairs else None
-        self.order = BatchOrder(split.train, stream, config.batch_size, share, pair_stream,
-                                pair_batch_size)
+        windows = np.arange(len(index)) if carry else split.train
+        self.order = BatchOrder(windows, self.lanes or self._stream(seed, tuple(source_weights)),
+                                config.batch_size, share, pair_stream, pair_batch_size)
+
+    def _stream(self, seed: int, weights: tuple[float, ...]) -> Stream:
+        """Return the windows of training in random order."""
+        episodes = self.index.episodes(self.split.train)
+        return Stream(len(episodes), seed, self._sources(episodes), weights)
+
+    def _lanes(self, seed: int, weights: tuple[float, ...]) -> Lanes:
+        """Return the episodes of training in random order, in lanes."""
+        episodes = np.unique(self.index.episodes(self.split.train))
+        sources, counts = self._sources(episodes), self.index.counts[episodes]
+        if weights:  # by what is seen of each source, and an episode is seen as long as it is
+            number = np.maximum(np.bincount(sources, minlength=len(weights)), 1)
+            length = np.maximum(np.bincount(sources, counts, len(weights)) / number, 1)
+            weights = tuple((np.array(weights) / length).tolist())
+        names = [self.store.episodes[episode].name for episode in episodes]
+        return Lanes(self.index, episodes, Stream(len(episodes), seed, sources, weights),
+                     self.config.batch_size * self._share.world, names)
+
+    def _sources(self, episodes: np.ndarray) -> np.ndarray:
+        """Return the source of each of these episodes."""
+        return np.array([episode.source for episode in self.store.episodes])[episodes]
 
     @property
     def episodes(self) -> tuple[StoredEpisode, ...]:
@@ -215,10 +265,18 @@ class DataModule:
 
     def validation_loader(self) -> DataLoader[Any]:
         """Return a loader over this process's part of the validation windows."""
-        mine = self.split.validation[self._share.rank::self._share.world]
-        size = self._validation_batch_size
         nothing = np.empty(0, np.int64)
-        return self._loader([[(mine[i:i + size], nothing)] for i in range(0, len(mine), size)])
+        return self._loader([[(ids, nothing)] for ids in self._validation_batches()])
+
+    def _validation_batches(self) -> list[np.ndarray]:
+        mine, size = slice(self._share.rank, None, self._share.world), self._validation_batch_size
+        if self.lanes is not None:
+            episodes = np.unique(self.index.episodes(self.split.validation))
+            if len(episodes) >= self._share.world:  # else all measure all: the means are the same
+                episodes = episodes[mine]
+            return one_pass(self.index, episodes, size)
+        ids = self.split.validation[mine]
+        return [ids[i:i + size] for i in range(0, len(ids), size)]
 
     def _loader(self, requests: Any) -> DataLoader[Any]:
         import torch

@@ -10,9 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 from ros2_lstm_policy.data.windows import mixed_ids
+
+
+class Places(Protocol):
+    """An endless order of numbers."""
+
+    def take(self, start: int, count: int) -> np.ndarray:
+        """Return the numbers at places start ... start + count - 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +69,13 @@ class BatchOrder:
     :param start: the number of the next batch.
     """
 
-    def __init__(self, windows: Sequence[int] | np.ndarray, stream: Stream, batch_size: int,
+    def __init__(self, windows: Sequence[int] | np.ndarray, stream: Places, batch_size: int,
                  share: Share, pairs: Stream | None = None, pair_batch_size: int = 0) -> None:
         """
         Order the given windows.
 
         :param windows: the numbers that training may use.
+        :param stream: the order in which it does, as places in `windows`.
         :param batch_size: windows of one process in one batch.
         """
         self._windows, self._stream = np.asarray(windows), stream
@@ -81,7 +90,7 @@ class BatchOrder:
             return windows, np.empty(0, np.int64)
         return windows, self._part(self._pairs, self._pair_batch_size, number)
 
-    def _part(self, stream: Stream, size: int, number: int) -> np.ndarray:
+    def _part(self, stream: Places, size: int, number: int) -> np.ndarray:
         everyone = size * self._share.world
         return stream.take(number * everyone + self._share.rank * size, size)
 

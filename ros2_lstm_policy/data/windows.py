@@ -11,6 +11,9 @@ An episode of T steps gives T - W + 1 windows. One shorter than a window gives a
 steps come first, as live, and the rest repeats the last frame with every action invalid, so a
 causal policy gives the same values as without them and no loss sees them.
 
+Where the state is carried through an episode, windows do not overlap: they are the segments of the
+episode, one after the other, the last one padded in the same way (`stride`).
+
 Shape letters: N windows in all, B in a batch, W step in the window, K action in the chunk.
 """
 
@@ -38,17 +41,22 @@ class WindowIndex:
     :param lengths: steps T of each episode, at least 1.
     :param window: W.
     :param chunk: K.
+    :param stride: steps from a window's begin to the next one's, at most W.
     """
 
     lengths: tuple[int, ...]
     window: int
     chunk: int
+    stride: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse what has no windows."""
+        """Refuse what has no windows, or leaves steps out."""
         if self.window < 1 or self.chunk < 1:
             raise ValueError(f'window and chunk must be at least 1, found {self.window} and '
                              f'{self.chunk}')
+        if not 1 <= self.stride <= self.window:
+            raise ValueError(f'stride must be from 1 to the window of {self.window}, found '
+                             f'{self.stride}')
         if not self.lengths or min(self.lengths) < 1:
             raise ValueError('expected episodes of at least one step; '
                              f'found {len(self.lengths)} episodes'
@@ -59,10 +67,19 @@ class WindowIndex:
         return int(self._first_windows[-1])
 
     @cached_property
+    def counts(self) -> np.ndarray:
+        """Return how many windows each episode has (E,)."""
+        beyond_the_first = np.maximum(np.asarray(self.lengths) - self.window, 0)
+        return -(-beyond_the_first // self.stride) + 1
+
+    @cached_property
     def _first_windows(self) -> np.ndarray:
         """Return the first window of each episode (E + 1,), and N at the end."""
-        counts = np.maximum(np.asarray(self.lengths) - self.window, 0) + 1
-        return np.concatenate([[0], np.cumsum(counts)])
+        return np.concatenate([[0], np.cumsum(self.counts)])
+
+    def first_windows(self) -> np.ndarray:
+        """Return the first window of each episode (E,)."""
+        return self._first_windows[:-1]
 
     @cached_property
     def _first_frames(self) -> np.ndarray:
@@ -77,10 +94,14 @@ class WindowIndex:
                              f'found {ids_B.min()} to {ids_B.max()}')
         return np.searchsorted(self._first_windows, ids_B, side='right') - 1
 
+    def begins(self, ids_B: np.ndarray) -> np.ndarray:
+        """Return whether each window (B,) is the first of its episode."""
+        return ids_B == self._first_windows[self.episodes(ids_B)]
+
     def _steps(self, ids_B: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the episode's first frame (B, 1), its length (B, 1) and the steps (B, W)."""
         episode_B = self.episodes(ids_B)
-        begin_B1 = (ids_B - self._first_windows[episode_B])[:, None]
+        begin_B1 = self.stride * (ids_B - self._first_windows[episode_B])[:, None]
         first_B1 = self._first_frames[episode_B][:, None]
         length_B1 = np.asarray(self.lengths)[episode_B][:, None]
         return first_B1, length_B1, begin_B1 + np.arange(self.window)

@@ -78,14 +78,18 @@ class LSTMDecoder(nn.Module):
         :param h_0: (h, c), each (num_layers, B, hidden), before the first step; None for zeros.
         :return: continuous (B, T, K, C) in (-1, 1) and binary logits (B, T, K, G).
         """
-        output_BTH, _ = self.rnn(self.reduce_tokens(tokens_BTND), h_0)
-        return self.heads(output_BTH)
+        return self.unroll(tokens_BTND, h_0)[0]
+
+    def unroll(self, tokens_BTND: Tensor,
+               state: LSTMState | None = None) -> tuple[ActionChunk, LSTMState]:
+        """Predict likewise, and return the state after the last step."""
+        output_BTH, state = self.rnn(self.reduce_tokens(tokens_BTND), state)
+        return self.heads(output_BTH), state
 
     def step(self, token_BND: Tensor,
              state: LSTMState | None = None) -> tuple[ActionChunk, LSTMState]:
         """Predict the chunk (B, 1, K, ...) of one step, and return the state after it."""
-        output_B1H, state = self.rnn(self.reduce_tokens(token_BND.unsqueeze(1)), state)
-        return self.heads(output_B1H), state
+        return self.unroll(token_BND.unsqueeze(1), state)
 
     def reduce_tokens(self, tokens_BTND: Tensor) -> Tensor:
         """Return the LSTM's input (B, T, latent * D), flattened token by token."""

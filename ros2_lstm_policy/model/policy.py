@@ -42,14 +42,15 @@ class DecoderConfig:
 
     :param hidden_size: features of the LSTM's state.
     :param num_layers: LSTM layers.
-    :param window_size: steps of a training window, and what the robot looks back on.
+    :param window_size: steps of a training window, and what the robot looks back on; without
+        effect under `history: carry`.
     :param fwd_pred_next_n: actions in a chunk.
     :param down_sample: how several feature tokens become `latent`: 'none' takes them as they are,
         'pooling' the maximum, 'resampler' learned queries.
     :param latent: feature tokens of a step that enter the LSTM side by side.
     :param dropout: between LSTM layers, in training.
-    :param history: 'window' acts on the last `window_size` steps; 'carry' keeps the state for the
-        whole episode, for policies that were trained so.
+    :param history: 'window' trains on windows and acts on the last `window_size` steps; 'carry'
+        trains on whole episodes and keeps the state for the whole episode.
     """
 
     hidden_size: int = 1024

@@ -5,11 +5,15 @@ One draw a window and camera, the same for all its steps, so that what moves in 
 robot and not the picture; noise alone differs from frame to frame, as a sensor's does. Camera
 effects and shifts work on uint8; colour is one affine map of the normalised values, equal to
 brightness, contrast and tint on the pixels. Letter: X a window of one camera.
+
+Where windows are the segments of an episode, one draw holds for all of them (`Hold`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from einops import rearrange
 from ros2_lstm_policy import camera_effects
@@ -22,6 +26,8 @@ from torch.nn import functional
 
 _GREY = 0.5  # contrast turns about this value
 _FINEST_JPEG = 95  # quality, of the windows that are compressed least
+# Takes a name and a fresh draw for each window; returns the draw that holds for it.
+Hold: TypeAlias = Callable[[str, Tensor], Tensor]
 _LIMITS = {'noise': 255.0, 'blur': 50.0, 'exposure': 8.0}
 
 
@@ -78,62 +84,73 @@ class AugmentationConfig:
                         self.exposure, self.white_balance))
 
 
-def augment(images_BTHWC: Tensor, camera: CameraSpec, config: AugmentationConfig) -> Tensor:
+def each_anew(name: str, draw: Tensor) -> Tensor:
+    """Hold nothing: every window has its own draw."""
+    return draw
+
+
+def augment(images_BTHWC: Tensor, camera: CameraSpec, config: AugmentationConfig,
+            hold: Hold = each_anew) -> Tensor:
     """
     Augment and normalise the windows of one camera.
 
     :param images_BTHWC: uint8 RGB.
+    :param hold: what holds of earlier draws.
     :return: (B, T, 3, H, W) float32, as :func:`transforms.normalise_images` gives it.
     """
     images_BTHWC = camera_effects.apply(
-        images_BTHWC, random_effects(config, len(images_BTHWC), images_BTHWC.device))
+        images_BTHWC, random_effects(config, len(images_BTHWC), images_BTHWC.device, hold))
     share = config.hand_shift if camera.name == 'hand' else config.static_shift
     if share:
-        images_BTHWC = random_shift(images_BTHWC, share)
+        images_BTHWC = random_shift(images_BTHWC, share, hold)
     normalised = normalise_images(images_BTHWC, camera)
     if config.crop:
-        normalised = random_crop(normalised, config.crop)
+        normalised = random_crop(normalised, config.crop, hold)
     if config.brightness or config.contrast or config.tint:
-        normalised = random_colour(normalised, camera, config)
+        normalised = random_colour(normalised, camera, config, hold)
     return normalised
 
 
-def random_effects(config: AugmentationConfig, windows: int,
-                   device: torch.device) -> CameraEffects:
+def random_effects(config: AugmentationConfig, windows: int, device: torch.device,
+                   hold: Hold = each_anew) -> CameraEffects:
     """Draw what each window's camera does to its pictures; what is off draws nothing."""
-    def up_to(most: float) -> Tensor | None:
-        return most * torch.rand(windows, device=device) if most else None
+    def up_to(name: str, most: float) -> Tensor | None:
+        return hold(name, most * torch.rand(windows, device=device)) if most else None
 
-    def to_either_side(most: float) -> Tensor | None:
-        return most * _signed(windows, 1, device)[:, 0] if most else None
+    def to_either_side(name: str, most: float) -> Tensor | None:
+        return hold(name, most * _signed(windows, 1, device)[:, 0]) if most else None
 
     quality = None
     if config.jpeg is not None:
         finest = max(config.jpeg, _FINEST_JPEG)
-        quality = config.jpeg + (finest - config.jpeg) * torch.rand(windows, device=device)
+        quality = hold('jpeg', config.jpeg
+                       + (finest - config.jpeg) * torch.rand(windows, device=device))
     return CameraEffects(
-        blur_px=up_to(config.blur), exposure_stops=to_either_side(config.exposure),
-        noise=up_to(config.noise), white_balance=to_either_side(config.white_balance),
+        blur_px=up_to('blur', config.blur),
+        exposure_stops=to_either_side('exposure', config.exposure),
+        noise=up_to('noise', config.noise),
+        white_balance=to_either_side('white_balance', config.white_balance),
         jpeg_quality=quality)
 
 
-def random_shift(images_BTHWC: Tensor, share: float) -> Tensor:
+def random_shift(images_BTHWC: Tensor, share: float, hold: Hold = each_anew) -> Tensor:
     """Shift each window by whole pixels, up to `share` of a side; borders are repeated."""
     batch, _, height, width, _ = images_BTHWC.shape
     device = images_BTHWC.device
-    rows = _shifted(batch, height, share, device)
-    columns = _shifted(batch, width, share, device)
+    rows = hold('rows', _shifted(batch, height, share, device))
+    columns = hold('columns', _shifted(batch, width, share, device))
     b = torch.arange(batch, device=device)[:, None, None]
     moved = rearrange(images_BTHWC, 'b t h w c -> b h w t c')[
         b, rows[:, :, None], columns[:, None, :]]
     return rearrange(moved, 'b h w t c -> b t h w c')
 
 
-def random_crop(images_BTCHW: Tensor, share: float) -> Tensor:
+def random_crop(images_BTCHW: Tensor, share: float, hold: Hold = each_anew) -> Tensor:
     """Cut up to `share` of each side away, at a random place, and resize back (bilinear)."""
     batch, steps = images_BTCHW.shape[:2]
-    kept = 1 - share * torch.rand(batch, device=images_BTCHW.device)
-    centre = (2 * torch.rand(batch, 2, device=images_BTCHW.device) - 1) * (1 - kept)[:, None]
+    kept = hold('kept', 1 - share * torch.rand(batch, device=images_BTCHW.device))
+    off = hold('off', 2 * torch.rand(batch, 2, device=images_BTCHW.device) - 1)
+    centre = off * (1 - kept)[:, None]
     theta = torch.diag_embed(kept[:, None].expand(-1, 2))
     theta = torch.cat([theta, centre[:, :, None]], dim=-1).repeat_interleave(steps, 0)
     flat = rearrange(images_BTCHW, 'b t c h w -> (b t) c h w')
@@ -142,13 +159,14 @@ def random_crop(images_BTCHW: Tensor, share: float) -> Tensor:
     return rearrange(cropped, '(b t) c h w -> b t c h w', b=batch)
 
 
-def random_colour(images_BTCHW: Tensor, camera: CameraSpec, config: AugmentationConfig) -> Tensor:
+def random_colour(images_BTCHW: Tensor, camera: CameraSpec, config: AugmentationConfig,
+                  hold: Hold = each_anew) -> Tensor:
     """Change brightness, contrast and tint of normalised windows."""
     batch, device = images_BTCHW.shape[0], images_BTCHW.device
     mean, std = (images_BTCHW.new_tensor(values) for values in (camera.mean, camera.std))
-    gain_X1 = 1 + config.contrast * _signed(batch, 1, device)
-    offset_XC = (config.brightness * _signed(batch, 1, device)
-                 + config.tint * _signed(batch, 3, device))
+    gain_X1 = 1 + config.contrast * hold('contrast', _signed(batch, 1, device))
+    offset_XC = (config.brightness * hold('brightness', _signed(batch, 1, device))
+                 + config.tint * hold('tint', _signed(batch, 3, device)))
     # x -> (x - grey) gain + grey + offset, written for n = (x - mean) / std
     bias_XC = (gain_X1 * (mean - _GREY) + _GREY + offset_XC - mean) / std
     return torch.addcmul(bias_XC[:, None, :, None, None], images_BTCHW,

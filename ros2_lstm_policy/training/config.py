@@ -26,8 +26,9 @@ class ValidationConfig:
     Measuring on episodes that training never sees.
 
     :param every_steps: optimiser steps between two validations.
-    :param max_windows: windows measured, spread evenly over the held-out episodes.
-    :param batch_size: windows at once.
+    :param max_windows: windows measured, spread evenly over the held-out episodes; under
+        `history: carry` the segments of as many whole episodes.
+    :param batch_size: windows (or episodes) at once.
     """
 
     every_steps: int = 1000
@@ -38,6 +39,29 @@ class ValidationConfig:
         """Refuse a validation that never happens."""
         if min(self.every_steps, self.max_windows, self.batch_size) < 1:
             raise ValueError('every_steps, max_windows and batch_size must be at least 1')
+
+
+@dataclass(frozen=True)
+class RecurrenceConfig:
+    """
+    How a policy with `policy.decoder.history: carry` learns over whole episodes.
+
+    :param segment: steps between two cuts of the gradient (truncated backpropagation through
+        time); the state goes on beyond them.
+    :param state_dropout: share of the segments that begin with an empty state, as after a reset
+        in the middle of an episode.
+    """
+
+    segment: int = 32
+    state_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse segments of nothing, and a state that is never there."""
+        if not 1 <= self.segment <= 10_000:
+            raise ValueError(f'segment must be from 1 to 10000 steps, found {self.segment}')
+        if not 0 <= self.state_dropout < 1:
+            raise ValueError(f'state_dropout must be at least 0 and below 1, found '
+                             f'{self.state_dropout}')
 
 
 @dataclass(frozen=True)
@@ -84,6 +108,7 @@ class TrainConfig:
     :param data: recordings and how they become batches.
     :param manifest: what the policy's numbers mean on the robot.
     :param policy: the model.
+    :param recurrence: how a state that is carried is trained.
     :param init_from: checkpoint directory to start from; its model must be `policy`.
     :param init_strict: whether every weight of `init_from` must fit. False takes those that fit,
         by name and shape, and begins the rest anew: cameras, states and heads of another body.
@@ -101,6 +126,7 @@ class TrainConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
+    recurrence: RecurrenceConfig = field(default_factory=RecurrenceConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     ema_decay: float = 0.999
@@ -112,6 +138,9 @@ class TrainConfig:
         """Refuse what no single section can see."""
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f'ema_decay must be in [0, 1), found {self.ema_decay}')
+        if self.policy.decoder.history == 'window' and self.recurrence != RecurrenceConfig():
+            raise ValueError('recurrence: policy.decoder.history is window, which hands no state '
+                             'on; set policy.decoder.history: carry, or remove the section')
         if self.engine.strategy == 'fsdp' and (self.optimiser.weight_decay
                                                or self.optimiser.groups):
             raise ValueError('under engine.strategy: fsdp weights lose their shapes and names, so '

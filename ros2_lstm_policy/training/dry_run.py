@@ -157,10 +157,11 @@ def _table(module: TrainingModule) -> Iterator[str]:
         sizes = [(p.numel(), p.requires_grad) for p in part.parameters()]
         yield (f'{name:28}{sum(n for n, _ in sizes):14,}'
                f'{sum(n for n, trained in sizes if trained):14,}')
-    yield (f'episodes: {len(data.episodes)}, held out {data.split.held_out}; windows: '
+    what = 'windows' if data.lanes is None else f'segments of {data.index.window} steps'
+    yield (f'episodes: {len(data.episodes)}, held out {data.split.held_out}; {what}: '
            f'{len(data.split.train)} to train on, {len(data.split.validation)} to validate on')
     windows = config.data.loader.batch_size * config.optimiser.accumulate
-    yield (f'step: {windows} windows a process ({config.data.loader.batch_size} x '
+    yield (f'step: {windows} {what.split()[0]} a process ({config.data.loader.batch_size} x '
            f'{config.optimiser.accumulate}); a pass over the data: '
            f'{schedule.steps_per_epoch:.1f} steps; the run: {_end(config, schedule.max_steps)}')
 
@@ -186,7 +187,7 @@ def _end(config: TrainConfig, max_steps: int | None) -> str:
 def _first(batch: TrainingBatch) -> TrainingBatch:
     """Return a batch of its first window; the image-text pairs stay."""
     windows = batch.windows
-    return batch._replace(windows=windows._replace(
+    return batch._replace(begins_B=None, windows=windows._replace(
         images={name: value[:1] for name, value in windows.images.items()},
         instructions=windows.instructions[:1],
         continuous_BTKC=windows.continuous_BTKC[:1], binary_BTKG=windows.binary_BTKG[:1],

@@ -14,7 +14,7 @@ import numpy as np
 from ros2_lstm_policy.data.store import FrameStore
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.model.policy import Policy
-from ros2_lstm_policy.training.augmentation import augment, AugmentationConfig
+from ros2_lstm_policy.training.augmentation import augment, AugmentationConfig, each_anew, Hold
 from ros2_lstm_policy.training.objective import Maps
 import torch
 from torch import Tensor
@@ -65,18 +65,20 @@ class FeatureCache:
                 seen = _encode(policy, store, numbers_ET, chosen, device, dtype)
                 self._keep(copy, len(configs), sum(store.lengths), numbers_ET, seen)
 
-    def windows(self, numbers: Mapping[str, Tensor], augmented: bool) -> Maps:
+    def windows(self, numbers: Mapping[str, Tensor], augmented: bool,
+                hold: Hold = each_anew) -> Maps:
         """
         Return the maps of windows.
 
         :param numbers: camera name to (B, T) frame numbers.
         :param augmented: draw one of the augmented copies for each window.
+        :param hold: what holds of earlier draws.
         """
         first = next(iter(numbers.values()))
         copy_B1 = torch.zeros(len(first), 1, dtype=torch.long, device=first.device)
         if augmented and not self._plain_only:
             copies = next(iter(self._maps.values()))[0].shape[0]
-            copy_B1 = torch.randint(1, copies, copy_B1.shape, device=first.device)
+            copy_B1 = hold('copy', torch.randint(1, copies, copy_B1.shape, device=first.device))
         return Maps([[level[copy_B1, numbers[name]] for level in self._maps[name]]
                      for name in self._cameras])
 

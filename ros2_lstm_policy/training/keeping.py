@@ -21,7 +21,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from ros2_lstm_policy.model import checkpoint
 from ros2_lstm_policy.model.policy import Policy
-from ros2_lstm_policy.training import tuning
+from ros2_lstm_policy.training import carried, tuning
 from ros2_lstm_policy.training.card import model_card
 from ros2_lstm_policy.training.module import TrainingModule
 from ros2_lstm_policy.training.state import LAST, STATE
@@ -131,13 +131,34 @@ class Keeper(Callback):
         """Return what Lightning's own state lacks; every process calls this."""
         average = None if self._average is None else self._average.state_dict()
         return {'batches': self._batches, 'best': self._best, 'average': average,
-                'elapsed_s': self._module.clock.elapsed_s, 'random': _random_states()}
+                'elapsed_s': self._module.clock.elapsed_s, 'random': _random_states(),
+                'lanes': self._lanes()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remember a state until training starts, and begin at its place in the data."""
         self._batches, self._best = state_dict['batches'], state_dict['best']
         self._module.data.order.start = self._batches
         self._loaded = state_dict
+        self._go_on_in_the_lanes(state_dict.get('lanes'))
+
+    def _lanes(self) -> dict[str, Any] | None:
+        """Return where the lanes are and what each knows; None where nothing is carried."""
+        lanes = self._module.data.lanes
+        if lanes is None:
+            return None
+        everyone = carried.of_all_processes(self._module.carried.rows())
+        return {'key': lanes.key, 'origin': lanes.origin, 'rows': everyone}
+
+    def _go_on_in_the_lanes(self, kept: dict[str, Any] | None) -> None:
+        """Go on with every lane; where data or batch are others now, begin all of them."""
+        lanes = self._module.data.lanes
+        if lanes is None:
+            return
+        if kept is None or kept['key'] != lanes.key:
+            lanes.origin = self._batches
+        else:
+            lanes.origin = kept['origin']
+            self._module.carried.load(carried.of_this_process(kept['rows']))
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         """First signal: stop after this step. Second: as if nobody listened."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from functools import partial
 import time
 from typing import Any
 
 import pytorch_lightning as pl
 from ros2_lstm_policy.data.datamodule import DataModule, TrainingBatch
 from ros2_lstm_policy.data.image_text import PairBatch
+from ros2_lstm_policy.model.lstm_decoder import LSTMState
 from ros2_lstm_policy.training import optimiser
-from ros2_lstm_policy.training.augmentation import augment, AugmentationConfig
+from ros2_lstm_policy.training.augmentation import augment, AugmentationConfig, each_anew, Hold
+from ros2_lstm_policy.training.carried import CarriedState
 from ros2_lstm_policy.training.config import TrainConfig
 from ros2_lstm_policy.training.feature_cache import FeatureCache
 from ros2_lstm_policy.training.measures import Measures
@@ -54,6 +57,7 @@ class TrainingModule(pl.LightningModule):
     Joins the objective, the data and the schedule for Lightning's loops.
 
     :param validation: the values of the last validation, by name.
+    :param carried: what each lane knows; stays empty where windows begin with nothing.
     """
 
     def __init__(self, objective: Objective, config: TrainConfig, data: DataModule,
@@ -63,6 +67,8 @@ class TrainingModule(pl.LightningModule):
         self.objective, self.config = objective, config
         self.data, self.schedule, self.clock = data, schedule, Clock()
         self.validation: dict[str, float] = {}
+        self.carried = CarriedState(config.recurrence.state_dropout)
+        self._measured, self._swapped = CarriedState(), CarriedState()
         self._measures = Measures([e.instruction for e in data.episodes],
                                   config.losses.arm_gripper_loss_ratio)
         self._texts = self._fresh_texts()
@@ -105,7 +111,7 @@ class TrainingModule(pl.LightningModule):
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         """Return the weighted total of a batch."""
-        outcome = self.losses(batch, self.config.augmentation)
+        outcome = self._going_on(batch, self.config.augmentation, self.carried)
         terms, metrics = self._shared(outcome.terms), self._shared(outcome.metrics)
         loss = total(terms)
         self._watch(loss.detach(), batch)
@@ -140,11 +146,14 @@ class TrainingModule(pl.LightningModule):
 
     def validation_step(self, batch: TrainingBatch, batch_idx: int) -> None:
         """Measure held-out windows, and the same ones under wrong instructions."""
-        self._measures.add(self.losses(batch, None))
+        if batch_idx == 0:
+            self._measured, self._swapped = CarriedState(), CarriedState()
+        self._measures.add(self._going_on(batch, None, self._measured))
         wrong = self._measures.swapped(batch.windows.instructions)
         if wrong is not None:
-            windows = batch.windows._replace(instructions=wrong)
-            self._measures.add_swapped(self.losses(TrainingBatch(windows), None))
+            other = TrainingBatch(batch.windows._replace(instructions=wrong),
+                                  begins_B=batch.begins_B)
+            self._measures.add_swapped(self._going_on(other, None, self._swapped))
 
     def on_validation_epoch_end(self) -> None:
         """Write the measures."""
@@ -186,18 +195,29 @@ class TrainingModule(pl.LightningModule):
         return Texts(self.objective.policy.backbone,
                      {episode.instruction for episode in self.data.episodes})
 
-    def losses(self, batch: TrainingBatch, augmentation: AugmentationConfig | None) -> Outcome:
+    def _going_on(self, batch: TrainingBatch, augmentation: AugmentationConfig | None,
+                  carried: CarriedState) -> Outcome:
+        """Return every loss of a batch whose rows may go on from what they knew."""
+        if batch.begins_B is None:
+            return self.losses(batch, augmentation)
+        outcome = self.losses(batch, augmentation, carried.before(batch.begins_B),
+                              carried.holding(batch.begins_B))
+        carried.keep(outcome.state)
+        return outcome
+
+    def losses(self, batch: TrainingBatch, augmentation: AugmentationConfig | None,
+               state: LSTMState | None = None, hold: Hold = each_anew) -> Outcome:
         """Return every loss of a batch; its images are augmented where that is given."""
         windows = batch.windows
-        images = self._images(windows.images, augmentation)
+        images = self._images(windows.images, augmentation, hold)
         text = self._texts.encode(windows.instructions, self.device)
         tokens = (self._texts.tokenise(windows.instructions, self.device)
                   if self.objective.config.caption else None)
-        return self.objective(images, text, windows, tokens, self._words(batch.pairs))
+        return self.objective(images, text, windows, tokens, self._words(batch.pairs), state)
 
     @torch.no_grad()
     def _images(self, images: Mapping[str, Tensor], augmentation: AugmentationConfig | None,
-                ) -> Mapping[str, Tensor] | Maps:
+                hold: Hold = each_anew) -> Mapping[str, Tensor] | Maps:
         copies = self.config.data.loader.cached_features
         if copies:
             if self._cache is None:
@@ -205,11 +225,12 @@ class TrainingModule(pl.LightningModule):
                 self._cache = FeatureCache(self.objective.policy, self.data.store,
                                            self.config.augmentation, copies, self.device,
                                            precision, self.config.seed)
-            return self._cache.windows(images, augmented=augmentation is not None)
+            return self._cache.windows(images, augmentation is not None, hold)
         if augmentation is None:
             return {camera.name: normalise_images(images[camera.name], camera)
                     for camera in self.data.manifest.cameras}
-        return {camera.name: augment(images[camera.name], camera, augmentation)
+        return {camera.name: augment(images[camera.name], camera, augmentation,
+                                     partial(_of_camera, hold, camera.name))
                 for camera in self.data.manifest.cameras}
 
     def _words(self, pairs: PairBatch | None) -> Words | None:
@@ -255,6 +276,10 @@ class TrainingModule(pl.LightningModule):
         if self.trainer.is_global_zero:
             for logger in self.loggers:
                 logger.log_metrics(dict(row), self.global_step)
+
+
+def _of_camera(hold: Hold, camera: str, name: str, draw: Tensor) -> Tensor:
+    return hold(f'{camera}.{name}', draw)
 
 
 class _RunningMean:

@@ -18,6 +18,7 @@ from ros2_lstm_policy.model.language import (
     decoded_logits, language_loss, LanguageConfig, WordDecoder)
 from ros2_lstm_policy.model.latent import ActionLatent, kl_loss, LatentConfig
 from ros2_lstm_policy.model.losses import action_loss
+from ros2_lstm_policy.model.lstm_decoder import LSTMState
 from ros2_lstm_policy.model.policy import Policy
 from ros2_lstm_policy.types import ActionChunk, Batch
 import torch
@@ -119,10 +120,15 @@ class Words(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """All losses of a batch by name, and means that are only logged (of ratio 0)."""
+    """
+    All losses of a batch by name, and means that are only logged (of ratio 0).
+
+    :param state: of the recurrence after the last step, where it is carried.
+    """
 
     terms: dict[str, Term]
     metrics: dict[str, Term]
+    state: LSTMState | None = None
 
 
 class Objective(nn.Module):
@@ -153,7 +159,8 @@ class Objective(nn.Module):
         self.word_decoder = self._word_decoder() if config.caption or config.cotrain else None
 
     def forward(self, images: Mapping[str, Tensor] | Maps, text: EncodedText, batch: Batch,
-                tokens: TextTokens | None = None, words: Words | None = None) -> Outcome:
+                tokens: TextTokens | None = None, words: Words | None = None,
+                state: LSTMState | None = None) -> Outcome:
         """
         Compute every loss.
 
@@ -163,12 +170,13 @@ class Objective(nn.Module):
         :param batch: labels and masks.
         :param tokens: B tokenised instructions, for the caption.
         :param words: a batch of image-text pairs, for co-training.
+        :param state: of the recurrence before the first step, where it is carried.
         """
         terms: dict[str, Term] = {}
         features_BTND = self.policy.with_states(self._features(images, text), batch.states_BTS)
         self._add_forward(terms, features_BTND, batch)
         features_BTND = self._add_latent(terms, features_BTND, batch)
-        chunk = self.policy.decoder.predict(features_BTND)
+        chunk, state = self._decode(features_BTND, state)
         chunk = ActionChunk(*(part.float() for part in chunk))
         action = action_loss(chunk, batch.continuous_BTKC, batch.binary_BTKG, batch.valid_BTK)
         count = batch.valid_BTK.sum()
@@ -179,7 +187,17 @@ class Objective(nn.Module):
             self._add_caption(terms, images, tokens)
         if words is not None:
             self._add_cotrain(terms, words)
-        return Outcome(terms, {'gripper_accuracy': Term(action.gripper_accuracy, 0.0, count)})
+        metrics = {'gripper_accuracy': Term(action.gripper_accuracy, 0.0, count)}
+        return Outcome(terms, metrics, state)
+
+    def _decode(self, features_BTND: Tensor,
+                state: LSTMState | None) -> tuple[ActionChunk, LSTMState | None]:
+        """Predict; what is kept over hundreds of steps is computed in float32, as in acting."""
+        decoder = self.policy.decoder
+        if self.policy.config.decoder.history == 'window':
+            return decoder.predict(features_BTND), None
+        with torch.autocast(features_BTND.device.type, enabled=False):
+            return decoder.unroll(features_BTND.float(), state)
 
     def _features(self, images: Mapping[str, Tensor] | Maps, text: EncodedText) -> Tensor:
         if not isinstance(images, Maps):

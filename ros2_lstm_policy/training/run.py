@@ -17,7 +17,8 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy
 from ros2_lstm_policy import config as yaml_config
 from ros2_lstm_policy.data.build import open_store, StoreRequest
-from ros2_lstm_policy.data.datamodule import DataModule, held_out, LoaderConfig, split_windows
+from ros2_lstm_policy.data.datamodule import (DataModule, held_out, LoaderConfig, split_episodes,
+                                              split_windows)
 from ros2_lstm_policy.data.image_text import PairSet
 from ros2_lstm_policy.data.order import Share
 from ros2_lstm_policy.data.store import FrameStore
@@ -68,8 +69,8 @@ def assemble(config: TrainConfig, share: Share = _ALONE,
         run_state.check(config.output, run_state.read(config.output), objective)
     pairs = _pairs(config, policy, tell)
     store = _store(config, tell)
-    decoder = config.policy.decoder
-    index = WindowIndex(store.lengths, decoder.window_size, decoder.fwd_pred_next_n)
+    index, carry = _index(config, store), config.policy.decoder.history == 'carry'
+    split = split_episodes if carry else split_windows
     used_E = _used(config, store, policy, tell)
     out_E = np.zeros_like(used_E)
     out_E[used_E] = held_out([episode.name for episode, is_used in zip(store.episodes, used_E)
@@ -78,11 +79,11 @@ def assemble(config: TrainConfig, share: Share = _ALONE,
     cotrain = config.losses.cotrain
     data = DataModule(
         store, _placed(config, store.nbytes), policy.manifest, index,
-        split_windows(index, out_E, used_E, config.validation.max_windows), config.seed,
+        split(index, out_E, used_E, config.validation.max_windows), config.seed,
         share=share, source_weights=config.data.weights, future=config.losses.future_frames,
         future_cameras=config.losses.future_cameras, pairs=pairs,
         pair_batch_size=cotrain.batch_size if cotrain else 0,
-        validation_batch_size=config.validation.batch_size)
+        validation_batch_size=config.validation.batch_size, carry=carry)
     steps_per_epoch = data.batches_per_epoch / config.optimiser.accumulate
     module = TrainingModule(objective, config, data, Schedule(config.schedule, steps_per_epoch))
     return module.train()  # models come from their libraries in eval mode
@@ -199,6 +200,14 @@ def _too_large(module: TrainingModule) -> RuntimeError:
     module.to_cpu()
     return does_not_fit(dry_run.estimate_memory(module), config.data.loader.batch_size,
                         config.optimiser.accumulate, config.engine.gradient_checkpointing)
+
+
+def _index(config: TrainConfig, store: FrameStore) -> WindowIndex:
+    """Return what is trained on: windows, or the segments of whole episodes."""
+    decoder, segment = config.policy.decoder, config.recurrence.segment
+    if decoder.history == 'window':
+        return WindowIndex(store.lengths, decoder.window_size, decoder.fwd_pred_next_n)
+    return WindowIndex(store.lengths, segment, decoder.fwd_pred_next_n, segment)
 
 
 def _check_cache(config: TrainConfig, policy: Policy) -> None:

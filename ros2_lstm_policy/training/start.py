@@ -21,7 +21,8 @@ def initial_policy(config: TrainConfig, tell: Callable[[str], None]) -> Policy:
     """
     Return the policy that a run trains.
 
-    :param tell: takes a line where only some of a checkpoint's weights fit.
+    :param tell: takes a line where only some of a checkpoint's weights fit, or where it learned
+        with another history.
     :raises ValueError: for a checkpoint of another architecture, unless `init_strict` is false.
     """
     wanted = config.manifest.manifest()
@@ -31,6 +32,10 @@ def initial_policy(config: TrainConfig, tell: Callable[[str], None]) -> Policy:
     differs = [said for said in (weights_differ(found, complete(config.policy)),
                                  difference(manifest.cameras, wanted.cameras),
                                  difference(body(manifest), body(wanted))) if said]
+    was, now = found.decoder.history, config.policy.decoder.history
+    if was != now:
+        tell(f'init_from {config.init_from}: learned with history {was} and goes on with {now}; '
+             'how far it looks back is to be learned anew')
     if not differs:
         return checkpoint.load_as(config.init_from, config.policy, wanted)
     if config.init_strict:
