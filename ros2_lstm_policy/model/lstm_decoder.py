@@ -1,9 +1,10 @@
 """
-The recurrent policy head: feature tokens of a window in, one action chunk a step out.
+The policy head: feature tokens of a window in, one action chunk a step out.
 
 It agrees with `LSTMDecoder` of RoboVLMs (arXiv 2412.14058) and takes its published weights:
 state-dict keys `rnn.*`, `actions.mlp.*`, `gripper.mlp.*`. It holds weights only; the history of an
-episode is a value of `runtime.history`.
+episode is a value of `runtime.history`. With `kind: attention` a frame stack stands in the LSTM's
+place, a peer without recurrence.
 
 Shape letters as in `types`: B batch, T step, N token, D feature, K action in the chunk.
 """
@@ -15,6 +16,7 @@ from typing import Literal, TypeAlias
 
 from einops import rearrange
 from ros2_lstm_policy.model.action_heads import ArmHead, MLPHead
+from ros2_lstm_policy.model.frame_stack import FrameStack
 from ros2_lstm_policy.model.losses import action_loss
 from ros2_lstm_policy.model.resampler import PerceiverResampler
 from ros2_lstm_policy.types import ActionChunk
@@ -22,11 +24,14 @@ from torch import nn, Tensor
 
 LSTMState: TypeAlias = tuple[Tensor, Tensor]
 DownSample = Literal['none', 'pooling', 'resampler']
+Kind = Literal['lstm', 'attention']
 
 
 class LSTMDecoder(nn.Module):
     """
     An LSTM over the steps of a window, and two heads on each of its outputs.
+
+    `rnn` is the LSTM, or what stands in its place.
 
     :param in_features: width D of a token.
     :param action_dim: values of an action: the continuous ones, then the binary ones.
@@ -37,12 +42,13 @@ class LSTMDecoder(nn.Module):
     :param fwd_pred_next_n: actions K in a chunk.
     :param window_size: steps that the policy is trained on and looks back on the robot.
     :param hidden_size: LSTM width for one latent token.
+    :param kind: 'lstm', or 'attention' over the last `window_size` steps.
     """
 
     def __init__(self, in_features: int, action_dim: int = 7, down_sample: DownSample = 'none',
                  latent: int = 1, fwd_pred_next_n: int = 10, window_size: int = 8,
                  hidden_size: int = 1024, num_layers: int = 4, dropout: float = 0.0,
-                 binary: int = 1) -> None:
+                 binary: int = 1, kind: Kind = 'lstm') -> None:
         """Make the layers; the LSTM keeps PyTorch's initialisation."""
         super().__init__()
         if down_sample not in ('none', 'pooling', 'resampler'):
@@ -55,8 +61,10 @@ class LSTMDecoder(nn.Module):
         if down_sample == 'resampler':
             self.resampler = PerceiverResampler(in_features, latent)
         width = hidden_size * latent
-        self.rnn = nn.LSTM(in_features * latent, width, num_layers, batch_first=True,
-                           dropout=dropout)
+        self.rnn = FrameStack(
+            in_features * latent, width, num_layers, window_size, dropout,
+        ) if kind == 'attention' else nn.LSTM(
+            in_features * latent, width, num_layers, batch_first=True, dropout=dropout)
         self.actions = ArmHead(width, self.chunk_size * self.continuous)
         self.gripper = MLPHead(width, self.chunk_size * binary) if binary else None
 

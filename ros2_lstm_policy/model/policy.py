@@ -15,7 +15,7 @@ from einops import rearrange
 from ros2_lstm_policy.manifest import Manifest
 from ros2_lstm_policy.model import backbones, memory
 from ros2_lstm_policy.model.backbones.base import EncodedText
-from ros2_lstm_policy.model.lstm_decoder import LSTMDecoder
+from ros2_lstm_policy.model.lstm_decoder import Kind, LSTMDecoder
 from ros2_lstm_policy.model.state_encoder import StateEncoder
 from ros2_lstm_policy.types import ActionChunk
 import torch
@@ -38,8 +38,10 @@ class BackboneConfig:
 @dataclass(frozen=True)
 class DecoderConfig:
     """
-    The recurrent head; the defaults are the reference's.
+    The head; the defaults are the reference's.
 
+    :param kind: 'lstm' is recurrent; 'attention' over the last `window_size` features has as many
+        weights and no recurrence, as a peer.
     :param hidden_size: features of the LSTM's state.
     :param num_layers: LSTM layers.
     :param window_size: steps of a training window, and what the robot looks back on; without
@@ -48,7 +50,7 @@ class DecoderConfig:
     :param down_sample: how several feature tokens become `latent`: 'none' takes them as they are,
         'pooling' the maximum, 'resampler' learned queries.
     :param latent: feature tokens of a step that enter the LSTM side by side.
-    :param dropout: between LSTM layers, in training.
+    :param dropout: between layers, in training.
     :param history: 'window' trains on windows and acts on the last `window_size` steps; 'carry'
         trains on whole episodes and keeps the state for the whole episode.
     """
@@ -61,6 +63,7 @@ class DecoderConfig:
     latent: int = 1
     dropout: float = 0.0
     history: Literal['window', 'carry'] = 'window'
+    kind: Kind = 'lstm'
 
     def __post_init__(self) -> None:
         """Refuse sizes that no head has; building one of a million layers would not end."""
@@ -72,6 +75,9 @@ class DecoderConfig:
                 raise ValueError(f'{name} must be at most {most}, found {getattr(self, name)}')
         if not 0 <= self.dropout < 1:
             raise ValueError(f'dropout must be at least 0 and below 1, found {self.dropout}')
+        if self.kind == 'attention' and self.history == 'carry':
+            raise ValueError("history: 'carry' needs kind: lstm; kind: attention has no state to "
+                             "carry and looks back on window_size steps: set history: 'window'")
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,8 @@ class Policy(nn.Module):
         self.decoder = LSTMDecoder(
             self.backbone.feature_dim, manifest.continuous_size + manifest.binary_size,
             decoder.down_sample, decoder.latent, decoder.fwd_pred_next_n, decoder.window_size,
-            decoder.hidden_size, decoder.num_layers, decoder.dropout, manifest.binary_size)
+            decoder.hidden_size, decoder.num_layers, decoder.dropout, manifest.binary_size,
+            decoder.kind)
         self.states = StateEncoder(
             manifest.state_size, self.backbone.feature_dim, config.states.width,
             config.states.dropout) if manifest.states else None

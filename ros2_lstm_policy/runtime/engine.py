@@ -255,7 +255,7 @@ class _Memory:
 
     def __init__(self, eager: EagerEngine, capture: Capture, state: HistoryState,
                  input_D: Tensor) -> None:
-        self.state = HistoryState(*(part.clone() for part in state))
+        self.state: HistoryState = tuple(part.clone() for part in state)
         self.input_D = input_D.clone()
         self._held: HistoryState | None = None
         self._launch = capture(lambda: self._place(eager.follow(self.input_D, self.state)))
@@ -270,7 +270,7 @@ class _Memory:
     def follow(self) -> HistoryState:
         """Take the last input in, without waiting for it."""
         self._launch()
-        self._held = HistoryState(*self.state)
+        self._held = tuple(part for part in self.state)  # another value, in the same places
         return self._held
 
     def _place(self, state: HistoryState) -> None:

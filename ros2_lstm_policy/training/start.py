@@ -63,7 +63,8 @@ def _parts_of(names: Sequence[str]) -> str:
 
 def weights_differ(found: PolicyConfig, wanted: PolicyConfig) -> str:
     """Name the settings that differ and that weights depend on."""
-    decoder = {name: getattr(wanted.decoder, name) for name in _WEIGHTLESS_DECODER}
+    decoder = {name: getattr(wanted.decoder, name) for name in _WEIGHTLESS_DECODER
+               if name != 'window_size' or found.decoder.kind == 'lstm'}
     options = {**found.backbone.options,
                **{name: value for name, value in wanted.backbone.options.items()
                   if name in _WEIGHTLESS_OPTIONS}}
