@@ -48,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--bags', type=Path, help='folder of bags; default: make two')
     parser.add_argument('--checkpoint', type=Path, help='default: an untrained compact one')
     parser.add_argument('--steps', type=int, default=60, help='steps of each bag that is made')
+    parser.add_argument('--history', choices=('window', 'carry'), default='window',
+                        help='of the untrained checkpoint')
     parser.add_argument('--episodes', type=int, default=4, help='at most this many are compared')
     parser.add_argument('--node', type=Path, help=argparse.SUPPRESS)
     options, ros = parser.parse_known_args(arguments)
@@ -58,17 +60,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.update(nodes.environment())
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        checkpoint = options.checkpoint or _untrained(folder / 'checkpoint')
+        checkpoint = options.checkpoint or _untrained(folder / 'checkpoint', options.history)
         bags = find_bags(options.bags or _make_bags(folder / 'bags', options.steps))
         live = _live(checkpoint, bags[:options.episodes], folder)
         trained = [_trained(checkpoint, bag, folder / 'cache') for bag in bags[:options.episodes]]
         return _report([bag.name for bag in bags], live, trained)
 
 
-def _untrained(path: Path) -> Path:
+def _untrained(path: Path, history: str) -> Path:
     from ros2_lstm_policy.model import init_checkpoint
     init_checkpoint.main(['--config', str(ROOT / 'config' / 'policy_compact.yaml'),
-                          '--out', str(path)])
+                          '--out', str(path), f'policy.decoder.history={history}'])
     return path
 
 
@@ -275,7 +277,11 @@ def _live(checkpoint: Path, bags: Sequence[Path], folder: Path) -> list[Outcome]
 
 
 def _trained(checkpoint_path: Path, bag: Path, cache: Path) -> Outcome:
-    """Compute each step of a bag as training does: from windows that begin with no history."""
+    """
+    Compute each step of a bag as training does: from windows that begin with no history.
+
+    A state that is carried has seen the whole episode, which then is one window.
+    """
     from ros2_lstm_policy import transforms
     from ros2_lstm_policy.data.build import open_store, StoreRequest
     from ros2_lstm_policy.data.rosbag import BagLayout
@@ -287,7 +293,8 @@ def _trained(checkpoint_path: Path, bag: Path, cache: Path) -> Outcome:
     manifest, decoder = policy.manifest, policy.config.decoder
     layout = BagLayout(max_image_age_s=_MAX_AGE_S, max_skew_s=_MAX_SKEW_S)
     store = open_store(StoreRequest((SourceSpec(bag, bag=layout),), manifest), cache, 1)
-    index = WindowIndex(store.lengths, decoder.window_size, decoder.fwd_pred_next_n)
+    steps = decoder.window_size if decoder.history == 'window' else max(store.lengths)
+    index = WindowIndex(store.lengths, steps, decoder.fwd_pred_next_n)
     actions, features = [], []
     with torch.inference_mode():
         for window in range(len(index)):
@@ -298,7 +305,7 @@ def _trained(checkpoint_path: Path, bag: Path, cache: Path) -> Outcome:
             tokens = policy.encode(images, text)
             chunk = policy.decoder.predict(tokens)
             # The first window gives the steps with a short history, each other one its last step.
-            last = min(decoder.window_size, sum(store.lengths))
+            last = min(steps, sum(store.lengths))
             for position in range(0 if window == 0 else last - 1, last):
                 values = transforms.from_labels(
                     chunk.continuous_BTKC[0, position, 0].numpy(),

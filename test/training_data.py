@@ -28,12 +28,12 @@ def cameras(size: int) -> tuple[CameraSpec, ...]:
 
 
 def write_store(path: Path, episodes: int = 6, steps: int = 14, size: int = 32,
-                seed: int = 0, reach: float = 0.04) -> FrameStore:
+                seed: int = 0, reach: float = 0.04, turn: float = 0.1) -> FrameStore:
     """
     Write episodes of a bright square that moves as it is told.
 
     The arm moves by up to `reach` m a step: in x by the instruction's sign, in y by the
-    square's brightness; the gripper closes in the second half.
+    square's brightness; it turns by `turn` rad; the gripper closes in the second half.
     """
     rng = np.random.default_rng(seed)
     writer = StoreWriter(path, one_arm('base', 'rotation_vector', 0.1, Normalisation.unit(6),
@@ -47,7 +47,7 @@ def write_store(path: Path, episodes: int = 6, steps: int = 14, size: int = 32,
             column = int((size - 8) * (0.5 + TASKS[told] * 0.5 * step / steps))
             for image in images.values():
                 image[step, 8:16, column:column + 8] = int(80 + 170 * brightness)
-            arm[step] = (reach * TASKS[told], reach * (brightness - 0.5), 0, 0, 0, 0.1)
+            arm[step] = (reach * TASKS[told], reach * (brightness - 0.5), 0, 0, 0, turn)
         gripper = (np.arange(steps) < steps // 2).astype(np.float32)
         stamps = np.arange(steps, dtype=np.int64) * 100_000_000
         writer.append(Episode(f'episode_{number}', told, stamps, images,

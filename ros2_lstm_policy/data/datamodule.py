@@ -72,11 +72,13 @@ class TrainingBatch(NamedTuple):
     :param pairs: image-text pairs of co-training, or None.
     :param begins_B: bool; the windows that begin their episode, where the others go on with what
         the same row of the batch before knew. None where every window begins with nothing.
+    :param weights_BT: what each step weighs; None for all alike.
     """
 
     windows: Batch
     pairs: PairBatch | None = None
     begins_B: Tensor | None = None
+    weights_BT: Tensor | None = None
 
 
 def held_out(names: Sequence[str], share: float) -> np.ndarray:
@@ -158,14 +160,16 @@ class WindowSource:
 
     def __init__(self, store: FrameStore, index: WindowIndex, manifest: Manifest,
                  future: int = 0, future_cameras: Sequence[str] = (),
-                 pairs: PairSet | None = None, carry: bool = False) -> None:
+                 pairs: PairSet | None = None, carry: bool = False,
+                 weights_F: np.ndarray | None = None) -> None:
         """
         Bind what gathering needs.
 
         :param future: next frames for forward prediction.
         :param carry: windows go on where others ended.
+        :param weights_F: what each step of the store weighs; None for all alike.
         """
-        self._carry = carry
+        self._carry, self._weights_F = carry, weights_F
         self._store, self._index, self._manifest = store, index, manifest
         self._future = replace(index, chunk=future) if future else None
         self._future_cameras = tuple(future_cameras)
@@ -182,7 +186,9 @@ class WindowSource:
                 name: self._store.take(name, frames_BTF) for name in self._future_cameras})
         pairs = self._pairs.gather(pair_ids) if self._pairs and len(pair_ids) else None
         begins = torch.from_numpy(self._index.begins(ids)) if self._carry else None
-        return TrainingBatch(batch, pairs, begins)
+        weights = (None if self._weights_F is None
+                   else torch.from_numpy(self._weights_F[self._index.frames(ids)]))
+        return TrainingBatch(batch, pairs, begins, weights)
 
 
 class DataModule:
@@ -198,20 +204,21 @@ class DataModule:
                  source_weights: Sequence[float] = (), future: int = 0,
                  future_cameras: Sequence[str] = (), pairs: PairSet | None = None,
                  pair_batch_size: int = 0, validation_batch_size: int = 64,
-                 carry: bool = False) -> None:
+                 carry: bool = False, weights_F: np.ndarray | None = None) -> None:
         """
         Prepare loading; nothing large is read yet.
 
         :param share: this process's part of every global batch.
         :param source_weights: one a source of the store; empty for by size.
         :param carry: read whole episodes in lanes: the index's windows are their segments.
+        :param weights_F: what each step of the store weighs; None for all alike.
         """
         self.store, self.config, self.manifest = store, config, manifest
         self.index, self.split = index, split
         self._share, self._validation_batch_size = share, validation_batch_size
         self._frames: dict[str, Tensor] | None = None
         self._source = WindowSource(self._reachable(), index, manifest, future, future_cameras,
-                                    pairs, carry)
+                                    pairs, carry, weights_F)
         self.lanes = self._lanes(seed, tuple(source_weights)) if carry else None
         pair_stream = Stream(len(pairs), seed + 1) if pairs else None
         windows = np.arange(len(index)) if carry else split.train

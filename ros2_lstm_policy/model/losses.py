@@ -30,13 +30,15 @@ class ActionLoss(NamedTuple):
 
 
 def action_loss(chunk: ActionChunk, continuous_BTKC: Tensor, binary_BTKG: Tensor,
-                valid_BTK: Tensor | None = None) -> ActionLoss:
+                valid_BTK: Tensor | None = None,
+                weights_BT: Tensor | None = None) -> ActionLoss:
     """
     Compare a chunk with its labels.
 
     :param continuous_BTKC: labels, normalised by the manifest.
     :param binary_BTKG: labels 0 or 1.
     :param valid_BTK: entries that count; None for all. Where none counts, the losses are 0.
+    :param weights_BT: what each step weighs in the losses; None for all alike.
     :raises ValueError: for labels or a mask of another shape than the chunk's.
     """
     value, logit = chunk
@@ -49,7 +51,8 @@ def action_loss(chunk: ActionChunk, continuous_BTKC: Tensor, binary_BTKG: Tensor
     arm_BTK = F.huber_loss(value, continuous_BTKC.to(value.dtype), reduction='none').mean(-1)
     gripper_BTK = _mean(F.binary_cross_entropy_with_logits(logit, label, reduction='none'))
     right_BTK = _mean(((logit > 0) == (label > 0.5)).to(logit.dtype))
-    return ActionLoss(masked_mean(arm_BTK, valid), masked_mean(gripper_BTK, valid),
+    return ActionLoss(weighted_mean(arm_BTK, valid, weights_BT),
+                      weighted_mean(gripper_BTK, valid, weights_BT),
                       masked_mean(right_BTK, valid).detach())
 
 
@@ -62,6 +65,16 @@ def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
     """Return the mean of the entries where `valid` is true, 0 where there is none."""
     kept = torch.where(valid, values, values.new_zeros(()))
     return kept.sum() / valid.sum().clamp(min=1)
+
+
+def weighted_mean(values_BTK: Tensor, valid_BTK: Tensor, weights_BT: Tensor | None) -> Tensor:
+    """Return that mean where each step has a weight; None for all alike."""
+    if weights_BT is None:
+        return masked_mean(values_BTK, valid_BTK)
+    weights_BTK = weights_BT.unsqueeze(-1) * valid_BTK
+    kept = torch.where(valid_BTK, values_BTK, values_BTK.new_zeros(()))
+    total = weights_BTK.sum()
+    return (weights_BTK * kept).sum() / torch.where(total > 0, total, torch.ones_like(total))
 
 
 def _require_shape(what: str, found: Tensor, like: Tensor) -> None:

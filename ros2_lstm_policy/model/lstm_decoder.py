@@ -20,6 +20,7 @@ from ros2_lstm_policy.model.frame_stack import FrameStack
 from ros2_lstm_policy.model.losses import action_loss
 from ros2_lstm_policy.model.resampler import PerceiverResampler
 from ros2_lstm_policy.types import ActionChunk
+import torch
 from torch import nn, Tensor
 
 LSTMState: TypeAlias = tuple[Tensor, Tensor]
@@ -146,6 +147,23 @@ class LSTMDecoder(nn.Module):
             raise ValueError(f"tokens: {tokens.shape[2]} a step, but down_sample 'none' needs "
                              f"latent = {self.latent}; choose 'pooling' or 'resampler', or set "
                              f'latent to {tokens.shape[2]}')
+
+
+@torch.no_grad()
+def keep_for(rnn: nn.Module, steps: int) -> None:
+    """
+    Let the cells of a new LSTM keep what they have for 1 to so many steps, each for another time.
+
+    "Chrono initialisation" of Tallec and Ollivier, arXiv 1804.11188, section 2: the forget gates'
+    biases are log U(1, steps - 1), and the input gates' the opposite.
+    """
+    assert isinstance(rnn, nn.LSTM)
+    hidden = rnn.hidden_size
+    for layer in range(rnn.num_layers):
+        bias, other = (getattr(rnn, f'bias_{name}_l{layer}') for name in ('ih', 'hh'))
+        forget = torch.empty_like(bias[:hidden]).uniform_(1, steps - 1).log()
+        bias[:hidden], bias[hidden:2 * hidden] = -forget, forget
+        other[:2 * hidden] = 0
 
 
 def as_chunk(pred: Tensor | Sequence[Tensor], continuous: int) -> ActionChunk:

@@ -50,10 +50,14 @@ class RecurrenceConfig:
         time); the state goes on beyond them.
     :param state_dropout: share of the segments that begin with an empty state, as after a reset
         in the middle of an episode.
+    :param chrono: the longest time that something is to be kept, in steps: forget gates begin so
+        that the LSTM's cells keep for 1 to so many steps (Tallec and Ollivier, arXiv 1804.11188);
+        0 begins as PyTorch does.
     """
 
     segment: int = 32
     state_dropout: float = 0.0
+    chrono: int = 0
 
     def __post_init__(self) -> None:
         """Refuse segments of nothing, and a state that is never there."""
@@ -62,6 +66,8 @@ class RecurrenceConfig:
         if not 0 <= self.state_dropout < 1:
             raise ValueError(f'state_dropout must be at least 0 and below 1, found '
                              f'{self.state_dropout}')
+        if self.chrono and self.chrono < 3:
+            raise ValueError(f'chrono must be 0, or at least 3 steps, found {self.chrono}')
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,9 @@ class TrainConfig:
         if self.policy.decoder.history == 'window' and self.recurrence != RecurrenceConfig():
             raise ValueError('recurrence: policy.decoder.history is window, which hands no state '
                              'on; set policy.decoder.history: carry, or remove the section')
+        if self.recurrence.chrono and self.init_from is not None:
+            raise ValueError('recurrence.chrono says how a new LSTM begins, and init_from brings '
+                             'one that has learned; set one of them')
         if self.engine.strategy == 'fsdp' and (self.optimiser.weight_decay
                                                or self.optimiser.groups):
             raise ValueError('under engine.strategy: fsdp weights lose their shapes and names, so '

@@ -187,7 +187,8 @@ def _end(config: TrainConfig, max_steps: int | None) -> str:
 def _first(batch: TrainingBatch) -> TrainingBatch:
     """Return a batch of its first window; the image-text pairs stay."""
     windows = batch.windows
-    return batch._replace(begins_B=None, windows=windows._replace(
+    weights = None if batch.weights_BT is None else batch.weights_BT[:1]
+    return batch._replace(begins_B=None, weights_BT=weights, windows=windows._replace(
         images={name: value[:1] for name, value in windows.images.items()},
         instructions=windows.instructions[:1],
         continuous_BTKC=windows.continuous_BTKC[:1], binary_BTKG=windows.binary_BTKG[:1],

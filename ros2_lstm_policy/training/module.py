@@ -152,7 +152,7 @@ class TrainingModule(pl.LightningModule):
         wrong = self._measures.swapped(batch.windows.instructions)
         if wrong is not None:
             other = TrainingBatch(batch.windows._replace(instructions=wrong),
-                                  begins_B=batch.begins_B)
+                                  begins_B=batch.begins_B, weights_BT=batch.weights_BT)
             self._measures.add_swapped(self._going_on(other, None, self._swapped))
 
     def on_validation_epoch_end(self) -> None:
@@ -213,7 +213,8 @@ class TrainingModule(pl.LightningModule):
         text = self._texts.encode(windows.instructions, self.device)
         tokens = (self._texts.tokenise(windows.instructions, self.device)
                   if self.objective.config.caption else None)
-        return self.objective(images, text, windows, tokens, self._words(batch.pairs), state)
+        return self.objective(images, text, windows, tokens, self._words(batch.pairs), state,
+                              batch.weights_BT)
 
     @torch.no_grad()
     def _images(self, images: Mapping[str, Tensor], augmentation: AugmentationConfig | None,

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ros2_lstm_policy.data.deciding import DecidingConfig
 from ros2_lstm_policy.data.image_text import CotrainConfig
 from ros2_lstm_policy.model.backbones.base import EncodedText, TextTokens
 from ros2_lstm_policy.model.forward_head import (
@@ -44,6 +45,7 @@ class LossConfig:
     :param cotrain: image-text pairs mixed into training; None for none.
     :param vl_cotrain_ratio: their weight; 0.1 where it is not said.
     :param language: the word decoder of backbones that bring no language model.
+    :param deciding: what the first steps after a standstill weigh; None for no more than others.
     """
 
     arm_gripper_loss_ratio: float = 0.01
@@ -56,6 +58,7 @@ class LossConfig:
     cotrain: CotrainConfig | None = None
     vl_cotrain_ratio: float | None = None
     language: LanguageConfig = field(default_factory=LanguageConfig)
+    deciding: DecidingConfig | None = None
 
     def __post_init__(self) -> None:
         """Refuse negative ratios, and ratios of losses that are not produced."""
@@ -160,7 +163,7 @@ class Objective(nn.Module):
 
     def forward(self, images: Mapping[str, Tensor] | Maps, text: EncodedText, batch: Batch,
                 tokens: TextTokens | None = None, words: Words | None = None,
-                state: LSTMState | None = None) -> Outcome:
+                state: LSTMState | None = None, weights_BT: Tensor | None = None) -> Outcome:
         """
         Compute every loss.
 
@@ -171,6 +174,7 @@ class Objective(nn.Module):
         :param tokens: B tokenised instructions, for the caption.
         :param words: a batch of image-text pairs, for co-training.
         :param state: of the recurrence before the first step, where it is carried.
+        :param weights_BT: what each step weighs in the losses of actions; None for all alike.
         """
         terms: dict[str, Term] = {}
         features_BTND = self.policy.with_states(self._features(images, text), batch.states_BTS)
@@ -178,10 +182,13 @@ class Objective(nn.Module):
         features_BTND = self._add_latent(terms, features_BTND, batch)
         chunk, state = self._decode(features_BTND, state)
         chunk = ActionChunk(*(part.float() for part in chunk))
-        action = action_loss(chunk, batch.continuous_BTKC, batch.binary_BTKG, batch.valid_BTK)
+        action = action_loss(chunk, batch.continuous_BTKC, batch.binary_BTKG, batch.valid_BTK,
+                             weights_BT)
         count = batch.valid_BTK.sum()
-        terms['arm'] = Term(action.arm, 1.0, count)
-        terms['gripper'] = Term(action.gripper, self.config.arm_gripper_loss_ratio, count)
+        weight = count if weights_BT is None else (weights_BT.unsqueeze(-1)
+                                                   * batch.valid_BTK).sum()
+        terms['arm'] = Term(action.arm, 1.0, weight)
+        terms['gripper'] = Term(action.gripper, self.config.arm_gripper_loss_ratio, weight)
         if self.config.caption:
             assert tokens is not None and not isinstance(images, Maps)
             self._add_caption(terms, images, tokens)

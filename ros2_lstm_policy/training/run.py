@@ -19,13 +19,16 @@ from ros2_lstm_policy import config as yaml_config
 from ros2_lstm_policy.data.build import open_store, StoreRequest
 from ros2_lstm_policy.data.datamodule import (DataModule, held_out, LoaderConfig, split_episodes,
                                               split_windows)
+from ros2_lstm_policy.data.deciding import step_weights
 from ros2_lstm_policy.data.image_text import PairSet
 from ros2_lstm_policy.data.order import Share
 from ros2_lstm_policy.data.store import FrameStore
 from ros2_lstm_policy.data.usable import failures_said, unusable, used
 from ros2_lstm_policy.data.windows import WindowIndex
+from ros2_lstm_policy.manifest import Manifest
 from ros2_lstm_policy.model import backbones
 from ros2_lstm_policy.model.backbones.base import InstructionTooLong
+from ros2_lstm_policy.model.lstm_decoder import keep_for
 from ros2_lstm_policy.model.policy import Policy
 from ros2_lstm_policy.training import dry_run, progress, state as run_state, tuning
 from ros2_lstm_policy.training.config import TrainConfig
@@ -61,6 +64,8 @@ def assemble(config: TrainConfig, share: Share = _ALONE,
     torch.manual_seed(config.seed)
     policy = initial_policy(config, tell)
     tuning.apply(policy, config.tune)
+    if config.recurrence.chrono:
+        keep_for(policy.decoder.rnn, config.recurrence.chrono)
     if config.engine.gradient_checkpointing:
         tuning.checkpoint_gradients(policy)
     _check_cache(config, policy)
@@ -76,6 +81,7 @@ def assemble(config: TrainConfig, share: Share = _ALONE,
     out_E[used_E] = held_out([episode.name for episode, is_used in zip(store.episodes, used_E)
                               if is_used], config.data.loader.validation_share)
     policy.manifest = config.manifest.fitted(store, used_E & ~out_E)
+    weights_F = _weights(config, store, policy.manifest, used_E & ~out_E, tell)
     cotrain = config.losses.cotrain
     data = DataModule(
         store, _placed(config, store.nbytes), policy.manifest, index,
@@ -83,7 +89,7 @@ def assemble(config: TrainConfig, share: Share = _ALONE,
         share=share, source_weights=config.data.weights, future=config.losses.future_frames,
         future_cameras=config.losses.future_cameras, pairs=pairs,
         pair_batch_size=cotrain.batch_size if cotrain else 0,
-        validation_batch_size=config.validation.batch_size, carry=carry)
+        validation_batch_size=config.validation.batch_size, carry=carry, weights_F=weights_F)
     steps_per_epoch = data.batches_per_epoch / config.optimiser.accumulate
     module = TrainingModule(objective, config, data, Schedule(config.schedule, steps_per_epoch))
     return module.train()  # models come from their libraries in eval mode
@@ -200,6 +206,21 @@ def _too_large(module: TrainingModule) -> RuntimeError:
     module.to_cpu()
     return does_not_fit(dry_run.estimate_memory(module), config.data.loader.batch_size,
                         config.optimiser.accumulate, config.engine.gradient_checkpointing)
+
+
+def _weights(config: TrainConfig, store: FrameStore, manifest: Manifest, train_E: np.ndarray,
+             tell: Callable[[str], None]) -> np.ndarray | None:
+    """Return what each step of the store weighs, None where all weigh alike."""
+    deciding = config.losses.deciding
+    if deciding is None:
+        return None
+    weights_F = step_weights(store, manifest, deciding)
+    share = float((weights_F != 1)[np.repeat(train_E, store.lengths)].mean())
+    if share == 0 and deciding.weight != 1:
+        raise ValueError('losses.deciding: in no episode to train on does the robot set out after '
+                         f'a standstill of {deciding.after_s:g} s; lower after_s, or remove it')
+    tell(f'deciding steps: {share:.1%} of those to train on; each weighs {deciding.weight:g}')
+    return weights_F
 
 
 def _index(config: TrainConfig, store: FrameStore) -> WindowIndex:
