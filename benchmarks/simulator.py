@@ -37,7 +37,7 @@ def episode_ms(robot: robots.SimRobot, number: int) -> tuple[float, np.ndarray]:
     while not state.success and state.step < 150:
         action = expert.act()
         begin_s = time.perf_counter()
-        state = robot.step(action.arm, action.gripper_open > 0.5)
+        state = robot.step(action)
         spent_s += time.perf_counter() - begin_s
     return 1e3 * spent_s / state.step, state.joint_positions
 

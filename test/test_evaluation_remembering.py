@@ -38,7 +38,7 @@ class Rememberer:
         """Stay, and note how much is known."""
         self.seen.append(observation.images['static'])
         self.known.append(len(self.seen))
-        return Decision(Action(np.zeros(6, np.float32), 1.0), np.zeros((1, 7)))
+        return Decision(Action.one_arm(np.zeros(6, np.float32), 1.0), np.zeros((1, 7)))
 
 
 def test_a_cleared_state_knows_one_observation_at_each_step(robot: SimRobot) -> None:

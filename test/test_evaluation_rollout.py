@@ -32,9 +32,9 @@ class Table:
         """Return where an object stands."""
         return np.array([0.0 if name == 'milk_1' else 0.5, 0.0, 0.0])
 
-    def step(self, arm: np.ndarray, gripper_open: bool) -> SimState:
+    def step(self, action: Action) -> SimState:
         """Move the gripper."""
-        self.gripper_position = self.gripper_position + arm[:3]
+        self.gripper_position = self.gripper_position + action.arm[:3]
         self.state = self._state(self.state.step + 1)
         return self.state
 

@@ -10,6 +10,7 @@ from ros2_lstm_policy.sim.grasp import plan_grasp, turn
 from ros2_lstm_policy.sim.move import Moving, Phase
 from ros2_lstm_policy.sim.robot import SimRobot
 from ros2_lstm_policy.sim.tasks import SimEpisode
+from ros2_lstm_policy.types import Action
 
 HORIZON = 100
 
@@ -26,7 +27,7 @@ def finish(robot: SimRobot, expert: ScriptedExpert) -> bool:
     """Have the expert act to the end; return whether it succeeded."""
     for _ in range(HORIZON):
         action = expert.act()
-        if robot.step(action.arm, action.gripper_open > 0.5).success:
+        if robot.step(action).success:
             return True
     return False
 
@@ -38,7 +39,7 @@ def test_the_expert_puts_the_right_object_into_the_basket(
     """Official states and held-out permutations, within the benchmarks' horizon."""
     robot.reset(episode)
     assert finish(robot, ScriptedExpert(robot))
-    assert robot.step(np.zeros(6), gripper_open=True).lifted[0] == episode.target
+    assert robot.step(Action.one_arm(np.zeros(6), 1.0)).lifted[0] == episode.target
 
 
 @pytest.mark.parametrize('steps', [6, 14, 24])
@@ -48,9 +49,9 @@ def test_the_expert_takes_over_from_an_actor_that_went_astray(
     robot.reset(benchmarks.a()[10])
     expert = ScriptedExpert(robot)
     for _ in range(steps):
-        robot.step(expert.act().arm, gripper_open=steps == 14)
+        robot.step(Action.one_arm(expert.act().arm, float(steps == 14)))
     for _ in range(4):
-        robot.step(np.array([0.03, 0.04, 0.03, 0.0, 0.0, 0.3]), gripper_open=False)
+        robot.step(Action.one_arm(np.array([0.03, 0.04, 0.03, 0.0, 0.0, 0.3]), 0.0))
     assert finish(robot, ScriptedExpert(robot))
 
 
@@ -60,9 +61,9 @@ def test_a_dropped_object_is_picked_up_again(robot: SimRobot) -> None:
     expert = ScriptedExpert(robot)
     while not (isinstance(expert.skill, Moving) and expert.skill.phase is Phase.CARRY):
         action = expert.act()
-        robot.step(action.arm, action.gripper_open > 0.5)
+        robot.step(action)
     for _ in range(5):
-        robot.step(np.zeros(6), gripper_open=True)
+        robot.step(Action.one_arm(np.zeros(6), 1.0))
     assert not robot.privileged.held('butter_1')
     assert finish(robot, expert)
 
@@ -74,7 +75,7 @@ def test_commands_stay_within_what_one_period_takes(robot: SimRobot) -> None:
     for _ in range(40):
         action = expert.act()
         assert action.arm.shape == (6,) and action.arm.dtype == np.float32
-        assert not robot.step(action.arm, action.gripper_open > 0.5).clipped
+        assert not robot.step(action).clipped
 
 
 def test_an_episode_of_another_kind_is_refused(robot: SimRobot) -> None:

@@ -19,6 +19,7 @@ from ros2_lstm_policy.sim.push import Pushing
 from ros2_lstm_policy.sim.robot import SimRobot, SimState
 from ros2_lstm_policy.sim.stages import Push, Put, Raise, Wanted
 from ros2_lstm_policy.sim.tasks import SimEpisode
+from ros2_lstm_policy.types import Action
 
 GAP_S = 0.3
 TASKS = {task.benchmark: task for task in catalogue.TASKS}
@@ -74,7 +75,7 @@ def finish_with(robot: SimRobot, state: SimState, wanted: Wanted) -> SimState:
     stage = state.stage
     while not state.is_over(150) and state.stage == stage:
         action = skill.act()
-        state = robot.step(action.arm, action.gripper_open > 0.5)
+        state = robot.step(action)
     return state
 
 
@@ -82,7 +83,7 @@ def until_it_acts(robot: SimRobot, state: SimState) -> list[SimState]:
     """Return the states of cue and gap and the first one in which the robot may move."""
     states = [state]
     while states[-1].held:
-        states.append(robot.step(np.zeros(6), gripper_open=True))
+        states.append(robot.step(Action.one_arm(np.zeros(6), 1.0)))
     return states
 
 
@@ -91,7 +92,7 @@ def finish(robot: SimRobot, state: SimState) -> SimState:
     expert = ScriptedExpert(robot)
     while not state.is_over(150):
         action = expert.act()
-        state = robot.step(action.arm, action.gripper_open > 0.5)
+        state = robot.step(action)
     return state
 
 
@@ -103,7 +104,8 @@ def test_frames_from_the_choice_on_are_the_same_bit_for_bit_whatever_the_cue_was
     for cue in (0, 1, TASKS[benchmark].cues - 1):
         robot, state = begin(robots, example(TASKS[benchmark], cue))
         shown = until_it_acts(robot, state)
-        after = [robot.step(np.array([0.03, 0.02, -0.04, 0, 0, 0.1]), i < 4) for i in range(6)]
+        move = np.array([0.03, 0.02, -0.04, 0, 0, 0.1])
+        after = [robot.step(Action.one_arm(move, float(i < 4))) for i in range(6)]
         found.append((shown, [shown[-1], *after]))
     for (shown, choice), (other_shown, other_choice) in itertools.combinations(found, 2):
         assert (frames(shown[0]) != frames(other_shown[0])).any(), 'the cue cannot be seen'
@@ -118,7 +120,7 @@ def test_a_robot_that_is_held_stays_whatever_it_is_told(robots: Robots) -> None:
     state = first
     for _ in range(12):
         assert state.held and state.acted == 0
-        state = robot.step(np.array([0.05, -0.05, 0.02, 0.2, 0, 0.3]), gripper_open=False)
+        state = robot.step(Action.one_arm(np.array([0.05, -0.05, 0.02, 0.2, 0, 0.3]), 0.0))
         assert np.array_equal(state.joint_positions, first.joint_positions)
         assert state.gripper_opening == first.gripper_opening
     assert state.step == 12 and state.observation.stamp_ns > first.observation.stamp_ns
@@ -160,8 +162,8 @@ def test_butter_in_the_tray_says_nothing_of_where_it_came_from(robots: Robots) -
         expert = ScriptedExpert(robot)
         while state.stage < 3:
             action = expert.act()
-            state = robot.step(action.arm, action.gripper_open > 0.5)
-        ways.append([state, *(robot.step(np.array([0.01, 0.05, 0, 0, 0, 0]), True)
+            state = robot.step(action)
+        ways.append([state, *(robot.step(Action.one_arm(np.array([0.01, 0.05, 0, 0, 0, 0]), 1.0))
                               for _ in range(4))])
     for a, b in zip(*ways, strict=True):
         assert np.array_equal(frames(a), frames(b))
@@ -197,7 +199,7 @@ def test_a_bowl_that_is_back_leaves_no_trace_of_how_often_it_was_lifted(robots: 
         if not state.held:
             lifts.setdefault(state.stage, []).append(state)
         action = expert.act()
-        state = robot.step(action.arm, action.gripper_open > 0.5)
+        state = robot.step(action)
     assert state.success and list(lifts) == [0, 2, 4]
     for first, second in zip(lifts[0], lifts[2], strict=True):
         assert np.array_equal(frames(first), frames(second))
@@ -214,7 +216,7 @@ def test_more_or_fewer_lifts_than_were_said_fail(
     expert = ScriptedExpert(robot)
     while state.stage < 2 * done:
         action = expert.act()
-        state = robot.step(action.arm, action.gripper_open > 0.5)
+        state = robot.step(action)
     foot = robot.privileged.points(BOWL)[:, 2].min()
     state = finish_with(robot, state, Raise(BOWL, foot + 0.12) if done else Push(PLATE, AISLE_X))
     assert (state.success, state.failure) == (False, failure)
@@ -229,11 +231,11 @@ def test_the_first_move_comes_after_the_time_that_was_said(
     first = state
     for _ in range(moves_at):
         assert np.array_equal(state.joint_positions, first.joint_positions) and state.held
-        state = robot.step(np.array([0.015, 0, 0, 0, 0, 0.4]), gripper_open=False)
+        state = robot.step(Action.one_arm(np.array([0.015, 0, 0, 0, 0, 0.4]), 0.0))
         if state.failure:
             break
     if not state.failure:
-        state = robot.step(np.array([0.0, 0.03, 0, 0, 0, 0]), gripper_open=True)
+        state = robot.step(Action.one_arm(np.array([0.0, 0.03, 0, 0, 0, 0]), 1.0))
     assert state.failure == failure and (state.stage == 1) == (not failure)
 
 

@@ -12,6 +12,7 @@ from ros2_lstm_policy.sim.perturb import bodies, words
 from ros2_lstm_policy.sim.perturb.disturbance import Perturber
 from ros2_lstm_policy.sim.perturb.settings import PerturbConfig
 from ros2_lstm_policy.sim.robot import SimRobot, SimState
+from ros2_lstm_policy.types import Action
 
 EPISODE = benchmarks.a()[10]
 SIZE = (64, 64)
@@ -37,7 +38,7 @@ class Changed:
         """Run a few steps under changed conditions."""
         self.perturber._config = PerturbConfig(**axes)  # type: ignore[arg-type]
         states = [self.robot.reset(episode)]
-        return states + [self.robot.step(arm, gripper_open=True) for arm in MOVES]
+        return states + [self.robot.step(Action.one_arm(arm, 1.0)) for arm in MOVES]
 
 
 @pytest.fixture(scope='module')
@@ -154,7 +155,7 @@ def test_the_arm_begins_elsewhere_and_stays_there(changed: Changed) -> None:
     assert 0.02 < difference.max() <= 0.12
     state = changed.robot.reset(EPISODE)
     for _ in range(3):
-        held = changed.robot.step(np.zeros(6), gripper_open=True)
+        held = changed.robot.step(Action.one_arm(np.zeros(6), 1.0))
     assert np.abs(held.joint_positions - state.joint_positions).max() < 0.02
     for name, place in places.items():
         assert np.linalg.norm(changed.robot.privileged.position(name) - place) < 0.002
@@ -171,7 +172,7 @@ def test_the_object_is_moved_once_when_the_hand_comes_near(changed: Changed) -> 
         action, before = expert.act(), robot.privileged.position(target)
         near = np.linalg.norm(robot.privileged.points(target)
                               - robot.privileged.gripper_position, axis=1).min()
-        state = robot.step(action.arm, action.gripper_open > 0.5)
+        state = robot.step(action)
         level = float(np.linalg.norm((robot.privileged.position(target) - before)[:2]))
         if level > 0.045 and target not in state.lifted:
             jumps.append((level, near))

@@ -13,6 +13,7 @@ import pytest
 from ros2_lstm_policy.manifest import DEFAULT_CAMERAS as CAMERAS
 from ros2_lstm_policy.sim import benchmarks, tasks
 from ros2_lstm_policy.sim.robot import SimRobot, SimState, STEP_LIMIT
+from ros2_lstm_policy.types import Action
 
 CHECKPOINT = Path(__file__).parents[1] / 'checkpoints' / 'compact_libero'
 EPISODE = benchmarks.a()[0]
@@ -32,7 +33,7 @@ def robot() -> Iterator[SimRobot]:
 def run(robot: SimRobot, episode: tasks.SimEpisode) -> list[SimState]:
     """Run a few steps of an episode, the gripper closing half-way."""
     states = [robot.reset(episode)]
-    return states + [robot.step(arm, i < 2) for i, arm in enumerate(MOVES)]
+    return states + [robot.step(Action.one_arm(arm, float(i < 2))) for i, arm in enumerate(MOVES)]
 
 
 def numbers(state: SimState) -> np.ndarray:
@@ -132,20 +133,20 @@ def test_moves_follow_the_command_in_world_axes(robot: SimRobot) -> None:
     for axis in range(3):
         start = robot.reset(EPISODE).ee_pose.position
         for _ in range(3):
-            state = robot.step(np.eye(6)[axis] * 0.03, gripper_open=True)
+            state = robot.step(Action.one_arm(np.eye(6)[axis] * 0.03, 1.0))
         moved = state.ee_pose.position - start
         assert moved[axis] > 0.015 and moved[axis] > 3 * np.abs(np.delete(moved, axis)).max()
     assert state.gripper_opening > 0.9
     for _ in range(6):
-        state = robot.step(np.zeros(6), gripper_open=False)
+        state = robot.step(Action.one_arm(np.zeros(6), 0.0))
     assert state.gripper_opening < 0.1
 
 
 def test_commands_beyond_the_limit_are_clipped_and_said_to_be(robot: SimRobot) -> None:
     """The limit is one control period's; nothing is hidden about it."""
     robot.reset(EPISODE)
-    assert not robot.step(STEP_LIMIT, gripper_open=True).clipped
-    assert robot.step(1.01 * STEP_LIMIT, gripper_open=True).clipped
+    assert not robot.step(Action.one_arm(STEP_LIMIT, 1.0)).clipped
+    assert robot.step(Action.one_arm(1.01 * STEP_LIMIT, 1.0)).clipped
 
 
 @pytest.mark.parametrize('arm', [np.full(6, np.nan), np.zeros(7), np.array([np.inf] * 6)])
@@ -153,7 +154,7 @@ def test_a_command_that_is_no_displacement_is_refused(robot: SimRobot, arm: np.n
     """What is not finite must never reach the physics."""
     robot.reset(EPISODE)
     with pytest.raises(ValueError, match='6 finite values'):
-        robot.step(arm, gripper_open=True)
+        robot.step(Action.one_arm(arm, 1.0))
 
 
 def test_an_episode_that_does_not_fit_is_refused_with_what_would(robot: SimRobot) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from ros2_lstm_policy.sim import backend, benchmarks, suites, tasks
 from ros2_lstm_policy.sim.robot import SimRobot
+from ros2_lstm_policy.types import Action
 
 PAGE = Path(__file__).parents[1] / 'docs' / 'suites.md'
 OBJECTS_OF_C = ('alphabet soup', 'cream cheese', 'salad dressing', 'bbq sauce', 'ketchup',
@@ -133,7 +134,7 @@ def test_a_book_in_the_compartment_is_a_success_and_one_beside_it_is_none() -> N
         simulation.forward()
         assert robot.environment._check_success()
         assert not robot.reset(episode).success
-        assert not robot.step(np.zeros(6), gripper_open=True).success
+        assert not robot.step(Action.one_arm(np.zeros(6), 1.0)).success
     finally:
         robot.close()
 

@@ -91,5 +91,5 @@ def _to_the_choice(robot: SimRobot, state: SimState, actor: SimActor | None,
         if actor is not None:
             actor.act(state.observation, said)
         action = expert.act()
-        state = robot.step(action.arm, action.gripper_open > 0.5)
+        state = robot.step(action)
     raise ValueError(f'{robot.episode.name}: the scripted expert does not get to the choice')

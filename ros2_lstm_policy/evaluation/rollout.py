@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from ros2_lstm_policy.evaluation.env import play
 from ros2_lstm_policy.sim.benchmarks import HORIZON
 from ros2_lstm_policy.sim.robot import SimRobot, SimState
 from ros2_lstm_policy.sim.tasks import chance, SimEpisode
@@ -98,19 +99,15 @@ def rollout(robot: SimRobot, state: SimState, episode: SimEpisode, actor: SimAct
     :param watch: sees every state and the action taken at it.
     """
     actor.begin(robot)
-    first_grasp: str | None = None
-    act_s = []
-    while not state.is_over(horizon):
-        decision = actor.act(state.observation, said)
-        act_s.append(sum(decision.stage_s.values()))
-        action = decision.action
-        gripper_open = action.gripper_open > 0.5
-        if first_grasp is None and not gripper_open and not state.held:
-            first_grasp = nearest_object(robot)
+    grasps: list[str] = []
+
+    def see(state: SimState, action: Action) -> None:
+        if not grasps and action.gripper_open <= 0.5 and not state.held:
+            grasps.extend(filter(None, [nearest_object(robot)]))
         watch(state, action)
-        state = robot.step(action.arm, gripper_open)
-    return Result(episode.name, said, episode.target, state.success, state.step, first_grasp,
-                  state.lifted, round(1e3 * float(np.median(act_s or [0.0])), 2),
+    state, act_s = play(robot, state, actor.act, said, horizon, see)
+    return Result(episode.name, said, episode.target, state.success, state.step,
+                  grasps[0] if grasps else None, state.lifted, round(1e3 * act_s, 2),
                   failure=state.failure, chance=chance(episode))
 
 

@@ -19,6 +19,7 @@ from ros2_lstm_policy.ros.sim_settings import episode, SimParameters
 from ros2_lstm_policy.sim.backend import SimulatorMissingError
 from ros2_lstm_policy.sim.robot import CONTROL_PERIOD_S, SimRobot, SimState
 from ros2_lstm_policy.sim.tasks import SimEpisode
+from ros2_lstm_policy.types import Action
 
 IDLE_S = 0.1
 REPEAT_S = 1.0  # an observation that nobody answered goes out again: frames may get lost
@@ -153,7 +154,7 @@ class SimLoop:
 
     def _step(self, arm: np.ndarray, gripper_open: bool) -> None:
         assert self._robot is not None
-        state = self._robot.step(arm, gripper_open)
+        state = self._robot.step(Action.one_arm(arm, float(gripper_open)))
         max_steps = self._parameters.read().max_steps
         is_over = max_steps > 0 and state.is_over(max_steps)
         if is_over or (state.success and not self._succeeded):

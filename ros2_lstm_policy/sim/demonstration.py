@@ -67,7 +67,7 @@ def demonstrate(robot: SimRobot, state: SimState, episode: SimEpisode, execute: 
             label = expert.act()
             _write(writer, state, step, label, list(robot.privileged.joint_names))
             action = execute(state, label)
-            state = robot.step(action.arm, action.gripper_open > 0.5)
+            state = robot.step(action)
             step += 1
             success = success or state.success
             left -= success

@@ -22,7 +22,7 @@ from ros2_lstm_policy.sim.single_pass import single_pass
 from ros2_lstm_policy.sim.stages import Course, Wanted
 from ros2_lstm_policy.sim.tasks import SimEpisode
 from ros2_lstm_policy.sim.world import World
-from ros2_lstm_policy.types import Observation
+from ros2_lstm_policy.types import Action, Observation
 from scipy.spatial.transform import Rotation
 
 CONTROL_PERIOD_S = 1.0 / backend.CONTROL_HZ
@@ -179,16 +179,15 @@ class SimRobot:
         self._begin_stage()
         return self._state(clipped=False)
 
-    def step(self, arm: np.ndarray, gripper_open: bool) -> SimState:
+    def step(self, action: Action) -> SimState:
         """
         Move for one control period.
 
-        :param arm: (6,) displacement in world axes, m and a rotation vector in rad; what exceeds
-            STEP_LIMIT is clipped.
-        :param gripper_open: whether the gripper is to be open.
+        :param action: `arm`, (6,) displacement in world axes, m and a rotation vector in rad, of
+            which what exceeds STEP_LIMIT is clipped; `gripper`, open above 0.5.
         :raises ValueError: for another shape or values that are not finite.
         """
-        arm = np.asarray(arm, dtype=np.float64)
+        arm, gripper_open = np.asarray(action.arm, np.float64), action.gripper_open > 0.5
         if arm.shape != (ARM_DIM,) or not np.isfinite(arm).all():
             raise ValueError(f'arm: expected {ARM_DIM} finite values, found {arm}')
         clipped = np.clip(arm, -STEP_LIMIT, STEP_LIMIT)
