@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
 import numpy as np
+from ros2_lstm_policy import config
 from ros2_lstm_policy.data.statistics import fitted_group, fitted_state, How
 from ros2_lstm_policy.manifest import (ActionGroup, CameraSpec, Manifest, Normalisation,
                                        one_arm_groups, StateSpec, with_groups)
@@ -70,3 +72,18 @@ class ManifestConfig:
         states = tuple(fitted_state(state, np.asarray(data.states[state.name])[used_F],
                                     self.statistics) for state in self.states)
         return Manifest(self.control_period_s, self.cameras, actions, states)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """
+    Read the manifest of a checkpoint's folder, of an action.yaml, or of a training configuration.
+
+    :raises ConfigError: where the file is none of them.
+    """
+    path = path / 'action.yaml' if path.is_dir() else path
+    values = config.read_yaml(path)
+    if 'manifest' not in values:
+        return config.parse(Manifest, values, str(path))
+    if not isinstance(values['manifest'], Mapping):
+        raise config.ConfigError(f'{path}: manifest: expected keys and values')
+    return config.parse(ManifestConfig, values['manifest'], f'{path}: manifest').manifest()

@@ -11,7 +11,7 @@ from typing import Any
 from ros2_lstm_policy import config
 from ros2_lstm_policy.data.checks import Limits
 from ros2_lstm_policy.data.episodes import Recording, Wanted
-from ros2_lstm_policy.data.manifest_config import ManifestConfig
+from ros2_lstm_policy.data.manifest_config import read_manifest
 from ros2_lstm_policy.data.sources import describe, open_source, SourceSpec
 from ros2_lstm_policy.manifest import CameraSpec, Manifest
 
@@ -45,16 +45,13 @@ def request(options: argparse.Namespace) -> Request:
     if options.cameras or options.period:
         raise config.ConfigError('--cameras and --period are said by the manifest; leave them out')
     if options.config is None:
-        path = options.manifest
-        manifest = config.load(Manifest, path / 'action.yaml' if path.is_dir() else path)
-        return _of(manifest, Limits(), _spec({}, options))
+        return _of(read_manifest(options.manifest), Limits(), _spec({}, options))
     values = config.read_yaml(options.config)
     where = str(options.config)
     if 'manifest' not in values:
         raise config.ConfigError(f'{where}: there is no section manifest, which says what '
                                  'recordings are to hold')
-    manifest = config.parse(ManifestConfig, _section(values, 'manifest', where),
-                            f'{where}: manifest').manifest()
+    manifest = read_manifest(options.config)
     data = _section(values, 'data', where)
     limits = config.parse(Limits, _section(data, 'limits', f'{where}: data'),
                           f'{where}: data: limits')

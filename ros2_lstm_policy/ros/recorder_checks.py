@@ -14,7 +14,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-Role = Literal['camera', 'arm', 'gripper', 'state']
+# A 'stream' is a state that the policy is told of; other states need not be there.
+Role = Literal['camera', 'stream', 'arm', 'gripper', 'state']
+_SEEN = ('camera', 'stream')
 
 _NS = 1_000_000_000
 _INTERVALS = 20_000  # of each stream, the newest: ten minutes at 30 Hz
@@ -120,7 +122,7 @@ class Expected:
 
     def gap_s(self, role: Role) -> float:
         """Return the longest silence of a stream."""
-        return self.camera_gap_s if role == 'camera' else self.action_gap_s
+        return self.camera_gap_s if role in _SEEN else self.action_gap_s
 
 
 def problems(came: Mapping[str, Came], expected: Expected, began_ns: int, now_ns: int,
@@ -175,10 +177,10 @@ def _of_stream(one: Came, expected: Expected, came: Mapping[str, Came],
         if silent_s > limit_s:
             yield (f'{one.label} ended after {(tally.last_ns - tally.first_ns) / _NS:.1f} s and '
                    f'has been silent for {silent_s:.1f} s')
-    if one.role == 'camera' and tally.count >= _ENOUGH and tally.slow_share() > _SLOW_SHARE:
+    if one.role in _SEEN and tally.count >= _ENOUGH and tally.slow_share() > _SLOW_SHARE:
         yield (f'{one.label} came at {1 / max(tally.interval_s(), 1e-9):.1f} Hz, but much more '
                f'slowly for {tally.slow_share():.0%} of the time')
-    if one.lost > (_MOST_LOST * tally.count if one.role == 'camera' else 0):
+    if one.lost > (_MOST_LOST * tally.count if one.role in _SEEN else 0):
         yield f'{one.lost} messages of {one.label} were lost'
     if tally.backward:
         yield f'{tally.backward} messages of {one.label} are stamped before the one before them'
@@ -201,7 +203,7 @@ def _of_actions(came: Mapping[str, Came], expected: Expected) -> Iterator[str]:
         return
     for one in came.values():
         late_s = (one.tally.first_ns - arm.tally.first_ns) / _NS
-        if one.role == 'camera' and one.tally.count and late_s > expected.camera_gap_s:
+        if one.role in _SEEN and one.tally.count and late_s > expected.camera_gap_s:
             yield f'{one.label} began {late_s:.1f} s after the first action'
         if (one.role == 'gripper' and one.tally.count
                 and one.tally.first_sent_ns > arm.tally.first_sent_ns):

@@ -20,7 +20,9 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from ros2_lstm_policy.data.rosbag import format as bag
 from ros2_lstm_policy.data.rosbag.background import Message
+from ros2_lstm_policy.ros.declared import ParameterError
 from ros2_lstm_policy.ros.publishers import wiring_problem
+from ros2_lstm_policy.ros.recorder_body import message_class, RecorderBody
 from ros2_lstm_policy.ros.recorder_checks import Came, Role, Tally
 from ros2_lstm_policy.ros.recorder_settings import RecorderSettings
 from sensor_msgs.msg import CompressedImage, Image, JointState
@@ -32,7 +34,7 @@ _ADVICE = {
     'camera': '(parameter compressed)',
     'arm': 'here: let a node publish deltas in m and rad, or velocities (parameter arm)',
     'gripper': 'here: let a node publish the command as one number',
-    'state': ''}
+    'stream': '', 'state': ''}
 
 
 class Stream(NamedTuple):
@@ -43,6 +45,8 @@ class Stream(NamedTuple):
     :param in_bag: as the bag has it.
     :param role: what it is to training, which needs all but the robot's state.
     :param is_stamped: whether its messages begin with a header.
+    :param advice: what to set where it is published as another type; empty for what its role
+        says.
     """
 
     name: str
@@ -51,9 +55,10 @@ class Stream(NamedTuple):
     msgtype: str
     role: Role
     is_stamped: bool = True
+    advice: str = ''
 
 
-def streams(settings: RecorderSettings) -> list[Stream]:
+def streams(settings: RecorderSettings, body: RecorderBody | None = None) -> list[Stream]:
     """Return what is recorded; the gripper before the arm, as actors publish them."""
     names = bag.TopicNames()
     kind, msgtype = ((CompressedImage, bag.COMPRESSED_IMAGE) if settings.compressed
@@ -61,26 +66,52 @@ def streams(settings: RecorderSettings) -> list[Stream]:
     suffix = '/compressed' if settings.compressed else ''
     images = [Stream(names.camera(camera), f'/{names.camera(camera)}{suffix}', kind, msgtype,
                      'camera') for camera in settings.cameras]
-    return [Stream(names.gripper_command, f'/{names.gripper_command}', Float64MultiArray,
-                   bag.GRIPPER, 'gripper', is_stamped=False),
-            Stream(names.arm_delta, f'/{names.arm_delta}', TwistStamped, bag.TWIST, 'arm'),
-            *images,
-            Stream(names.ee_pose, f'/{names.ee_pose}', PoseStamped, bag.POSE, 'state'),
-            Stream(names.joint_states, f'/{names.joint_states}', JointState, bag.JOINTS,
-                   'state')]
+    own = [] if body is None else _of_body(body)
+    arm = [Stream(names.gripper_command, f'/{names.gripper_command}', Float64MultiArray,
+                  bag.GRIPPER, 'gripper', is_stamped=False),
+           Stream(names.arm_delta, f'/{names.arm_delta}', TwistStamped, bag.TWIST, 'arm')]
+    others = [Stream(names.ee_pose, f'/{names.ee_pose}', PoseStamped, bag.POSE, 'state'),
+              Stream(names.joint_states, f'/{names.joint_states}', JointState, bag.JOINTS,
+                     'state')]
+    found = [*(arm if body is None or not body.sources else []), *own, *images]
+    topics = {each for one in found for each in (one.name, one.in_bag)}
+    found += [one for one in others if not {one.name, one.in_bag} & topics]
+    for key in ('name', 'in_bag'):
+        if twice := [name for name, count in Counter(getattr(one, key) for one in found).items()
+                     if count > 1]:
+            raise ParameterError(f'{twice[0]} is recorded twice, as two types or as a camera too; '
+                                 'set streams.NAME.topic')
+    return found
+
+
+def _of_body(body: RecorderBody) -> list[Stream]:
+    """Return the states and commands of a manifest; grippers before the others."""
+    topics = body.in_bag()
+    found: dict[tuple[str, str], Stream] = {}
+    kinds = {group.name: group.kind for group in body.manifest.actions}
+    for name, stream in (*body.states.items(), *body.commands.items()):
+        role: Role = ('stream' if name in body.states else
+                      'gripper' if kinds[name] == 'gripper' else 'arm')
+        message = message_class(stream.msgtype)
+        key = stream.topic, stream.msgtype  # two states of one topic are one stream
+        found.setdefault(key, Stream(stream.topic, f'/{topics[key]}', message, stream.msgtype,
+                                     role, 'header' in message.get_fields_and_field_types(),
+                                     f'(parameters streams.{name}.topic and .msgtype)'))
+    return sorted(found.values(), key=lambda one: one.role != 'gripper')
 
 
 class RecorderInputs:
     """
     The subscriptions; used on the executor's thread.
 
+    :param recorded: what :func:`streams` gives.
     :param on_message: takes each message of a stream.
     :param on_instruction: takes the words and the time of their sending.
     :param on_success: takes the outcome that the robot or a person published, and the time of
         its sending.
     """
 
-    def __init__(self, node: Node, settings: RecorderSettings,
+    def __init__(self, node: Node, recorded: list[Stream],
                  on_message: Callable[[Message], None],
                  on_instruction: Callable[[str, int], None],
                  on_success: Callable[[bool, int], None]) -> None:
@@ -88,7 +119,7 @@ class RecorderInputs:
         self._node, self._on_message, self._on_instruction = node, on_message, on_instruction
         self.lost: Counter[str] = Counter()
         self.repeated: Counter[str] = Counter()
-        self._streams = streams(settings)
+        self._streams = recorded
         self._last_instruction_ns = -1
         self._last_stamps: dict[str, bytes] = {}
         self._tallies: dict[str, Tally] = {}
@@ -176,7 +207,7 @@ class RecorderInputs:
         subscription = self._subscriptions[stream.name]
         problem = wiring_problem(self._node, subscription, stream.msgtype,
                                  is_single=stream.role != 'state')
-        advice = _ADVICE[stream.role] if problem.endswith('wanted') else ''
+        advice = stream.advice or _ADVICE[stream.role] if problem.endswith('wanted') else ''
         named = f'{stream.name}: {problem}' if problem else ''
         return f'{named} {advice}'.strip()
 

@@ -25,8 +25,9 @@ from ros2_lstm_policy.ros import diagnostics, nodes
 from ros2_lstm_policy.ros.lifecycle import run
 from ros2_lstm_policy.ros.node_arguments import answer
 from ros2_lstm_policy.ros.recorder_answers import answering, Ended, RecordingRefused
+from ros2_lstm_policy.ros.recorder_body import declared_body
 from ros2_lstm_policy.ros.recorder_checks import clock_problems, Expected, problems
-from ros2_lstm_policy.ros.recorder_inputs import RecorderInputs
+from ros2_lstm_policy.ros.recorder_inputs import RecorderInputs, streams
 from ros2_lstm_policy.ros.recorder_settings import RecorderParameters, RecorderSettings
 from std_srvs.srv import SetBool, Trigger
 
@@ -42,7 +43,8 @@ class RecorderNode(Node):
     def __init__(self) -> None:
         """Declare, subscribe, and say what an earlier recorder left unfinished."""
         super().__init__('recorder')
-        self._table = RecorderParameters(self)
+        self._body = declared_body(self)
+        self._table = RecorderParameters(self, self._body.manifest if self._body else None)
         for line in self._table.unknown:
             self.get_logger().warning(line)
         settings = self._table.read()
@@ -58,8 +60,8 @@ class RecorderNode(Node):
             self.get_logger().error(
                 f'an earlier recorder was killed while it wrote {moved.name}: that episode is '
                 f'lost; what is left of it is in {moved}')
-        self._inputs = RecorderInputs(self, settings, self._take, self._take_instruction,
-                                      self._take_success)
+        self._inputs = RecorderInputs(self, streams(settings, self._body), self._take,
+                                      self._take_instruction, self._take_success)
         self.create_subscription(DiagnosticArray, '/diagnostics', self._take_diagnostics, 10)
         self._status = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         for name, work in (('start', self.start), ('stop', self.stop), ('discard', self.discard)):
@@ -141,7 +143,8 @@ class RecorderNode(Node):
         settings = self._table.read()
         expected = Expected(
             settings.max_camera_gap_s, settings.max_action_gap_s,
-            settings.control_period_s if settings.arm == 'displacement' else None)
+            settings.control_period_s if settings.arm == 'displacement'
+            and (self._body is None or not self._body.sources) else None)
         found = problems(self._inputs.came(recorded.dropped), expected, self._began_ns,
                          time.time_ns(), is_over)
         return [*found, *([recorded.problem] if recorded.problem else [])]
@@ -179,7 +182,8 @@ class RecorderNode(Node):
             name, settings.actor, settings.frame, settings.rotation,  # type: ignore[arg-type]
             settings.control_period_s, self._model if settings.actor == 'policy' else None,
             settings.source, settings.arm, stamps,  # type: ignore[arg-type]
-            settings.gripper_closed, settings.gripper_open)
+            settings.gripper_closed, settings.gripper_open,
+            None if self._body is None else self._body.recorded())
 
     def _begin(self, info: bag.EpisodeInfo, instruction: str, begin_ns: int,
                settings: RecorderSettings) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rclpy.node import Node
-from ros2_lstm_policy.manifest import DEFAULT_CAMERAS
+from ros2_lstm_policy.manifest import DEFAULT_CAMERAS, Manifest
 from ros2_lstm_policy.ros.declared import Declared, parameter
 
 
@@ -16,6 +16,10 @@ class RecorderSettings:
     directory: str = parameter('recordings', 'folder of the bags', read_only=True)
     prefix: str = parameter('episode', 'first part of the names of the bags')
     cameras: tuple[str, ...] = parameter(DEFAULT_CAMERAS, 'the cameras to record', read_only=True)
+    manifest: str = parameter(
+        '', "a checkpoint's folder, its action.yaml, or a training configuration: its cameras, "
+        'states and groups are recorded, from the topics of streams.NAME.topic, at its period; '
+        'empty: the cameras, arm_delta and gripper_command', read_only=True)
     compressed: bool = parameter(False, 'the image topics carry CompressedImage',
                                  read_only=True)
     automatic: bool = parameter(False, 'an instruction begins an episode, a message on '
@@ -51,6 +55,15 @@ class RecorderSettings:
 class RecorderParameters(Declared[RecorderSettings]):
     """The parameters of a node."""
 
-    def __init__(self, node: Node) -> None:
-        """Declare every parameter."""
+    def __init__(self, node: Node, manifest: Manifest | None = None) -> None:
+        """Declare every parameter; :param manifest: says the cameras and the period."""
         super().__init__(node, RecorderSettings)
+        self._manifest = manifest
+
+    def read(self) -> RecorderSettings:
+        """Return all values. :raises ParameterError: naming each that cannot be used."""
+        settings = super().read()
+        if self._manifest is None:
+            return settings
+        return replace(settings, control_period_s=self._manifest.control_period_s,
+                       cameras=tuple(camera.name for camera in self._manifest.cameras))
