@@ -181,3 +181,45 @@ def test_a_bag_of_deltas_and_a_gripper_says_of_itself_what_it_always_did(tmp_pat
     assert info.body is None
     assert 'body' not in write_info(info)
     assert describe(SourceSpec(tmp_path / 'bag')) is None
+
+
+@pytest.mark.parametrize('form', ['lerobot', 'bag'])
+def test_fewer_cameras_of_what_describes_itself_leave_its_streams(tmp_path, capsys, form):
+    """Naming a camera does not make two arms one; the picture shows every stream."""
+    path = write(form, made(GROUPS, STATES), tmp_path / 'out')
+    look = tmp_path / 'look.png'
+    assert main(['inspect', str(path), '--cameras', 'wrist', '--png', str(look)]) == 0
+    assert 'right_arm right_waist [rad]' in capsys.readouterr().out
+    assert look.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize('said', [3, [3], [{'name': 'arm'}], [{'name': 'arm', 'kind': 'x',
+                                                              'size': 1}]])
+def test_a_description_beside_a_dataset_that_is_none_is_named(tmp_path, capsys, said):
+    """One line with the file; never a traceback, never a guess."""
+    path = write('lerobot', made(GROUPS, STATES), tmp_path / 'out')
+    sidecar = path / 'meta' / 'ros2_lstm_policy.json'
+    content = json.loads(sidecar.read_text())
+    content['0']['actions'] = said
+    sidecar.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r'ros2_lstm_policy.json: \[damaged\].*actions'):
+        open_source(SourceSpec(path), Wanted(('wrist',), GROUPS, STATES))
+    assert main(['inspect', str(path)]) == 2
+    assert 'its streams: actions' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('body', [3, {}, {'cameras': ['wrist'], 'actions': [{'name': 'arm'}]},
+                                  {'cameras': ['wrist'], 'states': [{'name': 'a', 'size': 1}]}])
+def test_a_bag_that_describes_itself_wrongly_is_named(tmp_path, body):
+    """Its info is not what the recorder writes."""
+    from data_recordings import info, START_NS
+    from ros2_lstm_policy import config
+    from ros2_lstm_policy.data.rosbag import BagFile
+    file = BagFile(tmp_path / 'bag')
+    file.add_topic('/episode/info', 'std_msgs/msg/String')
+    text = config.dump({**config.plain(info('bag')), 'body': body})
+    file.write('/episode/info', START_NS, file.serialise('std_msgs/msg/String', data=text))
+    (recording,) = open_source(SourceSpec(file.close()), Wanted(('wrist',), GROUPS))
+    _, (problem,) = read_checked(recording, Limits())
+    assert problem.rule == 'episode-info'
+    assert 'body' in problem.message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,9 @@ def request(options: argparse.Namespace) -> Request:
     """Return what the options of a command ask for; :raises ConfigError: where they clash."""
     if options.config is None and options.manifest is None:
         spec = _spec({}, options)
-        wanted = Wanted(options.cameras) if options.cameras else describe(spec) or Wanted()
+        wanted = describe(spec) or Wanted()
+        if options.cameras:
+            wanted = replace(wanted, cameras=options.cameras)
         return Request(spec, wanted, period_s=options.period)
     if options.cameras or options.period:
         raise config.ConfigError('--cameras and --period are said by the manifest; leave them out')

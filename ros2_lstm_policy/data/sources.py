@@ -11,7 +11,7 @@ from ros2_lstm_policy.data.episodes import BrokenRecording, Recording, Wanted
 from ros2_lstm_policy.data.folders import dangling
 from ros2_lstm_policy.data.lerobot.layout import LeRobotLayout
 from ros2_lstm_policy.data.libero_hdf5 import LiberoLayout, PATTERNS
-from ros2_lstm_policy.data.problems import Problem, RecordingError, refuse
+from ros2_lstm_policy.data.problems import Problem, refuse
 from ros2_lstm_policy.data.rosbag.format import BagLayout
 
 Kind = Literal['bag', 'calvin', 'lerobot', 'libero']
@@ -80,18 +80,16 @@ def describe(spec: SourceSpec) -> Wanted | None:
     """
     Return all that the recordings of a source say themselves that they hold.
 
-    :return: None where they say nothing, as recordings of others do, or cannot be read.
+    :return: None where they say nothing, as recordings of others do.
+    :raises RecordingError: where the path is no dataset, or one whose tables are damaged.
     """
-    try:
-        kind = spec.kind or detect(spec.path)
-        if kind == 'bag':
-            from ros2_lstm_policy.data.rosbag.reader import describe_bags
-            return describe_bags(spec.path, spec.bag)
-        if kind == 'lerobot':
-            from ros2_lstm_policy.data.lerobot.reader import describe_lerobot
-            return describe_lerobot(spec.path)
-    except RecordingError:  # reading says it
-        pass
+    kind = spec.kind or detect(spec.path)
+    if kind == 'bag':
+        from ros2_lstm_policy.data.rosbag.reader import describe_bags
+        return describe_bags(spec.path, spec.bag)
+    if kind == 'lerobot':
+        from ros2_lstm_policy.data.lerobot.reader import describe_lerobot
+        return describe_lerobot(spec.path)
     return None
 
 

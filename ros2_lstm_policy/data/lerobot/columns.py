@@ -218,7 +218,7 @@ def described(meta: LeRobotMeta) -> Streams | None:
     said = next((ours for ours in meta.ours.values()), {})
     values = {key: said[key] for key in ('actions', 'states') if key in said}
     try:
-        return config.parse(Streams, values, '') if values else None
+        return config.parse(Streams, values, 'its streams') if values else None
     except config.ConfigError as error:
         raise refuse('damaged', meta.root / SIDECAR, '', str(error)) from error
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from ros2_lstm_policy.data.body import Streams
 from ros2_lstm_policy.data.episodes import Reading, Recording, Wanted
-from ros2_lstm_policy.data.problems import Problem, refuse
+from ros2_lstm_policy.data.problems import Problem, RecordingError, refuse
 from ros2_lstm_policy.data.rosbag.cut import Segment, segments
 from ros2_lstm_policy.data.rosbag.find import find_bags
 from ros2_lstm_policy.data.rosbag.format import BagLayout, EpisodeInfo
@@ -129,12 +129,20 @@ def list_bags(root: Path, layout: BagLayout, wanted: Wanted,
 
 
 def describe_bags(root: Path, layout: BagLayout) -> Wanted | None:
-    """Return what the first bag at or under a path says that it holds; None for nothing."""
-    bags = find_bags(root)
-    info = first_info(bags[0], layout) if bags else None
-    if info is None or info.body is None:
-        return None
-    return Streams(info.body.actions, info.body.states).wanted(info.body.cameras)
+    """
+    Return what the first good bag at or under a path says that it holds; None for nothing.
+
+    What is damaged is left to reading, which names it.
+    """
+    for path in find_bags(root):
+        try:
+            info = first_info(path, layout)
+        except RecordingError:
+            continue
+        if info is None or info.body is None:
+            return None
+        return Streams(info.body.actions, info.body.states).wanted(info.body.cameras)
+    return None
 
 
 def _check_groups(where: Path, layout: BagLayout, wanted: Wanted) -> None:
