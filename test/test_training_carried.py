@@ -245,6 +245,21 @@ def test_validation_measures_whole_episodes(store: Path) -> None:
     assert module._measures.finish() == pytest.approx(whole._measures.finish(), rel=1e-5)
 
 
+def test_every_process_has_something_to_validate_on(store: Path) -> None:
+    """
+    Held-out episodes are read whole, and there may be fewer of them than processes.
+
+    A process without any ended the run; now all measure all, and the means are the same.
+    """
+    config = configured(values(store.parent / 'run', store), *CARRY)
+    alone = run.assemble(config, tell=lambda line: None).data
+    assert alone.split.held_out == 1
+    for rank in range(2):
+        data = run.assemble(config, Share(rank, 2), tell=lambda line: None).data
+        found = [batch.windows.episode_names for batch in data.validation_loader()]
+        assert found == [batch.windows.episode_names for batch in alone.validation_loader()]
+
+
 def test_a_long_episode_takes_no_more_memory_than_its_segment(store: Path, tmp_path: Path,
                                                               ) -> None:
     """What the backward pass keeps is bounded by `recurrence.segment`, not by the recording."""
