@@ -154,14 +154,14 @@ def test_frames_go_where_they_fill_half_at_most(
                                   'data.loader.resident=disk'), frames).resident == 'disk'
 
 
-@pytest.mark.parametrize(('device', 'processes', 'override', 'may'), [
-    ('cuda', 1, 'optimiser.accumulate=1', True), ('cuda', 1, 'optimiser.accumulate=2', False),
-    ('cuda', 2, 'optimiser.accumulate=1', False), ('cpu', 1, 'optimiser.accumulate=1', False)])
+@pytest.mark.parametrize(('device', 'override', 'may'), [
+    ('cuda', 'optimiser.accumulate=1', True), ('cuda', 'optimiser.accumulate=2', False),
+    ('cpu', 'optimiser.accumulate=1', False)])
 def test_kernels_are_replayed_only_where_no_gradient_outlives_a_step(
-        tmp_path: Path, device: str, processes: int, override: str, may: bool) -> None:
+        tmp_path: Path, device: str, override: str, may: bool) -> None:
     """A second forward pass takes the memory of the first one's gradients."""
     config = configured(values(tmp_path / 'run', tmp_path / 'store', 4), override)
-    assert run.can_replay(config, torch.device(device), processes) is may
+    assert run.can_replay(config, torch.device(device)) is may
     sharded = configured(values(tmp_path / 'run', tmp_path / 'store', 4), override,
                          'engine.strategy=fsdp')
-    assert not run.can_replay(sharded, torch.device(device), processes)
+    assert not run.can_replay(sharded, torch.device(device))

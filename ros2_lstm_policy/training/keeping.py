@@ -83,10 +83,10 @@ class Keeper(Callback):
         if self._loaded is not None:
             _set_random_states(self._loaded['random'])
             self._loaded = None
+        interrupted = self._module.agree(self._interrupted)
         if batch_idx % trainer.accumulate_grad_batches:
             return
         due = trainer.global_step - self._saved_step >= self._module.config.engine.save_every_steps
-        interrupted = self._any_process(trainer)
         if due or interrupted:
             self._save_state(trainer)
             self._export_average(trainer, (LAST,))  # something that acts, measured or not
@@ -165,9 +165,6 @@ class Keeper(Callback):
         self._interrupted = True
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT
                       else signal.SIG_DFL)
-
-    def _any_process(self, trainer: pl.Trainer) -> bool:
-        return bool(trainer.strategy.reduce_boolean_decision(self._interrupted, all=False))
 
     def _save_state(self, trainer: pl.Trainer) -> None:
         """Save in every process: each brings its part."""

@@ -13,6 +13,7 @@ from ros2_lstm_policy.data.datamodule import DataModule, TrainingBatch
 from ros2_lstm_policy.data.image_text import PairBatch
 from ros2_lstm_policy.model.lstm_decoder import LSTMState
 from ros2_lstm_policy.training import optimiser
+from ros2_lstm_policy.training.agreement import Agreement
 from ros2_lstm_policy.training.augmentation import augment, AugmentationConfig, each_anew, Hold
 from ros2_lstm_policy.training.carried import CarriedState
 from ros2_lstm_policy.training.config import TrainConfig
@@ -25,7 +26,6 @@ from ros2_lstm_policy.transforms import normalise_images
 import torch
 from torch import distributed, Tensor
 
-_CLOCK_BATCHES = 20  # between two looks at the first process's clock
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
@@ -75,6 +75,7 @@ class TrainingModule(pl.LightningModule):
         self._recent: deque[tuple[Tensor, tuple[str, ...]]] = deque()
         self._row = _RunningMean()
         self._elapsed_s, self._lr_scale = 0.0, 1.0
+        self._agreement: Agreement | None = None
         self._cache: FeatureCache | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -87,7 +88,8 @@ class TrainingModule(pl.LightningModule):
         return self.data.on_device(batch, self.device)
 
     def on_fit_start(self) -> None:
-        """Start the clock."""
+        """Start the clock, and connect the processes."""
+        self._agreement = Agreement(self.trainer.world_size)
         self.clock.start()
 
     def on_train_start(self) -> None:
@@ -96,15 +98,9 @@ class TrainingModule(pl.LightningModule):
         wanted = optimiser.parameter_groups(named, self.config.optimiser)
         for group, fresh in zip(self._optimizer.param_groups, wanted, strict=True):
             group.update(base_lr=fresh['base_lr'], weight_decay=fresh['weight_decay'])
-        if self.trainer.world_size > 1:
-            self._ask_for_the_time()  # a resumed run may begin between two looks
 
     def on_train_batch_start(self, batch: TrainingBatch, batch_idx: int) -> None:
-        """Set the learning rate of this step; all processes go by the first one's clock."""
-        if self.trainer.world_size == 1 or self.schedule.config.max_time_s is None:
-            self._elapsed_s = self.clock.elapsed_s
-        elif batch_idx % _CLOCK_BATCHES == 0:  # asking waits for the GPU
-            self._ask_for_the_time()
+        """Set the learning rate of this step."""
         self._lr_scale = self.schedule.scale(self.global_step, self._elapsed_s)
         for group in self._optimizer.param_groups:
             group['lr'] = group['base_lr'] * self._lr_scale
@@ -161,6 +157,22 @@ class TrainingModule(pl.LightningModule):
         self._write({f'val_{name}': value for name, value in self.validation.items()})
         self.log('val_loss', self.validation['loss'], prog_bar=True, logger=False)
 
+    def agree(self, stop: bool) -> bool:
+        """
+        Take over the first process's clock; every process calls this at each batch.
+
+        :param stop: whether this process was asked to stop.
+        :return: whether any was, up to the batch before.
+        """
+        assert self._agreement is not None
+        stop, self._elapsed_s = self._agreement.exchange(stop, self.clock.elapsed_s)
+        return stop
+
+    def on_train_end(self) -> None:
+        """Part from the other processes."""
+        assert self._agreement is not None
+        self._agreement.finish()
+
     def to_cpu(self) -> None:
         """Leave the device, with everything that was kept there."""
         self.cpu()
@@ -187,9 +199,6 @@ class TrainingModule(pl.LightningModule):
     @property
     def _optimizer(self) -> torch.optim.Optimizer:
         return self.optimizers(use_pl_optimizer=False)  # type: ignore[return-value]
-
-    def _ask_for_the_time(self) -> None:
-        self._elapsed_s = self.trainer.strategy.broadcast(self.clock.elapsed_s)
 
     def _fresh_texts(self) -> Texts:
         return Texts(self.objective.policy.backbone,

@@ -113,6 +113,7 @@ def fit(config: TrainConfig, resume: bool = False) -> None:
     bar = progress.of_this_terminal(config.engine.log_every_steps)
     pieces = tuning.Pieces()
     trainer = _trainer(config, bar, pieces)
+    _leave_stopping_to_the_keeper(trainer)
     module = assemble(config, Share(trainer.global_rank, trainer.world_size),
                       print if trainer.is_global_zero else lambda line: None, resume)
     keeper = Keeper(module, config.output)
@@ -122,7 +123,7 @@ def fit(config: TrainConfig, resume: bool = False) -> None:
     pieces.find(module.objective.policy)
     if config.engine.torch_compile:
         tuning.compile_layers(module.objective.policy, can_replay(
-            config, trainer.strategy.root_device, trainer.world_size))
+            config, trainer.strategy.root_device))
     if trainer.is_global_zero:
         config.output.mkdir(parents=True, exist_ok=True)
         fitted = module.data.manifest  # whose statistics stay, also if the data grow
@@ -166,13 +167,14 @@ def resumed(used: TrainConfig, wanted: TrainConfig, where: Path) -> TrainConfig:
     return replace(wanted, output=where)
 
 
-def can_replay(config: TrainConfig, device: torch.device, processes: int) -> bool:
+def can_replay(config: TrainConfig, device: torch.device) -> bool:
     """
     Say whether a compiled backbone's kernels may be CUDA graphs.
 
-    Weights must stay where they are, and gradients are gone at the next forward pass.
+    Weights must stay where they are, and gradients are gone at the next forward pass. Under DDP
+    they are: it copies them into its own memory as they come.
     """
-    return (device.type == 'cuda' and processes == 1 and config.optimiser.accumulate == 1
+    return (device.type == 'cuda' and config.optimiser.accumulate == 1
             and config.engine.strategy in ('auto', 'ddp'))
 
 
@@ -313,6 +315,17 @@ def _trainer(config: TrainConfig, bar: pl.Callback, pieces: tuning.Pieces) -> pl
         enable_progress_bar=isinstance(bar, progress.Bar),
         log_every_n_steps=1, logger=_loggers(output), callbacks=[bar],
         default_root_dir=output)
+
+
+def _leave_stopping_to_the_keeper(trainer: pl.Trainer) -> None:
+    """
+    Take Lightning's question out of the loop.
+
+    It asks the first process at every batch whether it got a SIGTERM, and waits for the GPU until
+    it knows. The signal is the keeper's, so the answer is always no.
+    """
+    loop: Any = trainer.fit_loop.epoch_loop
+    loop._broadcast_sigterm_tensor = lambda: None
 
 
 def _loggers(output: Path) -> list[Logger]:

@@ -116,6 +116,9 @@ def compile_layers(policy: Policy, graphs: bool = False) -> None:
         takes longer than they do. A step's gradients then live in memory that the next forward
         pass takes, so every backward pass must be followed by a step.
     """
+    # Under DDP Dynamo cuts what it compiles at the edges of gradient buckets: more and smaller
+    # kernels' graphs, for an overlap that the layers of a large model have without it.
+    torch._dynamo.config.optimize_ddp = False
     blocks = policy.backbone.parts().compiled
     for block in blocks:
         block.compile()
