@@ -151,3 +151,13 @@ def test_states_are_normalised_in_the_order_of_the_manifest_and_not_clipped():
         transforms.normalise_states({'joints': np.zeros(2)}, manifest)
     with pytest.raises(ValueError, match="'joints': expected 2 values, found shape"):
         transforms.normalise_states({'joints': np.zeros(3), 'wrench': np.zeros(1)}, manifest)
+
+
+def test_a_state_that_hardly_moved_in_training_is_not_blown_up():
+    """A joint that was held still and moves by a degree on the robot says so, and no more."""
+    values = np.zeros((20, 3))
+    values[:, 0] = np.linspace(-1, 1, 20)
+    state = fitted_state(StateSpec('joints', 3), values, 'range')
+    manifest = Manifest(0.1, CAMERAS, (GROUPS[3],), (state,))
+    found = transforms.normalise_states({'joints': np.array([0.0, 0.02, 0.0])}, manifest)
+    assert np.abs(found).max() < 1

@@ -31,10 +31,16 @@ def fitted_group(group: ActionGroup, values_FA: np.ndarray, begins_F: np.ndarray
 
 
 def fitted_state(state: StateSpec, values_FS: np.ndarray, how: How) -> StateSpec:
-    """Return a state with the statistics of its recorded values, where it has none yet."""
+    """
+    Return a state with the statistics of its recorded values, where it has none yet.
+
+    What hardly moved is measured by the widest of its values: states are not clipped, and a robot
+    that stands a little otherwise would be far beyond all that training saw.
+    """
     if state.normalisation is not None:
         return state
-    return replace(state, normalisation=normalisation(values_FS, how))
+    every = (slice(0, state.size),)
+    return replace(state, normalisation=normalisation(values_FS, how, every))
 
 
 def largest_steps(group: ActionGroup, values_FA: np.ndarray,
