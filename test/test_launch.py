@@ -96,7 +96,7 @@ def test_every_described_node_starts_and_stops_cleanly(
 def test_a_text_that_looks_like_another_type_stays_a_text(observer: Node) -> None:
     """An instruction such as `yes` or `10` is YAML for something else unless it is quoted."""
     texts = {'instruction': 'put "it": there, schön', 'base_frame_id': '10',
-             'tool_frame_id': 'yes', 'arm_frame': '[1, 2]'}
+             'tool_frame_id': 'yes', 'gripper_joint': '[1, 2]'}
     with process(nodes.POLICY.having(**texts)) as child:
         found = parameters_of(observer, 'policy', list(texts), child)
     assert found == list(texts.values())
