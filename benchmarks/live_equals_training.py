@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 import os
 from pathlib import Path
 import signal
@@ -31,7 +32,10 @@ WAIT_S = 180.0
 PERIOD_NS, START_NS = 100_000_000, 1_000_000_000_000
 # step and camera of the frames that the made bags lack; both at step 31
 DROPPED = {(9, 'static'), (17, 'hand'), (31, 'static'), (31, 'hand')}
-_MAX_AGE_S, _MAX_SKEW_S = 2.0, 0.0  # as config/policy_sim.yaml
+# Joints come faster than frames, and never with the stamp of one.
+JOINTS, JOINT_OFFSETS_NS = ('shoulder', 'elbow', 'wrist', 'finger'), (-40_000_000, -7_000_000,
+                                                                      9_000_000)
+_MAX_AGE_S, _MAX_SKEW_S = 2.0, 0.02
 
 
 class Outcome(NamedTuple):
@@ -47,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument('--bags', type=Path, help='folder of bags; default: make two')
     parser.add_argument('--checkpoint', type=Path, help='default: an untrained compact one')
+    parser.add_argument('--joints', action='store_true',
+                        help='the untrained policy is told of the joints, too')
     parser.add_argument('--steps', type=int, default=60, help='steps of each bag that is made')
     parser.add_argument('--history', choices=('window', 'carry'), default='window',
                         help='of the untrained checkpoint')
@@ -60,17 +66,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.update(nodes.environment())
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        checkpoint = options.checkpoint or _untrained(folder / 'checkpoint', options.history)
+        checkpoint = options.checkpoint or _untrained(
+            folder / 'checkpoint', options.history, options.joints)
         bags = find_bags(options.bags or _make_bags(folder / 'bags', options.steps))
         live = _live(checkpoint, bags[:options.episodes], folder)
         trained = [_trained(checkpoint, bag, folder / 'cache') for bag in bags[:options.episodes]]
         return _report([bag.name for bag in bags], live, trained)
 
 
-def _untrained(path: Path, history: str) -> Path:
-    from ros2_lstm_policy.model import init_checkpoint
-    init_checkpoint.main(['--config', str(ROOT / 'config' / 'policy_compact.yaml'),
-                          '--out', str(path), f'policy.decoder.history={history}'])
+def _untrained(path: Path, history: str, joints: bool) -> Path:
+    from ros2_lstm_policy import config
+    from ros2_lstm_policy.manifest import Normalisation, StateSpec
+    from ros2_lstm_policy.model import checkpoint
+    from ros2_lstm_policy.model.untrained import InitConfig, untrained
+    import torch
+    chosen = config.load(InitConfig, ROOT / 'config' / 'policy_compact.yaml',
+                         [f'policy.decoder.history={history}'])
+    if joints:
+        told = StateSpec('joints', 3, Normalisation.unit(3), JOINTS[:3])
+        chosen = replace(chosen, manifest=replace(chosen.manifest, states=(told,)))
+    policy = untrained(chosen, 0)
+    for weights in () if policy.states is None else policy.states.parameters():
+        torch.nn.init.normal_(weights)  # it begins at zero: the states would not be heard at all
+    checkpoint.save(path, policy, 'An untrained policy.')
     return path
 
 
@@ -94,6 +112,9 @@ def _make_bags(folder: Path, steps: int) -> Path:
                         writer.write_frame(camera, stamp_ns,
                                            grown[:480, :640].astype(np.uint8))
                 writer.write_action(stamp_ns, random.normal(0, 0.01, 6), float(step % 2))
+                for offset_ns in JOINT_OFFSETS_NS:
+                    writer.write_joints(stamp_ns + offset_ns, list(reversed(JOINTS)),
+                                        random.normal(0, 1, len(JOINTS)))
     return folder
 
 
@@ -124,7 +145,8 @@ def _node(checkpoint: Path, out: Path) -> Iterator[None]:
     from ros2_lstm_policy.ros import nodes
     parameters = {
         'checkpoint': str(checkpoint), 'autostart': True, 'use_sim_time': True,
-        'max_linear_speed_m_s': 10.0, 'max_angular_speed_rad_s': 20.0, 'max_step_ratio': 1000.0}
+        'max_linear_speed_m_s': 10.0, 'max_angular_speed_rad_s': 20.0, 'max_step_ratio': 1000.0,
+        'max_skew_s': _MAX_SKEW_S}
     spec = nodes.simulation()[1].having(**parameters)
     own = nodes.command(spec)
     words = own[own.index('--ros-args'):]
@@ -144,19 +166,20 @@ class _Player:
         from geometry_msgs.msg import TwistStamped
         import rclpy
         from rosgraph_msgs.msg import Clock
-        from sensor_msgs.msg import Image
+        from sensor_msgs.msg import Image, JointState
         from std_msgs.msg import Float64MultiArray, String
         from std_srvs.srv import Trigger
         from ros2_lstm_policy.ros.demo_observer import EpisodeRecord
         rclpy.init()
         self._rclpy, self._clock_type, self._string = rclpy, Clock, String
-        self._image_type, self._trigger = Image, Trigger
+        self._image_type, self._trigger, self._joints_type = Image, Trigger, JointState
         self._node = rclpy.create_node('player')
         create = self._node.create_publisher
         self._clock = create(Clock, '/clock', 10)
         self._words = create(String, 'instruction', 10)
         self._images = {camera: create(Image, topic, 10)
                         for camera, topic in (('static', 'rgb'), ('hand', 'hand_rgb'))}
+        self._joints = create(JointState, 'joint_states', 100)
         self._reset = self._node.create_client(Trigger, 'policy/reset_episode')
         self._record = EpisodeRecord()
         self._said, self._said_ns = '', 0
@@ -177,12 +200,14 @@ class _Player:
         from ros2_lstm_policy.data.rosbag.index import index_bag
         index = index_bag(bag, BagLayout(), Wanted())
         segment, = segments(index, BagLayout())
-        frames = self._frames(bag, index)
+        frames, joints = self._frames(bag, index), self._joint_states(bag)
         self._begin(segment.instruction, segment.arm[0].stamp_ns - PERIOD_NS)
         self._record = record = type(self._record)()
         stamps = [action.stamp_ns for action in segment.arm]
         for stamp_ns in stamps:
             self._tell_time(stamp_ns)
+            while joints and joints[0][0] <= stamp_ns + max(JOINT_OFFSETS_NS):
+                self._joints.publish(joints.pop(0)[1])
             shown = [c for c in self._images if (c, stamp_ns) in frames]
             for camera in shown:
                 self._images[camera].publish(frames[camera, stamp_ns])
@@ -210,6 +235,21 @@ class _Player:
                                                                                 10**9)
                 found[camera, ref.stamp_ns] = message
         return found
+
+    def _joint_states(self, bag: Path) -> list[tuple[int, Any]]:
+        """Return the joints of a bag as messages that rclpy publishes, by stamp."""
+        from rosbags.highlevel import AnyReader
+        from ros2_lstm_policy.data.rosbag.typestore import typestore
+        found = []
+        with AnyReader([bag], default_typestore=typestore()) as reader:
+            connections = [c for c in reader.connections if c.topic.endswith('joint_states')]
+            for connection, _, raw in reader.messages(connections):
+                said: Any = reader.deserialize(raw, connection.msgtype)
+                message = self._joints_type(name=list(said.name), position=said.position.tolist())
+                stamp = said.header.stamp
+                message.header.stamp.sec, message.header.stamp.nanosec = stamp.sec, stamp.nanosec
+                found.append((stamp.sec * 10**9 + stamp.nanosec, message))
+        return sorted(found, key=lambda item: item[0])
 
     def _begin(self, words: str, now_ns: int) -> None:
         """Begin an episode: the time, the words, a reset."""
@@ -302,7 +342,7 @@ def _trained(checkpoint_path: Path, bag: Path, cache: Path) -> Outcome:
             images = {camera.name: transforms.normalise_images(batch.images[camera.name], camera)
                       for camera in manifest.cameras}
             text = policy.encode_instructions(batch.instructions)
-            tokens = policy.encode(images, text)
+            tokens = policy.encode(images, text, torch.as_tensor(batch.states_BTS))
             chunk = policy.decoder.predict(tokens)
             # The first window gives the steps with a short history, each other one its last step.
             last = min(steps, sum(store.lengths))

@@ -24,7 +24,7 @@ from rclpy.qos import qos_profile_sensor_data, QoSProfile, ReliabilityPolicy
 from ros2_lstm_policy.manifest import DEFAULT_CAMERAS, image_topic
 from ros2_lstm_policy.ros import nodes
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 
@@ -33,11 +33,14 @@ CONFIGURE, CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEA
 ACTIVATE, DEACTIVATE = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE
 
 
-def small_checkpoint(directory, cameras=('static', 'hand'), spoil=None, **changes):
+def small_checkpoint(directory, cameras=('static', 'hand'), spoil=None, states=(), actions=None,
+                     **changes):
     """
     Make a real, small, untrained checkpoint.
 
     :param spoil: called with the policy before it is saved.
+    :param states: what its manifest has of these.
+    :param actions: the groups of its manifest; None for one arm and one gripper.
     :param changes: what a group of its manifest has otherwise, by the group's name.
     """
     from ros2_lstm_policy import config
@@ -49,9 +52,9 @@ def small_checkpoint(directory, cameras=('static', 'hand'), spoil=None, **change
                          [f'policy.{line}' for line in small])
     seen = tuple(camera for camera in chosen.manifest.cameras if camera.name in cameras)
     groups = tuple(replace(group, **changes.get(group.name, {}))
-                   for group in chosen.manifest.actions)
+                   for group in actions or chosen.manifest.actions)
     policy = untrained(replace(chosen, manifest=replace(
-        chosen.manifest, cameras=seen, actions=groups)), 0)
+        chosen.manifest, cameras=seen, actions=groups, states=tuple(states))), 0)
     if spoil is not None:
         spoil(policy)
     checkpoint.save(directory, policy, 'A policy for tests.')
@@ -99,6 +102,7 @@ class Robot:
         self._images = {name: self.node.create_publisher(Image, topic, frames)
                         for name, topic in zip(cameras, map(image_topic, cameras))}
         self._poses = self.node.create_publisher(PoseStamped, 'ee_pose', 10)
+        self._joints = self.node.create_publisher(JointState, 'joint_states', 10)
         self._orders = self.node.create_publisher(String, 'instruction', QoSProfile(depth=10))
         self._clock = self.node.create_publisher(Clock, '/clock', qos_profile_sensor_data)
         self.arms, self.grippers, self.twists, self.chunks = [], [], [], []
@@ -116,6 +120,8 @@ class Robot:
         self._parameters = self.node.create_client(SetParameters, 'policy/set_parameters')
         self.cameras, self.rate_hz, self.stamp_offset_s = set(cameras), 20.0, 0.0
         self.pose_m, self.pose_frame, self.sim_time_ns = None, 'base_link', None
+        self.joints = {}
+        self.change_joints = lambda message: None
         self.change_image = lambda name, message: None
         self._arm_sent_ns = 0
         self.shown, self._next_s, self._random = [], 0.0, np.random.default_rng(0)
@@ -274,6 +280,13 @@ class Robot:
             self._images[name].publish(message)
         self.shown.append(stamp_ns)
 
+    def tell_joints(self, stamp_ns):
+        """Publish where the joints are, name to position."""
+        message = JointState(name=list(self.joints), position=[*map(float, self.joints.values())])
+        message.header.stamp = stamp(stamp_ns)
+        self.change_joints(message)
+        self._joints.publish(message)
+
     def tell_time(self, time_ns):
         """Publish /clock; frames are stamped with it from here on."""
         self.sim_time_ns = time_ns
@@ -288,6 +301,8 @@ class Robot:
         if self.sim_time_ns is not None:
             self.tell_time(self.sim_time_ns + int(1e9 / self.rate_hz))
             now_ns = self.sim_time_ns
+        if self.joints:
+            self.tell_joints(now_ns)
         self.show(now_ns + int(self.stamp_offset_s * 1e9))
         if self.pose_m is not None:
             pose = PoseStamped()

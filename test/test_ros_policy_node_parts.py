@@ -14,7 +14,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
 from rclpy.qos import ReliabilityPolicy
-from ros2_lstm_policy.manifest import CameraSpec
+from ros2_lstm_policy.manifest import ActionGroup, CameraSpec
 from ros2_lstm_policy.ros import conversions, parameters
 from ros2_lstm_policy.ros.declared import ParameterError
 from ros2_lstm_policy.ros.diagnostics import Holds, LatestLine
@@ -22,8 +22,10 @@ from ros2_lstm_policy.ros.gripper_action import GripperAction
 from ros2_lstm_policy.ros.inputs import Inputs
 from ros2_lstm_policy.ros.lifecycle import GuardedLifecycleNode
 from ros2_lstm_policy.ros.parameters import Parameters, Settings
+from ros2_lstm_policy.ros.states import PresentInput
 from ros2_lstm_policy.ros.words import Words
 from ros2_lstm_policy.runtime.safety import Pose
+from ros2_lstm_policy.streams import StreamConfig
 from ros2_lstm_policy.types import Reason
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import String
@@ -269,14 +271,17 @@ def test_compressed_images_are_taken_where_asked_for(make_node, robot):
 def test_the_pose_is_heard_without_a_workspace_too(make_node, robot):
     """The chunk that is shown began at the origin of the base unless a workspace was set."""
     node = make_node()
-    inputs = Inputs(node, Settings(), specs('static'), lambda: None, lambda text: None)
+    where = PresentInput(ActionGroup('arm', 'ee_delta', 6), 'ee_pose', StreamConfig(
+        'ee_pose', 'geometry_msgs/msg/PoseStamped'))
+    inputs = Inputs(node, Settings(), specs('static'), lambda: None, lambda text: None, [where])
     executor = SingleThreadedExecutor(context=node.context)
     executor.add_node(node)
     robot.pose_m = (0.4, 0.1, 0.2)
 
     def heard():
         executor.spin_once(timeout_sec=0.01)
-        return inputs.pose(node.get_clock().now().nanoseconds)
+        found = inputs.presents(node.get_clock().now().nanoseconds)['arm']
+        return found if isinstance(found, Pose) else None
     np.testing.assert_array_equal(robot.until(heard).position_m, robot.pose_m)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import time
 import traceback
 
+import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from ros2_lstm_policy.manifest import Manifest
 from ros2_lstm_policy.resample import Missing
@@ -22,11 +23,10 @@ from ros2_lstm_policy.ros.outputs import Outputs
 from ros2_lstm_policy.ros.parameters import Settings
 from ros2_lstm_policy.runtime.cadence import Cadence
 from ros2_lstm_policy.runtime.frozen import FROZEN
-from ros2_lstm_policy.runtime.safety import (blend_in, check, GripperShaper, Limits,
-                                             MAX_INSTRUCTION_CHARACTERS)
+from ros2_lstm_policy.runtime.safety import (blend_in, check, eased, Grippers, Limits,
+                                             MAX_INSTRUCTION_CHARACTERS, motion)
 from ros2_lstm_policy.runtime.worker import Outcome, PolicyWorker
-from ros2_lstm_policy.types import (Actor, ActorFault, Decision, GRIPPER, Observation,
-                                    Reason)
+from ros2_lstm_policy.types import Actor, ActorFault, Decision, Observation, Reason
 
 _STOP_TIMEOUT_S = 5.0
 _WORDS_PERIOD_S = 1.0  # between two lines of the log about instructions
@@ -53,17 +53,18 @@ class Commander:
         self._node, self._settings = node, settings
         self.limits = limits
         self._inputs, self._outputs, self._holds = inputs, outputs, holds
-        self._gripper = GripperShaper(
-            manifest.action(GRIPPER).threshold, settings.gripper_hysteresis,
-            settings.gripper_min_hold_s)
+        self._gripper = Grippers(manifest.binary, settings.gripper_hysteresis,
+                                 settings.gripper_min_hold_s)
+        self._period_s = manifest.control_period_s
+        self._before: dict[str, np.ndarray] = {}
         self._words_told = LatestLine(node.get_logger(), _WORDS_PERIOD_S)
-        self._exclusive = Exclusive(node, outputs.topics, inputs.topics)
+        self._exclusive = Exclusive(node, outputs.topics, inputs.topics, inputs.state_topics)
         self._link, self._is_cut = link, False
         self.worker = PolicyWorker(actor, self._deliver, first_episode)
         self.latencies, self.ticks, self.commands = Latencies(), Rate(), Rate()
         self._instruction = instruction.strip()
         # Frames may come faster than the policy's period; its deltas cover one period each.
-        self._cadence = Cadence(round(limits.period_s * _NS))
+        self._cadence = Cadence(round(self._period_s * _NS))
         self._offered_ns: int | None = None
         self._last_submitted: int | None = None
         self.restarts, self.slowed, self.repeats = 0, 0, 0
@@ -80,6 +81,7 @@ class Commander:
     def start(self) -> None:
         """Begin the first episode, with what the cameras show already."""
         self._begun_ns = self._now_ns()
+        self._outputs.forget_places()
         self.worker.start()
         self.frame_arrived()
 
@@ -215,7 +217,7 @@ class Commander:
             self.limits = limits
             if is_shadow == self._outputs.is_shadow:
                 return
-            self._outputs.hold(self._now_ns())
+            self._stay(self._now_ns())
             self._outputs.set_shadow(is_shadow)
             self._begun_ns = self._now_ns()
 
@@ -315,30 +317,36 @@ class Commander:
 
     def _act(self, outcome: Outcome, decision: Decision) -> None:
         observation, now_ns = outcome.job.observation, self._now_ns()
-        action = decision.action
-        pose = self._inputs.pose(now_ns)
-        checked = check(action, (now_ns - observation.stamp_ns) / _NS, self.limits, pose)
+        action, present = decision.action, self._inputs.presents(now_ns)
+        checked = check(action, (now_ns - observation.stamp_ns) / _NS, self.limits, present,
+                        self._before)
         if isinstance(checked, Reason):
             if checked.code == 'not_finite':
                 self.worker.forget()
-            self._hold([checked], observation.stamp_ns)
+            self._hold(self._inputs.explain([checked]), observation.stamp_ns)
             return
         share = blend_in((now_ns - self._begun_ns) / _NS, self._settings.blend_in_s)
-        is_open = self._gripper.update(action.gripper_open, observation.stamp_ns / _NS)
-        arm = checked.arm * share
-        self._outputs.command(observation.stamp_ns, arm, is_open)
-        if not self._outputs.is_shadow:  # whoever moves the arm there, it is not this node
-            self._inputs.frozen.move(arm, self.limits.period_s)
+        values = {name: eased(given, self.limits.groups[name].group, present.get(name), share)
+                  for name, given in checked.groups.items()}
+        values |= self._gripper.update(action, observation.stamp_ns / _NS)
+        self._outputs.command(observation.stamp_ns, values)
+        self._before = {name: np.asarray(given, np.float64)
+                        for name, given in action.groups.items()}
+        if not self._outputs.is_shadow:  # whoever moves the robot there, it is not this node
+            self._inputs.frozen.move(motion(values, self.limits, present), self._period_s)
         self.commands.add()
         self.slowed += checked.slowed < 1
         self._holds.end()
         self._note_latencies(outcome, decision)
-        self._outputs.intention(observation.stamp_ns, decision,
-                                None if isinstance(pose, Reason) else pose)
+        self._outputs.intention(observation.stamp_ns, decision, present)
 
     def _hold(self, reasons: Sequence[Reason], stamp_ns: int) -> None:
-        self._outputs.hold(stamp_ns)
-        self._holds.begin(reasons)
+        self._holds.begin([*reasons, *self._stay(stamp_ns)])
+
+    def _stay(self, stamp_ns: int) -> list[Reason]:
+        """Tell every group to stay; return why some were sent nothing."""
+        self._before = {}
+        return self._outputs.hold(stamp_ns, lambda: self._inputs.presents(self._now_ns()))
 
     def _failure(self, error: BaseException) -> Reason:
         """Say what failed; what this package did not raise itself is logged with its traceback."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from builtin_interfaces.msg import Time
+from builtin_interfaces.msg import Duration, Time
 import cv2
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from nav_msgs.msg import Path
 import numpy as np
 from ros2_lstm_policy.runtime.safety import Pose
-from std_msgs.msg import Float64MultiArray
+from std_msgs.msg import Float64MultiArray, Header
 
 _QUATERNION_TOLERANCE = 0.01  # of its length: what rounding and single precision leave
 
@@ -34,6 +34,18 @@ def gripper(position: float) -> Float64MultiArray:
     return Float64MultiArray(data=[position])
 
 
+def duration(seconds: float) -> Duration:
+    """Return seconds as a duration."""
+    whole, nanoseconds = divmod(round(seconds * 1e9), 1_000_000_000)
+    return Duration(sec=whole, nanosec=nanoseconds)
+
+
+def pose(stamp_ns: int, frame_id: str, values: np.ndarray) -> PoseStamped:
+    """Return a place in m and a rotation vector in rad, six numbers, as a pose."""
+    header = Header(stamp=time_message(stamp_ns), frame_id=frame_id)
+    return _pose(header, np.asarray(values[:3], np.float64), _rotation(values[3:]))
+
+
 def path(stamp_ns: int, frame_id: str, arm_KA: np.ndarray, in_tool_axes: bool,
          start: Pose | None) -> Path:
     """
@@ -46,12 +58,12 @@ def path(stamp_ns: int, frame_id: str, arm_KA: np.ndarray, in_tool_axes: bool,
     message.header.stamp = time_message(stamp_ns)
     message.header.frame_id = frame_id
     position, rotation = (np.zeros(3), np.eye(3)) if start is None else start
-    message.poses = [_pose(message, position, rotation)]
+    message.poses = [_pose(message.header, position, rotation)]
     for arm_A in arm_KA.astype(np.float64):
         turn = _rotation(arm_A[3:])
         position = position + (rotation @ arm_A[:3] if in_tool_axes else arm_A[:3])
         rotation = rotation @ turn if in_tool_axes else turn @ rotation
-        message.poses.append(_pose(message, position, rotation))
+        message.poses.append(_pose(message.header, position, rotation))
     return message
 
 
@@ -81,8 +93,8 @@ def _rotation(vector: np.ndarray) -> np.ndarray:
     return cv2.Rodrigues(np.asarray(vector, np.float64))[0]
 
 
-def _pose(path_message: Path, position: np.ndarray, rotation: np.ndarray) -> PoseStamped:
-    message = PoseStamped(header=path_message.header)
+def _pose(header: Header, position: np.ndarray, rotation: np.ndarray) -> PoseStamped:
+    message = PoseStamped(header=header)
     p, q = message.pose.position, message.pose.orientation
     p.x, p.y, p.z = position.tolist()
     vector = cv2.Rodrigues(rotation)[0][:, 0]

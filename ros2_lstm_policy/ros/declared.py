@@ -19,6 +19,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 T = TypeVar('T')
+V = TypeVar('V')
 TYPES = {bool: 'boolean', int: 'integer', float: 'double', str: 'string'}
 
 
@@ -62,6 +63,7 @@ class Declared(Generic[T]):
         self.problems: dict[str, str] = {}
         for row in self._rows.values():
             self._declare(row)
+        self.add(self.further_rows())
         self.unknown = self._unknown_overrides()
         node.add_on_set_parameters_callback(self._check_new_values)
 
@@ -69,7 +71,23 @@ class Declared(Generic[T]):
         """Return all values. :raises ParameterError: naming each that cannot be used."""
         if self.problems:
             raise ParameterError('; '.join(self.problems.values()))
-        return self._table(**{row.name: _value(self._node, row) for row in self._rows.values()})
+        return self.values(self._table)
+
+    def values(self, table: type[V], prefix: str = '') -> V:
+        """Return the values of a table whose parameters are declared with a prefix."""
+        return table(**{row.name: _value(self._node, row, prefix)
+                        for row in fields(table)})  # type: ignore[arg-type]
+
+    def further_rows(self) -> Mapping[str, Field[Any]]:
+        """Return rows by their names that are to be declared beside the table's."""
+        return {}
+
+    def add(self, rows: Mapping[str, Field[Any]]) -> None:
+        """Declare further rows by their names, where they are not yet."""
+        for name, row in rows.items():
+            if name not in self._rows:
+                self._rows[name] = row
+                self._declare(row)
 
     def is_changeable(self, row: Field[Any]) -> str:
         """Return why a parameter cannot be set now, or nothing; for a node to say."""
@@ -175,8 +193,8 @@ def _advice(row: Field[Any], value: Any) -> str:
     return f'; write {given[0]}' if len(given) == 1 else ''
 
 
-def _value(node: Node, row: Field[Any]) -> Any:
-    value = node.get_parameter(row.name).value
+def _value(node: Node, row: Field[Any], prefix: str) -> Any:
+    value = node.get_parameter(prefix + row.name).value
     return tuple(value) if isinstance(row.default, tuple) else value
 
 

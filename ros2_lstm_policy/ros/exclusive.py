@@ -1,4 +1,4 @@
-"""What there may be one of only: this node's name, who commands its robot, each camera."""
+"""What there may be one of only: this node's name, who commands its robot, each camera, state."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ class Exclusive:
     :param node: whose name, commands and cameras they are.
     :param commands: the topics that it commands on, resolved.
     :param cameras: the topic of each camera, resolved.
+    :param states: the topic of each state of the robot that comes from one device, resolved.
     """
 
     def __init__(self, node: Node, commands: Sequence[str] = (),
-                 cameras: Mapping[str, str] | None = None) -> None:
+                 cameras: Mapping[str, str] | None = None,
+                 states: Mapping[str, str] | None = None) -> None:
         """Ask nothing yet."""
         self._node, self._commands, self._cameras = node, tuple(commands), dict(cameras or {})
+        self._states = dict(states or {})
 
     def doubts(self) -> tuple[Reason, ...]:
         """Return a reason for each that there is more than one of, as far as DDS knows by now."""
@@ -34,6 +37,8 @@ class Exclusive:
                   for topic in self._commands]
         found += [self._second('second_camera', topic, f'camera {camera}', camera)
                   for camera, topic in self._cameras.items()]
+        found += [self._second('second_state', topic, f'state {state}', state)
+                  for state, topic in self._states.items()]
         return tuple(reason for reason in found if reason is not None)
 
     def _twins(self) -> Reason | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from rclpy.action import ActionClient
 from rclpy.lifecycle import LifecycleNode
 from ros2_lstm_policy.ros.declared import ParameterError
+from ros2_lstm_policy.ros.encoders import Target
 from ros2_lstm_policy.ros.parameters import Settings
+from ros2_lstm_policy.types import GRIPPER
 
 ACTION = 'gripper_cmd'
 
@@ -15,13 +18,31 @@ ACTION = 'gripper_cmd'
 class GripperAction:
     """A client of the action `gripper_cmd`; one goal an edge, nothing is waited for."""
 
-    def __init__(self, node: LifecycleNode, settings: Settings, kind: Any) -> None:
+    def __init__(self, node: LifecycleNode, settings: Settings, kind: Any,
+                 name: str = ACTION) -> None:
         """Create the client."""
-        self._node, self._settings, self._kind = node, settings, kind
-        self._client = ActionClient(node, kind, ACTION)
+        self._node, self._settings, self._kind, self._name = node, settings, kind, name
+        self._client = ActionClient(node, kind, name)
 
     @classmethod
-    def create(cls, node: LifecycleNode, settings: Settings) -> GripperAction | None:
+    def of(cls, node: LifecycleNode, target: Target) -> GripperAction | None:
+        """
+        Return a client for a group, or None where it has no gripper or no action is asked for.
+
+        :raises ParameterError: where control_msgs is not installed.
+        """
+        group, settings = target.group, target.settings
+        if group.kind != 'gripper':
+            return None
+        if group.name == GRIPPER:
+            return cls.create(node, settings)
+        joints = target.joints or [settings.gripper_joint]
+        return cls.create(node, replace(settings, gripper_joint=joints[0]),
+                          f'{group.name}/{ACTION}')
+
+    @classmethod
+    def create(cls, node: LifecycleNode, settings: Settings,
+               name: str = ACTION) -> GripperAction | None:
         """
         Return a client, or None where no action is asked for.
 
@@ -36,13 +57,13 @@ class GripperAction:
                 f'gripper_action is {settings.gripper_action!r}, and control_msgs is not '
                 'installed (rosdep key control_msgs); install it, or set gripper_action to '
                 "''") from error
-        return cls(node, settings, getattr(action, settings.gripper_action))
+        return cls(node, settings, getattr(action, settings.gripper_action), name)
 
     def send(self, position: float) -> None:
         """Send a goal; a server that is not there is one warning a second."""
         if not self._client.server_is_ready():
             self._node.get_logger().warning(
-                f'no action server at {ACTION}; the gripper did not move',
+                f'no action server at {self._name}; the gripper did not move',
                 throttle_duration_sec=1.0)
             return
         self._client.send_goal_async(self._goal(position))

@@ -1,14 +1,14 @@
-"""What the node listens to: cameras, the instruction, the tool's pose."""
+"""What the node listens to: cameras, states of the robot, the instruction."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from functools import partial
 import time
 from typing import Any, NamedTuple
 
-from geometry_msgs.msg import PoseStamped
+import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import (qos_check_compatible, qos_profile_sensor_data, QoSCompatibility,
                        QoSPolicyKind, QoSProfile)
@@ -18,19 +18,21 @@ from ros2_lstm_policy.image_checks import fault_of
 from ros2_lstm_policy.manifest import CameraSpec, image_topic
 from ros2_lstm_policy.messages import image_to_rgb, ImageError, stamp_ns
 from ros2_lstm_policy.resample import Missing, StreamSampler
-from ros2_lstm_policy.ros.conversions import pose_from_message
 from ros2_lstm_policy.ros.diagnostics import Rate
 from ros2_lstm_policy.ros.lifecycle import guarded
 from ros2_lstm_policy.ros.parameters import Settings
+from ros2_lstm_policy.ros.states import PresentInput, StateInput, States
 from ros2_lstm_policy.ros.words import Words
 from ros2_lstm_policy.runtime.frozen import FrozenCameras
 from ros2_lstm_policy.runtime.safety import Pose
+from ros2_lstm_policy.streams import JOINT_STATE
 from ros2_lstm_policy.types import Observation, Reason
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 _NS = 1_000_000_000
 _ASK_PERIOD_S = 1.0
+_SILENT = ('no_image', 'old_image', 'no_state', 'old_state', 'state_skew')
 OVERRIDABLE = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY,
                QoSPolicyKind.DURABILITY)
 
@@ -55,25 +57,26 @@ class Inputs:
     The node's subscriptions and what came through them; used on the executor's thread.
 
     :param cameras: the cameras that the checkpoint needs.
-    :param on_frame: called after each frame that was taken.
+    :param on_frame: called after each frame, and each value of a state, that was taken.
     :param on_instruction: called with each instruction.
+    :param states: what is heard of the robot itself.
     """
 
     def __init__(self, node: LifecycleNode, settings: Settings, cameras: Sequence[CameraSpec],
-                 on_frame: Callable[[], None], on_instruction: Callable[[str], None]) -> None:
+                 on_frame: Callable[[], None], on_instruction: Callable[[str], None],
+                 states: Sequence[StateInput | PresentInput] = ()) -> None:
         """Subscribe."""
         self._node, self._on_frame = node, on_frame
-        self._max_age_ns = int(settings.max_image_age_s * _NS)
+        self._max_age_s = settings.max_image_age_s
         self._specs = {spec.name: spec for spec in cameras}
-        self.sampler = StreamSampler(tuple(self._specs), settings.max_image_age_s,
-                                     settings.max_skew_s)
+        self.sampler = StreamSampler(
+            tuple(self._specs), settings.max_image_age_s, settings.max_skew_s,
+            tuple(state.stream for state in states if isinstance(state, StateInput)))
         self.arrivals: dict[str, Arrival] = {}
         self.frozen = FrozenCameras(tuple(self._specs), settings.max_frozen_s)
         self.rates = {camera: Rate() for camera in self._specs}
         self.dropped = dict.fromkeys(self._specs, 0)
         self.repeated_stamps = dict.fromkeys(self._specs, 0)
-        self._pose: tuple[int, Pose | Reason] | None = None
-        self._base_frame_id = settings.base_frame_id
         self._by_frames = settings.trigger == 'frames'
         self._findings: dict[str, tuple[float, tuple[str, str]]] = {}
         kind = CompressedImage if settings.compressed else Image
@@ -82,14 +85,14 @@ class Inputs:
                                                 qos_profile_sensor_data)
                         for camera in self._specs}
         self._image_type = kind.__name__
-        self._others = Words(node, partial(self._subscribe, String, 'instruction'),
-                             on_instruction).subscriptions
-        self._others.append(self._subscribe(PoseStamped, 'ee_pose', self._take_pose,
-                                            qos_profile_sensor_data))
+        self._words = Words(node, partial(self._subscribe, String, 'instruction'),
+                            on_instruction).subscriptions
+        self.states = States(self._subscribe, self._now_ns, self.sampler, on_frame, states)
 
     def close(self) -> None:
         """Unsubscribe."""
-        for subscription in (*self._images.values(), *self._others):
+        for subscription in {*self._images.values(), *self._words,
+                             *self.states.subscriptions.values()}:
             self._node.destroy_subscription(subscription)
 
     @property
@@ -97,11 +100,20 @@ class Inputs:
         """Return the topic of each camera, as it was resolved."""
         return {camera: subscription.topic_name for camera, subscription in self._images.items()}
 
-    def pose(self, now_ns: int) -> Pose | Reason | None:
-        """Return the tool's pose, if one came that is not too old, or why it cannot be used."""
-        if self._pose is None or abs(now_ns - self._pose[0]) > self._max_age_ns:
-            return None
-        return self._pose[1]
+    @property
+    def state_topics(self) -> dict[str, str]:
+        """
+        Return the topic of each state that comes from one device, as it was resolved.
+
+        Joint states may come from several: arm and gripper publish their own on one topic.
+        """
+        return {state: self.states.subscriptions[state].topic_name
+                for state in self.states.of_policy
+                if self.states.configs[state].msgtype != JOINT_STATE}
+
+    def presents(self, now_ns: int) -> Mapping[str, np.ndarray | Pose | Reason]:
+        """Return where the groups are, if that was told a short time ago, or why it is unknown."""
+        return self.states.presents(now_ns, self._max_age_s)
 
     def arrival(self, observation: Observation) -> Arrival | None:
         """Return when the newest frame of an observation came."""
@@ -118,16 +130,17 @@ class Inputs:
         """Begin an episode with what the cameras show now."""
         self.sampler.reset()
         self.frozen.reset()
+        self.states.reset()
 
     def missing(self) -> tuple[Reason, ...]:
         """Return why there is no observation now; nothing where there is one."""
-        sampled = self.sample(self._node.get_clock().now().nanoseconds)
+        sampled = self.sample(self._now_ns())
         return self.explain(sampled.reasons) if isinstance(sampled, Missing) else ()
 
     def explain(self, reasons: Sequence[Reason]) -> tuple[Reason, ...]:
-        """Add what is known about a silent camera's topic: its publishers and their QoS."""
-        return tuple(reason if reason.code not in ('no_image', 'old_image')
-                     else self._explain(reason) for reason in reasons)
+        """Add what is known about a silent stream's topic: its publishers and their QoS."""
+        return tuple(reason if reason.code not in _SILENT else self._explain(reason)
+                     for reason in reasons)
 
     def _subscribe(self, kind: type, topic: str, callback: Callable[..., None],
                    qos: QoSProfile, override_id: str | None = None) -> Subscription:
@@ -140,7 +153,7 @@ class Inputs:
         received_ns = time.monotonic_ns()
         self.rates[camera].add()
         stamp = stamp_ns(message)
-        transport_ns = self._node.get_clock().now().nanoseconds - stamp
+        transport_ns = self._now_ns() - stamp
         try:
             image = image_to_rgb(message)
         except ImageError as error:
@@ -162,20 +175,6 @@ class Inputs:
                                         time.monotonic_ns() - received_ns)
         self._on_frame()
 
-    def _take_pose(self, message: PoseStamped) -> None:
-        self._pose = stamp_ns(message), self._checked(message)
-
-    def _checked(self, message: PoseStamped) -> Pose | Reason:
-        """Return the pose, or why it says nothing about where the tool is."""
-        frame = message.header.frame_id.removeprefix('/')
-        if frame != self._base_frame_id.removeprefix('/'):
-            return Reason('pose_frame', f'ee_pose is in the frame {frame!r}, workspace_m in '
-                          f'{self._base_frame_id!r}; transform the pose, or set base_frame_id')
-        try:
-            return pose_from_message(message)
-        except ValueError as error:
-            return Reason('bad_pose', f'ee_pose: {error}')
-
     def _explain(self, reason: Reason) -> Reason:
         """Ask the graph at most once a second: it costs as much as an image."""
         now_s = time.monotonic()
@@ -186,20 +185,36 @@ class Inputs:
         code, text = finding
         return Reason(code or reason.code, f'{reason.text}; {text}', reason.camera)
 
-    def _look_at_publishers(self, camera: str) -> tuple[str, str]:
-        """Return a code, empty for none of its own, and what was found on a camera's topic."""
-        subscription = self._images[camera]
-        topic, wanted = subscription.topic_name, self._image_type
+    def _look_at_publishers(self, stream: str) -> tuple[str, str]:
+        """Return a code, empty for none of its own, and what was found on a stream's topic."""
+        subscription, wanted, remap, retype = self._wiring(stream)
+        topic = subscription.topic_name
         publishers = self._node.get_publishers_info_by_topic(topic)
         if not publishers:
-            return 'no_publisher', f'nobody publishes {topic}; remap it to the topic of the camera'
+            return 'no_publisher', f'nobody publishes {topic}; {remap}'
         for publisher in publishers:
             if not publisher.topic_type.endswith(f'/{wanted}'):
                 return 'other_type', (f'{topic} is published as {publisher.topic_type}, and '
-                                      f'{wanted} is wanted (parameter compressed)')
+                                      f'{wanted} is wanted (parameter {retype})')
             fit, why = qos_check_compatible(publisher.qos_profile, subscription.qos_profile)
             if fit == QoSCompatibility.ERROR:
                 why = why.removeprefix('ERROR: ').rstrip(';')
                 return 'incompatible_qos', (f'the QoS of a publisher of {topic} is incompatible '
                                             f'with the QoS of this node: {why}')
+        if stream in self.states.strangers:
+            wanted_names = ', '.join(self.states.configs[stream].names)
+            return 'other_joints', (f'{topic} has the joints {self.states.strangers[stream]}, and '
+                                    f'{wanted_names} are wanted (streams.{stream}.names)')
         return '', f'{topic} has {len(publishers)} publisher(s)'
+
+    def _wiring(self, stream: str) -> tuple[Subscription, str, str, str]:
+        """Return a stream's subscription and type, and what changes its topic and its type."""
+        if stream in self._images:
+            return (self._images[stream], self._image_type,
+                    'remap it to the topic of the camera', 'compressed')
+        msgtype = self.states.configs[stream].msgtype
+        return (self.states.subscriptions[stream], msgtype.rpartition('/')[2],
+                f'say where it is with streams.{stream}.topic', f'streams.{stream}.msgtype')
+
+    def _now_ns(self) -> int:
+        return self._node.get_clock().now().nanoseconds

@@ -7,15 +7,18 @@ person decides who deploys it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, Field, fields
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 from rclpy.node import Node
 from ros2_lstm_policy.manifest import check_name, DEFAULT_CAMERAS
 from ros2_lstm_policy.ros import declared
 from ros2_lstm_policy.ros.declared import Declared, parameter
+from ros2_lstm_policy.ros.named_parameters import FAMILIES, family_and_name, rows_of
+
+T = TypeVar('T')
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,12 @@ class Settings:
     cameras: tuple[str, ...] = parameter(
         DEFAULT_CAMERAS, 'the cameras that this robot has; a checkpoint that needs another one is '
         'refused')
+    groups: tuple[str, ...] = parameter(
+        ('',), 'the groups of actions that this robot takes; a checkpoint with another one is '
+        "refused; `['']`: any")
+    states: tuple[str, ...] = parameter(
+        ('',), 'the states that this robot tells; a checkpoint that needs another one is '
+        "refused; `['']`: any")
     compressed: bool = parameter(False, 'subscribe to CompressedImage on the image topics')
     trigger: str = parameter(
         'timer', 'what begins a tick: the timer, or a whole set of camera frames, at most one a '
@@ -73,8 +82,15 @@ class Settings:
         0.4, 'faster commands are slowed to this', 'm/s', 0.001, 10.0, live=True)
     max_angular_speed_rad_s: float = parameter(
         0.8, 'faster commands are slowed to this', 'rad/s', 0.001, 20.0, live=True)
+    max_joint_speed_rad_s: float = parameter(
+        1.0, 'joints that are told to move faster are slowed to this; m/s of those that slide',
+        'rad/s', 0.001, 100.0, live=True)
+    max_lead_s: float = parameter(
+        0.5, 'a position or pose is refused that is farther from where the group is than it gets '
+        'in this time at its greatest speed', 's', 0.001, 60.0)
     max_step_ratio: float = parameter(
-        1.5, 'a delta larger than this times the largest in training is refused', '', 0.1, 1000.0)
+        1.5, 'a delta larger than this times the largest in training is refused; so is a position '
+        'so far from the one before', '', 0.1, 1000.0)
     workspace_m: tuple[float, ...] = parameter(
         (*[-math.inf] * 3, *[math.inf] * 3), 'box that the tool may not leave: x y z minima, then '
         'x y z maxima, in the base frame; where one of them is finite, ee_pose is needed', 'm')
@@ -123,6 +139,33 @@ class Parameters(Declared[Settings]):
                     'first')
         return ''
 
+    def further_rows(self) -> Mapping[str, Field[Any]]:
+        """Return the rows of the streams and groups that parameters were given for."""
+        found = filter(None, map(family_and_name, self._node._parameter_overrides))
+        return {name: row for known in found for name, row in rows_of(*known).items()}
+
+    def named(self, table: type[T], names: Iterable[str]) -> dict[str, T]:
+        """
+        Return the parameters of one family by name, declared where they were not.
+
+        :param table: of the family.
+        :raises ParameterError: naming each that cannot be used.
+        """
+        family = next(family for family, known in FAMILIES.items() if known is table)
+        names = tuple(names)
+        for name in names:
+            self.add(rows_of(family, name))
+        self.read()
+        return {name: self.values(table, f'{family}.{name}.') for name in names}
+
+    def unused_names(self, family: str, used: Iterable[str]) -> list[str]:
+        """Return a line for each name that parameters are given for, and that is not used."""
+        used = tuple(used)
+        given = dict.fromkeys(found[1] for found in map(
+            family_and_name, self._node._parameter_overrides) if found and found[0] == family)
+        return [f'{family}.{name} is given, and the checkpoint uses none of that name; it uses '
+                f'{", ".join(used) or "none at all"}' for name in given if name not in used]
+
     def unused_overrides(self) -> list[str]:
         """Return a line for each QoS override that no subscription of the node takes."""
         known = list(self._node.get_parameters_by_prefix('qos_overrides'))
@@ -139,7 +182,8 @@ class Parameters(Declared[Settings]):
 def table() -> str:
     """Return the parameters as a Markdown table."""
     lines = ['| parameter | default | unit | range | meaning |', '|---|---|---|---|---|']
-    for f in fields(Settings):
+    named = [row for family in FAMILIES for row in rows_of(family, 'NAME').values()]
+    for f in (*fields(Settings), *named):
         data = f.metadata
         bounds = ', '.join(f'`{c!r}`' for c in data['choices'])
         if data['low'] is not None:

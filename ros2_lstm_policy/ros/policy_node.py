@@ -1,4 +1,4 @@
-"""The policy node: cameras and an instruction in, arm deltas and gripper commands out."""
+"""The policy node: cameras, states and an instruction in, commands of every group out."""
 
 from __future__ import annotations
 
@@ -11,30 +11,27 @@ import traceback
 from typing import Any, TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray
-import numpy as np
 from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rclpy.timer import Timer
 from ros2_lstm_policy.manifest import Manifest
-from ros2_lstm_policy.ros import diagnostics, report
+from ros2_lstm_policy.ros import body, diagnostics, report
 from ros2_lstm_policy.ros.commander import Commander
 from ros2_lstm_policy.ros.declared import ParameterError
+from ros2_lstm_policy.ros.encoders import Target
 from ros2_lstm_policy.ros.exclusive import Exclusive
 from ros2_lstm_policy.ros.inputs import Inputs
 from ros2_lstm_policy.ros.lifecycle import guarded, GuardedLifecycleNode, run
 from ros2_lstm_policy.ros.node_arguments import answer
 from ros2_lstm_policy.ros.outputs import Outputs
-from ros2_lstm_policy.ros.parameters import has_workspace, Parameters, Settings
-from ros2_lstm_policy.runtime.safety import Limits, step_limit
-from ros2_lstm_policy.types import ARM, GRIPPER, Reason
+from ros2_lstm_policy.ros.parameters import Parameters, Settings
+from ros2_lstm_policy.types import Reason
 from std_srvs.srv import Trigger
 
 if TYPE_CHECKING:
     from ros2_lstm_policy.runtime.actor import PolicyActor
-
-_RATE_TOLERANCE = 0.01
 
 
 class PolicyNode(GuardedLifecycleNode):
@@ -48,6 +45,7 @@ class PolicyNode(GuardedLifecycleNode):
             self.get_logger().warning(line)
         self._settings = Settings()
         self._manifest: Manifest | None = None
+        self._targets: list[Target] = []
         self._actor: PolicyActor | None = None
         self._fingerprint = ''
         self._inputs: Inputs | None = None
@@ -76,20 +74,24 @@ class PolicyNode(GuardedLifecycleNode):
             raise ParameterError('the parameter checkpoint is empty; set it to the directory of '
                                  'a checkpoint')
         self._actor, manifest, self._fingerprint = _load(settings)
-        _check(manifest, settings)
+        self._targets = body.targets(manifest, settings, self.parameters)
         self._manifest = manifest
         self._instruction = settings.instruction
-        self._outputs = Outputs(self, settings, manifest)
+        self._outputs = Outputs(self, settings, self._targets)
         self._inputs = Inputs(self, settings, manifest.cameras,
                               self._holding(self._frame_arrived),
-                              self._holding(self._take_instruction))
+                              self._holding(self._take_instruction),
+                              body.inputs(manifest, self._targets, self.parameters))
         self._actor.warm_up()
-        for line in self.parameters.unused_overrides():
+        for line in (*self.parameters.unused_overrides(),
+                     *self.parameters.unused_names('streams', self._inputs.states.heard),
+                     *self.parameters.unused_names('groups', [t.group.name
+                                                              for t in self._targets])):
             self.get_logger().warning(line)
         self.parameters.lock(True)
-        frame = manifest.action(ARM).frame
         self.get_logger().info(f'{settings.checkpoint} {self._fingerprint[:12]}: '
-                               f'{1 / manifest.control_period_s:g} Hz, {frame} axes, '
+                               f'{1 / manifest.control_period_s:g} Hz, '
+                               f'{body.described(manifest)}; '
                                f'cameras {", ".join(c.name for c in manifest.cameras)}')
 
     def activate(self) -> None:
@@ -99,8 +101,8 @@ class PolicyNode(GuardedLifecycleNode):
         gc.collect()
         gc.freeze()  # what is loaded stays: no collection walks over it between two ticks
         self._commander = Commander(
-            self, settings, manifest, _limits(settings, manifest), self._actor, self._inputs,
-            self._outputs, self._holds, self._instruction, self._next_episode)
+            self, settings, manifest, body.limits(settings, self._targets), self._actor,
+            self._inputs, self._outputs, self._holds, self._instruction, self._next_episode)
         self._commander.start()
         words = self._instruction.strip()[:80]
         self.get_logger().info(f'active, and told {words!r}: it moves at once' if words else
@@ -198,13 +200,14 @@ class PolicyNode(GuardedLifecycleNode):
         self._settings = replace(self._settings, **{
             p.name: p.value for p in parameters if p.name in live})
         if self._commander is not None and self._manifest is not None:
-            self._commander.obey(_limits(self._settings, self._manifest), self._settings.shadow)
+            self._commander.obey(body.limits(self._settings, self._targets), self._settings.shadow)
         elif self._outputs is not None:
             self._outputs.set_shadow(self._settings.shadow)
 
     def _doubts(self) -> tuple[Reason, ...]:
         return Exclusive(self, self._outputs.topics if self._outputs else (),
-                         self._inputs.topics if self._inputs else {}).doubts()
+                         self._inputs.topics if self._inputs else {},
+                         self._inputs.state_topics if self._inputs else {}).doubts()
 
     def _publish_diagnostics(self) -> None:
         name, doubts, found = self.get_fully_qualified_name(), self._doubts(), []
@@ -252,40 +255,6 @@ def _load(settings: Settings) -> tuple[PolicyActor, Manifest, str]:
                         cuda_graph=settings.engine != 'eager', threads=settings.threads,
                         compiled=settings.engine == 'compiled')
     return actor, policy.manifest, checkpoint.fingerprint(directory)
-
-
-def _check(manifest: Manifest, settings: Settings) -> None:
-    """Hold a checkpoint against this robot. :raises ParameterError: where it is for another."""
-    problems = []
-    absent = [c.name for c in manifest.cameras if c.name not in settings.cameras]
-    if absent:
-        problems.append(f'it needs the camera {", ".join(absent)}, and this robot has '
-                        f'{", ".join(settings.cameras)} (cameras)')
-    rate_hz = 1 / manifest.control_period_s
-    wanted_hz = settings.control_rate_hz
-    if wanted_hz > 0 and abs(wanted_hz / rate_hz - 1) > _RATE_TOLERANCE:
-        problems.append(f'it acts at {rate_hz:g} Hz, and {wanted_hz:g} Hz are asked for '
-                        '(control_rate_hz)')
-    frame = manifest.action(ARM).frame
-    if settings.arm_frame and settings.arm_frame != frame:
-        problems.append(f'its deltas are in {frame} axes, and this robot takes '
-                        f'{settings.arm_frame} axes (arm_frame)')
-    threshold, margin = manifest.action(GRIPPER).threshold, settings.gripper_hysteresis
-    if not 0 <= threshold - margin <= threshold + margin < 1:
-        problems.append(f'its gripper threshold of {threshold:g} with {margin:g} around it '
-                        '(gripper_hysteresis) leaves 0 to 1: the gripper would never move')
-    if problems:
-        raise ParameterError(f'the checkpoint {settings.checkpoint} is not for this robot: '
-                             + '; '.join(problems))
-
-
-def _limits(settings: Settings, manifest: Manifest) -> Limits:
-    arm = manifest.action(ARM)
-    return Limits(
-        arm.frame or 'base', manifest.control_period_s, settings.max_linear_speed_m_s,
-        settings.max_angular_speed_rad_s, settings.deadline_s,
-        step_limit(arm, settings.max_step_ratio),
-        np.reshape(settings.workspace_m, (2, 3)) if has_workspace(settings) else None)
 
 
 if __name__ == '__main__':

@@ -38,7 +38,7 @@ def state(name: str, label: str, error: str, doubts: Sequence[Reason], fingerpri
 
 
 def inputs(name: str, found: Inputs, reasons: Sequence[Reason]) -> DiagnosticStatus:
-    """Say what comes from each camera."""
+    """Say what comes from each camera, and of each stream of the robot's state."""
     values: dict[str, object] = {}
     for camera, rate in found.rates.items():
         arrival = found.arrivals.get(camera)
@@ -49,8 +49,14 @@ def inputs(name: str, found: Inputs, reasons: Sequence[Reason]) -> DiagnosticSta
                    f'{camera} repeated images': found.frozen.repeats(camera),
                    f'{camera} repeated stamps': found.repeated_stamps[camera],
                    f'{camera} last good image [s ago]': age}
+    for stream, heard in found.states.heard.items():
+        values |= {f'{stream} rate [Hz]': f'{heard.rate.read_hz():.1f}',
+                   f'{stream} received': heard.rate.count,
+                   f'{stream} dropped': heard.dropped,
+                   f'{stream} last good value [s ago]': heard.age}
     about = [reason for reason in reasons if reason.camera or reason.code in BETWEEN_CAMERAS]
-    message = '; '.join(reason.text for reason in about) or 'all cameras are seen'
+    good = 'all cameras are seen' + (', all states heard' if found.states.of_policy else '')
+    message = '; '.join(reason.text for reason in about) or good
     return status(f'{name}: inputs', ERROR if about else OK, message, values)
 
 
