@@ -122,6 +122,47 @@ def test_a_resumed_run_goes_by_its_new_learning_rate(trained: Path, tmp_path: Pa
     assert float([row for row in rows(tmp_path / 'run') if row['loss']][-1]['lr']) == 0.003
 
 
+def test_a_step_that_does_not_fit_into_the_gpu_is_told_before_it_is_tried(
+        monkeypatch: pytest.MonkeyPatch, store: Path, tmp_path: Path,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    """The dry run names the largest batch that fits; a GPU is played by its numbers."""
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    chosen = configured(values(tmp_path / 'run', store), 'engine.accelerator=auto',
+                        'data.loader.resident=memory')
+    module = run.assemble(chosen, tell=lambda line: None)
+    memory = dry_run.estimate_memory(module)
+    window = memory.activations / 2
+    for needed, said in ((memory.total, 'fits into the GPU'),
+                         (memory.total - window / 2, 'data.loader.batch_size from 2 to 1'),
+                         (memory.total - 1.5 * window, 'any batch')):
+        free = int(needed / (1 - dry_run._SPARE) * 1e9) + 1
+        monkeypatch.setattr(torch.cuda, 'mem_get_info', lambda free=free: (free, free))
+        dry_run.dry_run(module)
+        assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(('free', 'said'), [
+    (141.0, 'memory: fits'), (84.0, 'memory: fits'), (64.0, 'batch_size from 4 to 2')])
+def test_what_kosmos_2_needs_is_held_against_gpus_that_there_are(free: float, said: str) -> None:
+    """The estimate's parts at full size and batch 4, in which a step without average took 68."""
+    kosmos = dry_run.Memory(10.0, 27.3, 33.8, 0.0)
+    assert said in f'memory: {dry_run.fitting(kosmos, 4, free)}'
+
+
+def test_what_autocast_makes_of_weights_is_counted_once_for_any_batch(
+        store: Path, tmp_path: Path) -> None:
+    """A large model's rounded weights are gigabytes; times the batch they are none there are."""
+    def kept(*overrides: str) -> dry_run.Kept:
+        module = run.assemble(configured(values(tmp_path, store), *overrides),
+                              tell=lambda line: None)
+        return dry_run.kept_bytes(module, dry_run._first(dry_run.first_batch(module.data)))
+    assert kept('engine.precision=fp32').copies == 0
+    rounded = kept('engine.precision=bf16')
+    module = run.assemble(configured(values(tmp_path, store)), tell=lambda line: None)
+    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    assert 0 < rounded.copies <= 2 * trained
+
+
 def test_the_picture_of_the_first_batch_shows_its_labels(store: Path, tmp_path: Path) -> None:
     """Images and words alone hide a gripper the wrong way round and an axis that is another."""
     module = run.assemble(configured(values(tmp_path, store)), tell=lambda line: None)

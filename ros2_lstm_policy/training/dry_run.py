@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle
-from typing import cast
+from typing import Any, cast, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -24,6 +24,7 @@ _CAPTION_PX = 14
 _LABEL_PX = 30
 _LABEL_COLOURS = ('red', 'green', 'blue', 'orange', 'purple', 'brown', 'black')
 _FLOAT_BYTES = 4
+_SPARE = 0.1  # share of a GPU for its context, workspaces and gaps between tensors
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Memory:
     """
     Device memory of a training step, in GB (1e9 bytes).
 
-    :param weights: of the whole model.
+    :param weights: of the whole model, and their copies in the precision of the products.
     :param training: gradients, both moments of AdamW and the average, of what is trained.
     :param activations: kept for the backward pass, for the configured batch.
     :param frames: of all episodes, where they lie on the device.
@@ -59,12 +60,45 @@ def dry_run(module: TrainingModule) -> None:
     config, data = module.config, module.data
     for line in _table(module):
         print(line)
-    print(f'memory: {estimate_memory(module)}')
+    memory, free = estimate_memory(module), free_memory(config)
+    print(f'memory: {memory}')
+    if free is not None:
+        print(f'memory: {fitting(memory, config.data.loader.batch_size, free)}')
     config.output.mkdir(parents=True, exist_ok=True)
     path = config.output / PICTURE
     picture(module, first_batch(data)).save(path)
     print(f'first batch, as the model sees it, and below each step its label (x red, y green, '
           f'z blue, rotations orange, purple, brown, gripper black: up is open): {path}')
+
+
+def free_memory(config: TrainConfig) -> float | None:
+    """Return the GB free on the GPU that a run would take; None without one, or in pieces."""
+    engine = config.engine
+    if engine.accelerator == 'cpu' or engine.strategy not in ('auto', 'ddp') \
+            or not torch.cuda.is_available():
+        return None
+    return torch.cuda.mem_get_info()[0] / 1e9
+
+
+def fitting(memory: Memory, batch_size: int, free: float) -> str:
+    """
+    Say whether a step fits into a GPU, and the largest batch that does.
+
+    :param batch_size: the windows that the estimate is for.
+    :param free: GB on the GPU.
+    """
+    usable = free * (1 - _SPARE)
+    if memory.total <= usable:
+        return f'fits into the GPU, which has {free:.2f} GB free'
+    fixed = memory.total - memory.activations
+    most = int(max(0.0, usable - fixed) / memory.activations * batch_size)
+    if most < 1:
+        return (f'does NOT fit into the GPU, which has {free:.2f} GB free, at any batch: freeze '
+                'more (tune.*), set engine.gradient_checkpointing, move the frames off the device '
+                '(data.loader.resident: memory), or share the weights out (engine.strategy: fsdp)')
+    return (f'does NOT fit into the GPU, which has {free:.2f} GB free: lower '
+            f'data.loader.batch_size from {batch_size} to {most} and raise optimiser.accumulate '
+            'by as much, or set engine.gradient_checkpointing')
 
 
 def first_batch(data: DataModule) -> TrainingBatch:
@@ -78,21 +112,36 @@ def estimate_memory(module: TrainingModule) -> Memory:
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     copies = 4 if config.ema_decay else 3
     frames = module.data.store.nbytes if module.data.config.resident == 'device' else 0
-    return Memory(sum(p.numel() * p.element_size() for p in module.parameters()) / 1e9,
+    kept = kept_bytes(module, _first(batch))
+    return Memory((sum(p.numel() * p.element_size() for p in module.parameters())
+                   + kept.copies) / 1e9,
                   trained * _FLOAT_BYTES * copies / 1e9,
-                  kept_bytes(module, _first(batch)) * config.data.loader.batch_size / 1e9,
+                  kept.window * config.data.loader.batch_size / 1e9,
                   frames / 1e9)
 
 
-def kept_bytes(module: TrainingModule, batch: TrainingBatch) -> int:
-    """Return the bytes that a forward pass keeps for the backward pass."""
+class Kept(NamedTuple):
+    """
+    Bytes that a forward pass keeps for the backward pass.
+
+    :param window: what it computed from a window.
+    :param copies: weights as autocast rounded them, once for any batch.
+    """
+
+    window: int
+    copies: int
+
+
+def kept_bytes(module: TrainingModule, batch: TrainingBatch) -> Kept:
+    """Return what the forward pass of one window keeps for the backward pass."""
     weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
     kept: dict[int, int] = {}
+    copies: dict[int, int] = {}
 
     def keep(value: Tensor) -> Tensor:
         storage = value.untyped_storage()
         if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
+            (copies if _of_one_weight(value) else kept)[storage.data_ptr()] = storage.nbytes()
         return value
 
     precision = DTYPES[module.config.engine.precision]
@@ -101,7 +150,15 @@ def kept_bytes(module: TrainingModule, batch: TrainingBatch) -> int:
             torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
         loss = total(module.losses(batch, module.config.augmentation).terms)
     assert loss.requires_grad
-    return sum(kept.values())
+    return Kept(sum(kept.values()), sum(copies.values()))
+
+
+def _of_one_weight(value: Tensor) -> bool:
+    """Return whether a value was computed from one trained weight and nothing else."""
+    node: Any = value.grad_fn
+    while node is not None and len(node.next_functions) == 1:
+        node = node.next_functions[0][0]
+    return node is not None and node.name() == 'torch::autograd::AccumulateGrad'
 
 
 def picture(module: TrainingModule, batch: TrainingBatch) -> Image.Image:
