@@ -8,6 +8,7 @@ video and a picture of what both cameras saw and what was commanded.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 import os
 import signal
@@ -27,6 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # a demo is nobody else's business: neither commands nor images leave this machine
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     os.environ.update(nodes.environment())
+    try:
+        return _run(given, began_s)
+    except KeyboardInterrupt:  # also while what is heavy is being imported
+        print('demo: interrupted', file=sys.stderr)
+        return 130
+
+
+def _run(given: argparse.Namespace, began_s: float) -> int:
     from ros2_lstm_policy.ros.demo_observer import DemoError
     from ros2_lstm_policy.ros.demo_processes import ChildError
     from ros2_lstm_policy.ros.demo_run import run
@@ -41,9 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, DemoError, ChildError, SimulatorMissingError) as error:
         print(f'demo: {error}', file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print('demo: interrupted', file=sys.stderr)
-        return 130
     return 0
 
 

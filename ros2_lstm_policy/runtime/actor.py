@@ -10,7 +10,6 @@ import numpy as np
 from ros2_lstm_policy import transforms
 from ros2_lstm_policy.model.policy import Policy
 from ros2_lstm_policy.runtime import engine, schedule
-from ros2_lstm_policy.runtime.history import HistoryState
 from ros2_lstm_policy.types import Action, Decision, Observation
 
 _KEPT_INSTRUCTIONS = 32
@@ -110,7 +109,7 @@ class PolicyActor:
         if self._rest is not None:
             self._state, self._rest = self._rest(), None
             if self._shares_engine:  # a graph keeps the state where others will write theirs
-                self._state = HistoryState(*(part.clone() for part in self._state))
+                self._state = tuple(part.clone() for part in self._state)
 
     def sibling(self) -> PolicyActor:
         """
