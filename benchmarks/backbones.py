@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from ros2_lstm_policy.manifest import CameraSpec, Normalisation, one_arm
-from ros2_lstm_policy.model.backbones.hugging_face import ASSETS
+from ros2_lstm_policy.model.backbones.hugging_face.backbone import ASSETS
 from ros2_lstm_policy.model.policy import BackboneConfig, DecoderConfig, Policy, PolicyConfig
 from ros2_lstm_policy.runtime.actor import PolicyActor
 from ros2_lstm_policy.runtime.engine import Precision

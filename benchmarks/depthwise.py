@@ -16,8 +16,8 @@ from collections.abc import Callable
 from math import prod
 from typing import NamedTuple
 
-from ros2_lstm_policy.model.backbones import depthwise
-from ros2_lstm_policy.model.backbones.efficientnet_lite import EfficientNetLite0, Filter
+from ros2_lstm_policy.model.backbones.compact import depthwise
+from ros2_lstm_policy.model.backbones.compact.efficientnet_lite import EfficientNetLite0, Filter
 import torch
 from torch import nn, Tensor
 from triton.testing import do_bench

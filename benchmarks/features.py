@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from ros2_lstm_policy.manifest import CameraSpec
-from ros2_lstm_policy.model.backbones import efficientnet_lite
+from ros2_lstm_policy.model.backbones.compact import efficientnet_lite
 from ros2_lstm_policy.sim import benchmarks
 from ros2_lstm_policy.sim.robot import SimRobot
 from ros2_lstm_policy.sim.tasks import SimEpisode

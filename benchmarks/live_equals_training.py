@@ -121,7 +121,7 @@ def _make_bags(folder: Path, steps: int) -> Path:
 def _run_node(out: Path, ros: Sequence[str]) -> int:
     """Be the policy node, and keep the features that its head gets."""
     from ros2_lstm_policy.model import checkpoint
-    from ros2_lstm_policy.ros import policy_node
+    from ros2_lstm_policy.ros.policy import node
     features: list[np.ndarray] = []
     load = checkpoint.load
 
@@ -135,7 +135,7 @@ def _run_node(out: Path, ros: Sequence[str]) -> int:
         policy.decoder.reduce_tokens = listen
         return policy
     checkpoint.load = load_and_listen
-    status = policy_node.main(list(ros))
+    status = node.main(list(ros))
     np.save(out, np.stack(features))
     return status
 
@@ -169,7 +169,7 @@ class _Player:
         from sensor_msgs.msg import Image, JointState
         from std_msgs.msg import Float64MultiArray, String
         from std_srvs.srv import Trigger
-        from ros2_lstm_policy.ros.demo_observer import EpisodeRecord
+        from ros2_lstm_policy.ros.closed_loop.observer import EpisodeRecord
         rclpy.init()
         self._rclpy, self._clock_type, self._string = rclpy, Clock, String
         self._image_type, self._trigger, self._joints_type = Image, Trigger, JointState

@@ -261,13 +261,13 @@ class _Stepper:
     """Trains as `train` does."""
 
     def __init__(self, module: Any, options: argparse.Namespace) -> None:
-        from ros2_lstm_policy.training import optimiser
-        from ros2_lstm_policy.training.weight_average import WeightAverage
+        from ros2_lstm_policy.training import optimizer
+        from ros2_lstm_policy.training.ema import WeightAverage
         self._module, self._device = module.to(options.device).train(), options.device
         self._steps = options.steps or (1 if options.device == 'cpu' else 40)
         self._warm_up = 0 if options.device == 'cpu' else 10
         self._trained = [p for p in module.objective.parameters() if p.requires_grad]
-        self._optimizer = optimiser.create(module.objective, module.config.optimiser,
+        self._optimizer = optimizer.create(module.objective, module.config.optimiser,
                                            fused=options.device != 'cpu')
         self._average = WeightAverage(self._trained, module.config.ema_decay)
 

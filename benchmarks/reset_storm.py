@@ -63,9 +63,9 @@ def main() -> int:
 
 def fresh_commands(checkpoint: Path, images: np.ndarray) -> list[Arm]:
     """Return what a process that has seen nothing else commands for each image."""
+    from ros2_lstm_policy.manifest import DEFAULT_CAMERAS
     from ros2_lstm_policy.model.checkpoint import load
     from ros2_lstm_policy.runtime.actor import PolicyActor
-    from ros2_lstm_policy.manifest import DEFAULT_CAMERAS
     from ros2_lstm_policy.types import Observation
     actor, arms = PolicyActor(load(checkpoint)), []
     for image in images:

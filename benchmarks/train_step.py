@@ -29,12 +29,12 @@ from typing import Any, NamedTuple
 
 from einops import rearrange
 from ros2_lstm_policy.manifest import CameraSpec, Manifest, Normalisation, one_arm
-from ros2_lstm_policy.model.backbones import depthwise, minilm
 from ros2_lstm_policy.model.backbones.base import EncodedText
-from ros2_lstm_policy.model.backbones.hugging_face import ASSETS
+from ros2_lstm_policy.model.backbones.compact import depthwise, minilm
+from ros2_lstm_policy.model.backbones.hugging_face.backbone import ASSETS
 from ros2_lstm_policy.model.losses import action_loss
 from ros2_lstm_policy.model.policy import BackboneConfig, DecoderConfig, Policy, PolicyConfig
-from ros2_lstm_policy.training import optimiser, tuning
+from ros2_lstm_policy.training import optimizer, tuning
 from ros2_lstm_policy.training.objective import LossConfig, Objective, total
 from ros2_lstm_policy.training.texts import Texts
 from ros2_lstm_policy.transforms import normalise_images
@@ -278,8 +278,8 @@ def default_adamw(module: nn.Module) -> torch.optim.Optimizer:
 def our_adamw(module: nn.Module) -> torch.optim.Optimizer:
     """Return the optimiser that `train` creates."""
     fused = next(module.parameters()).device.type == 'cuda'
-    settings = optimiser.OptimiserConfig(lr=LEARNING_RATE)
-    return optimiser.create(module, settings, fused=fused)
+    settings = optimizer.OptimiserConfig(lr=LEARNING_RATE)
+    return optimizer.create(module, settings, fused=fused)
 
 
 def compare(name: str, make_policy: Callable[[bool], Policy],

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from ros2_lstm_policy.data.lerobot.names import ACTION_NAMES
-from ros2_lstm_policy.data.rosbag import BagFile, EpisodeBagWriter, EpisodeInfo
-from ros2_lstm_policy.data.rosbag import format as bag
-from ros2_lstm_policy.manifest import CameraSpec, Manifest, Normalisation, one_arm
-from ros2_lstm_policy.manifest import DEFAULT_CAMERAS as CAMERAS
+from ros2_lstm_policy.data.rosbag import BagFile, EpisodeBagWriter, EpisodeInfo, format as bag
+from ros2_lstm_policy.manifest import (CameraSpec, DEFAULT_CAMERAS as CAMERAS, Manifest,
+                                       Normalisation, one_arm)
 
 START_NS = 1_700_000_000_000_000_000
 PERIOD_NS = 100_000_000

@@ -15,10 +15,10 @@ from ros2_lstm_policy.data.rosbag import EpisodeBagWriter, TopicNames
 from ros2_lstm_policy.data.sources import open_source, SourceSpec
 from ros2_lstm_policy.manifest import CameraSpec, image_topic
 from ros2_lstm_policy.model import checkpoint
-from ros2_lstm_policy.model.forward_head import ForwardConfig
 from ros2_lstm_policy.runtime.actor import MissingCamera, PolicyActor
 from ros2_lstm_policy.training import run
-from ros2_lstm_policy.training.keeping import LAST
+from ros2_lstm_policy.training.auxiliary.forward_head import ForwardConfig
+from ros2_lstm_policy.training.callbacks import LAST
 from ros2_lstm_policy.types import Observation
 from training_data import configured, values
 

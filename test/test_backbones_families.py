@@ -12,8 +12,8 @@ import random_vlms
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.model import backbones
 from ros2_lstm_policy.model.backbones.base import EncodedText
-from ros2_lstm_policy.model.backbones.hugging_face import HuggingFaceBackbone
-from ros2_lstm_policy.model.language import language_loss
+from ros2_lstm_policy.model.backbones.hugging_face.backbone import HuggingFaceBackbone
+from ros2_lstm_policy.training.auxiliary.language import language_loss
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode

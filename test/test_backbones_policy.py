@@ -11,7 +11,7 @@ import pytest
 import random_vlms
 from ros2_lstm_policy.manifest import CameraSpec, Normalisation, one_arm
 from ros2_lstm_policy.model import checkpoint
-from ros2_lstm_policy.model.backbones.hugging_face import HuggingFaceBackbone
+from ros2_lstm_policy.model.backbones.hugging_face.backbone import HuggingFaceBackbone
 from ros2_lstm_policy.model.policy import BackboneConfig, DecoderConfig, Policy, PolicyConfig
 from ros2_lstm_policy.runtime.actor import PolicyActor
 from ros2_lstm_policy.runtime.engine import EagerEngine, Seen

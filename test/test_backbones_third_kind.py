@@ -14,7 +14,7 @@ from ros2_lstm_policy.model import backbones, checkpoint
 from ros2_lstm_policy.model.backbones.base import EncodedText, Parts, TextTokens
 from ros2_lstm_policy.runtime.actor import PolicyActor
 from ros2_lstm_policy.training import run
-from ros2_lstm_policy.training.keeping import LAST
+from ros2_lstm_policy.training.callbacks import LAST
 from ros2_lstm_policy.types import Observation
 import torch
 from torch import nn, Tensor

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ros2_lstm_policy.model.backbones.hugging_face import HuggingFaceBackbone
-from ros2_lstm_policy.model.forward_head import ForwardConfig
+from ros2_lstm_policy.model.backbones.hugging_face.backbone import HuggingFaceBackbone
 from ros2_lstm_policy.model.policy import Policy
 from ros2_lstm_policy.runtime.actor import PolicyActor
 from ros2_lstm_policy.training import tuning
+from ros2_lstm_policy.training.auxiliary.forward_head import ForwardConfig
 from ros2_lstm_policy.training.objective import LossConfig, Objective, total, Words
 from ros2_lstm_policy.transforms import normalise_images
 from ros2_lstm_policy.types import Batch, Observation

@@ -175,8 +175,8 @@ def test_episodes_of_two_bodies_are_not_mixed_in_one_dataset(tmp_path):
 
 def test_a_bag_of_deltas_and_a_gripper_says_of_itself_what_it_always_did(tmp_path):
     """Its info has no word that an earlier version does not know."""
-    from ros2_lstm_policy.data.rosbag.index import first_info
     from ros2_lstm_policy.data.rosbag.format import BagLayout, write_info
+    from ros2_lstm_policy.data.rosbag.index import first_info
     info = first_info(write_bag(tmp_path / 'bag'), BagLayout())
     assert info.body is None
     assert 'body' not in write_info(info)

@@ -9,8 +9,7 @@ from ros2_lstm_policy import config
 from ros2_lstm_policy.config_files import parse_yaml
 from ros2_lstm_policy.data.dataset import main
 from ros2_lstm_policy.data.manifest_config import ManifestConfig
-from ros2_lstm_policy.data.rosbag import BagFile
-from ros2_lstm_policy.data.rosbag import format as bag
+from ros2_lstm_policy.data.rosbag import BagFile, format as bag
 from test_data_bodies import JOINTS, write_lab_bag
 
 

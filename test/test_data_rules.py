@@ -13,8 +13,7 @@ from ros2_lstm_policy.data.checks import check, Limits, read_checked
 from ros2_lstm_policy.data.dataset import main
 from ros2_lstm_policy.data.episodes import Reading
 from ros2_lstm_policy.data.problems import RecordingError
-from ros2_lstm_policy.data.rosbag import BagFile
-from ros2_lstm_policy.data.rosbag import format as bag
+from ros2_lstm_policy.data.rosbag import BagFile, format as bag
 from ros2_lstm_policy.data.sources import open_source, SourceSpec
 from ros2_lstm_policy.types import Episode
 

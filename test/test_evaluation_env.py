@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from ros2_lstm_policy.evaluation.env import Env, play
-from ros2_lstm_policy.manifest import (ActionGroup, CameraSpec, Manifest, Normalisation,
-                                       StateSpec)
+from ros2_lstm_policy.manifest import ActionGroup, CameraSpec, Manifest, Normalisation, StateSpec
 from ros2_lstm_policy.model.policy import BackboneConfig, DecoderConfig, Policy, PolicyConfig
 from ros2_lstm_policy.runtime.actor import PolicyActor
 from ros2_lstm_policy.types import Action, Decision, Observation

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ros2_lstm_policy.data.crew import MemberLost
 from ros2_lstm_policy.evaluation import actors, evaluate, runs, selection
 from ros2_lstm_policy.evaluation.evaluate import EvaluateConfig
 from ros2_lstm_policy.manifest import DEFAULT_CAMERAS as CAMERAS
 from ros2_lstm_policy.model.policy import DecoderConfig
+from ros2_lstm_policy.process_pool import MemberLost
 from ros2_lstm_policy.sim import benchmarks, resumable
 from ros2_lstm_policy.sim.perturb.settings import PerturbConfig
 from ros2_lstm_policy.types import Observation

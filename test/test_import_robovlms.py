@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ros2_lstm_policy.evaluation import import_robovlms
-from ros2_lstm_policy.evaluation.verify_import import Recording
-from ros2_lstm_policy.model import checkpoint, robovlms_files
+from ros2_lstm_policy.model import checkpoint
 from ros2_lstm_policy.model.losses import action_loss
 from ros2_lstm_policy.model.policy import Policy
+from ros2_lstm_policy.robovlms import cli, files
+from ros2_lstm_policy.robovlms.verify import Recording
 from ros2_lstm_policy.runtime.actor import PolicyActor
 from ros2_lstm_policy.runtime.engine import Seen
 from ros2_lstm_policy.transforms import from_labels, normalise
@@ -48,8 +48,8 @@ def run(tmp_path: Path) -> Run:
             place[last] = value
         file = tmp_path / 'run.json'
         file.write_text(json.dumps(values))
-        return import_robovlms.main([str(weights), str(file), '--backbone', str(backbone),
-                                     '--out', str(tmp_path / 'out'), *answers, *options])
+        return cli.main([str(weights), str(file), '--backbone', str(backbone),
+                         '--out', str(tmp_path / 'out'), *answers, *options])
     return command
 
 
@@ -464,13 +464,13 @@ def test_parents_that_name_each_other_are_refused(tmp_path: Path) -> None:
     (tmp_path / 'one.json').write_text('{"parent": "two.json"}')
     (tmp_path / 'two.json').write_text('{"parent": "one.json"}')
     with pytest.raises(ValueError, match='one.json: is its own parent, found along one.json -> '):
-        robovlms_files.read_configuration(tmp_path / 'one.json')
+        files.read_configuration(tmp_path / 'one.json')
     (tmp_path / 'twice.json').write_text('{"window_size": 8, "window_size": 16}')
     with pytest.raises(ValueError, match="twice.json.*'window_size' stands there twice"):
-        robovlms_files.read_configuration(tmp_path / 'twice.json')
+        files.read_configuration(tmp_path / 'twice.json')
     (tmp_path / 'deep.json').write_text('{"a": ' + '[' * 100_000)
     with pytest.raises(ValueError, match='deep.json: is not valid JSON: nested too deeply'):
-        robovlms_files.read_configuration(tmp_path / 'deep.json')
+        files.read_configuration(tmp_path / 'deep.json')
 
 
 def test_verification_names_what_the_recording_lacks(
@@ -491,5 +491,5 @@ def test_parents_of_a_configuration_are_read(tmp_path: Path) -> None:
     """A run's file changes single keys of its parent's."""
     (tmp_path / 'below.json').write_text('{"a": {"b": 1, "c": 2}, "d": 3}')
     (tmp_path / 'run.json').write_text('{"parent": "below.json", "a": {"c": 4}}')
-    found = robovlms_files.read_configuration(tmp_path / 'run.json')
+    found = files.read_configuration(tmp_path / 'run.json')
     assert found['a'] == {'b': 1, 'c': 4} and found['d'] == 3

@@ -15,7 +15,7 @@ from test_package import imported_packages, OPTIONAL, ROOT, ROS_PACKAGES
 PACKAGE = 'ros2_lstm_policy'
 RESOLVED = parse_yaml((ROOT / 'test/rosdep_keys.yaml').read_text())
 JAZZY_PYTHON = '3.12'  # of Ubuntu 24.04
-ROBOT_NODES = ('policy_node', 'recorder_node')
+ROBOT_NODES = ('policy', 'recorder')  # folders of ros/
 # Imported where it is there, and done without where not: GPU kernels, the zstd of Python 3.14.
 USED_WHERE_THERE = {'triton', 'compression'}
 
@@ -62,7 +62,7 @@ def with_dependencies(names: set[str]) -> set[str]:
 def module_files(start: str) -> set[Path]:
     """Return the files of our modules that a module imports, itself or through others."""
     found: set[Path] = set()
-    left = [ROOT / f'{start}.py', *(ROOT / PACKAGE / 'model/backbones').glob('*.py')]
+    left = [ROOT / f'{start}.py', *(ROOT / PACKAGE / 'model/backbones').rglob('*.py')]
     while left:
         path = left.pop()
         if path not in found:
@@ -104,7 +104,7 @@ def test_apt_alone_installs_what_package_xml_names() -> None:
 def test_what_a_node_of_a_robot_imports_is_installed_as_documented(
         node: str, distributions: Mapping[str, list[str]]) -> None:
     """By a key of package.xml where it is ROS, by requirements/robot.txt where it is not."""
-    files = module_files(f'{PACKAGE}/ros/{node}')
+    files = module_files(f'{PACKAGE}/ros/{node}/node')
     names = {name for path in files for name in imported_packages(path)}
     names -= {PACKAGE, *sys.stdlib_module_names, *OPTIONAL, *USED_WHERE_THERE}
     ros = {name for name in names if ROS_PACKAGES.fullmatch(name)}

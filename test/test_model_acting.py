@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from ros2_lstm_policy.manifest import CameraSpec, Normalisation, one_arm
-from ros2_lstm_policy.model import backbones, packed
+from ros2_lstm_policy.model import backbones
 from ros2_lstm_policy.model.backbones.base import EncodedText
-from ros2_lstm_policy.model.backbones.compact_acting import ActingCompact
+from ros2_lstm_policy.model.backbones.compact import packed
+from ros2_lstm_policy.model.backbones.compact.acting import ActingCompact
 from ros2_lstm_policy.model.policy import BackboneConfig, DecoderConfig, Policy, PolicyConfig
 from ros2_lstm_policy.runtime.actor import PolicyActor
 from ros2_lstm_policy.types import Observation

@@ -8,9 +8,9 @@ import pytest
 from ros2_lstm_policy.config import ConfigError
 from ros2_lstm_policy.manifest import CameraSpec
 from ros2_lstm_policy.model import backbones
-from ros2_lstm_policy.model.backbones import efficientnet_lite, minilm
 from ros2_lstm_policy.model.backbones.base import EncodedText, InstructionTooLong, TextTokens
-from ros2_lstm_policy.model.backbones.packaged import PackagedFiles, WeightsError
+from ros2_lstm_policy.model.backbones.compact import efficientnet_lite, minilm
+from ros2_lstm_policy.model.backbones.compact.packaged import PackagedFiles, WeightsError
 import torch
 
 GOLDEN = Path(__file__).parent / 'golden' / 'efficientnet_lite0.npz'

@@ -7,8 +7,8 @@ On the GPU where there is one, or else in Triton's interpreter.
 import itertools
 
 import pytest
-from ros2_lstm_policy.model.backbones import depthwise
-from ros2_lstm_policy.model.backbones.efficientnet_lite import EfficientNetLite0, Filter
+from ros2_lstm_policy.model.backbones.compact import depthwise
+from ros2_lstm_policy.model.backbones.compact.efficientnet_lite import EfficientNetLite0, Filter
 import torch
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'

@@ -15,7 +15,7 @@ from ros2_lstm_policy.runtime import engine
 from ros2_lstm_policy.runtime.actor import PolicyActor
 from ros2_lstm_policy.runtime.history import advance, LastInputs
 from ros2_lstm_policy.training import run
-from ros2_lstm_policy.training.keeping import LAST
+from ros2_lstm_policy.training.callbacks import LAST
 from ros2_lstm_policy.types import Observation
 import torch
 from torch import Tensor

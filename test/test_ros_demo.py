@@ -17,21 +17,21 @@ import pytest
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from ros2_lstm_policy.ros import demo, demo_options
-from ros2_lstm_policy.ros.demo_observer import DemoObserver
-from ros2_lstm_policy.ros.demo_processes import ChildError, Children
-from ros2_lstm_policy.ros.demo_summary import summarise
+from ros2_lstm_policy.ros.closed_loop import demo, options
+from ros2_lstm_policy.ros.closed_loop.observer import DemoObserver
+from ros2_lstm_policy.ros.closed_loop.processes import ChildError, Children
+from ros2_lstm_policy.ros.closed_loop.summary import summarise
 from ros2_lstm_policy.ros.nodes import NodeSpec
 from sensor_msgs.msg import Image
 from std_msgs.msg import Bool, Header
 from std_srvs.srv import Trigger
 
-COMMAND = [sys.executable, '-m', 'ros2_lstm_policy.ros.demo']
+COMMAND = [sys.executable, '-m', 'ros2_lstm_policy.ros.closed_loop.demo']
 
 
-def options(*arguments: str) -> demo_options.DemoOptions:
+def given(*arguments: str) -> options.DemoOptions:
     """Return what a command line asks for."""
-    return demo_options.options(demo_options.parser().parse_args(arguments))
+    return options.options(options.parser().parse_args(arguments))
 
 
 def children_of(pid: int) -> list[int]:
@@ -112,7 +112,7 @@ def test_a_node_that_does_not_listen_is_killed_with_all_it_started(
                 'print(subprocess.Popen(["sleep", "600"]).pid, flush=True); time.sleep(600)')
     monkeypatch.setattr('ros2_lstm_policy.ros.nodes.command',
                         lambda _: [sys.executable, '-c', stubborn])
-    monkeypatch.setattr('ros2_lstm_policy.ros.demo_processes.END_TIMEOUT_S', 0.2)
+    monkeypatch.setattr('ros2_lstm_policy.ros.closed_loop.processes.END_TIMEOUT_S', 0.2)
     with Children([NodeSpec('a', 'a', 'a.yaml')], tmp_path) as children:
         while not children.log('a').read_text().strip():
             time.sleep(0.01)
@@ -205,29 +205,29 @@ def test_a_request_that_cannot_be_met_is_refused(arguments: tuple[str, ...],
                                                  message: str) -> None:
     """What was found, what was wanted, before anything is started."""
     with pytest.raises(ValueError, match=message):
-        options(*arguments)
+        given(*arguments)
 
 
 def test_without_a_shipped_checkpoint_the_expert_acts_and_it_is_said(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody takes the expert for the policy."""
     monkeypatch.setattr('ros2_lstm_policy.ros.nodes.share_directory', lambda: tmp_path)
-    chosen = options()
+    chosen = given()
     assert chosen.checkpoint is None
     assert 'the scripted expert acts' in chosen.notes[0]
     with pytest.raises(ValueError, match='no checkpoint at'):
-        options('--actor', 'policy')
-    shipped = tmp_path / demo_options.SHIPPED_CHECKPOINT
+        given('--actor', 'policy')
+    shipped = tmp_path / options.SHIPPED_CHECKPOINT
     shipped.mkdir(parents=True)
-    assert options().checkpoint == shipped and options().notes == ()
+    assert given().checkpoint == shipped and given().notes == ()
 
 
 def test_words_choose_the_task_that_has_them_and_strange_ones_are_noted() -> None:
     """Success must be judged for what the robot was told, or it is said that it is not."""
-    chosen = options('--actor', 'expert', '--instruction',
-                     'Pick up the milk and put it in the basket')
+    chosen = given('--actor', 'expert', '--instruction',
+                   'Pick up the milk and put it in the basket')
     assert (chosen.task, chosen.notes) == ('living_room_scene2/milk', ())
-    chosen = options('--actor', 'expert', '--instruction', 'dance')
+    chosen = given('--actor', 'expert', '--instruction', 'dance')
     assert chosen.task == 'living_room_scene2/butter' and 'the words are not' in chosen.notes[0]
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from ros2_lstm_policy.evaluation import controls
 from ros2_lstm_policy.evaluation.evaluate import EvaluateConfig
-from ros2_lstm_policy.ros import evaluate_nodes, sim_settings
-from ros2_lstm_policy.ros.demo_observer import EpisodeRecord
-from ros2_lstm_policy.ros.evaluate_nodes import Ending, Pair
+from ros2_lstm_policy.ros.closed_loop import evaluate_nodes
+from ros2_lstm_policy.ros.closed_loop.evaluate_nodes import Ending, Pair
+from ros2_lstm_policy.ros.closed_loop.observer import EpisodeRecord
+from ros2_lstm_policy.ros.sim import parameters
 from ros2_lstm_policy.sim import benchmarks
 
 ACTIONS = np.arange(21.0).reshape(3, 7)
@@ -83,8 +84,8 @@ def test_what_the_nodes_cannot_run_is_refused(changes, complaint):
 def test_parameters_name_every_episode_of_a_benchmark(benchmark, control):
     """The robot's parameters make the same episode again: places, goal, seed, words."""
     for episode in controls.controlled(benchmarks.named(benchmark), control):
-        values = sim_settings.parameters_of(episode)
-        again = sim_settings.episode(sim_settings.SimSettings(
+        values = parameters.parameters_of(episode)
+        again = parameters.episode(parameters.SimSettings(
             **values | {'slots': tuple(values['slots'])}))
         assert dataclasses.replace(
             again, name=episode.name, instruction=values['instruction']) == episode
@@ -94,7 +95,7 @@ def test_an_episode_that_parameters_cannot_name_is_refused():
     """Rather than run another one."""
     episode = dataclasses.replace(benchmarks.a()[0], goal=(('on', 'milk_1', 'basket_1'),))
     with pytest.raises(ValueError, match='no parameters of the simulated robot name'):
-        sim_settings.parameters_of(episode)
+        parameters.parameters_of(episode)
 
 
 @pytest.mark.parametrize(('changes', 'complaint'), [
@@ -107,7 +108,7 @@ def test_an_episode_that_parameters_cannot_name_is_refused():
 def test_parameters_that_contradict_each_other_name_no_episode(changes, complaint):
     """One of them would have no effect, or the goal no sense."""
     with pytest.raises(ValueError, match=complaint):
-        sim_settings.episode(sim_settings.SimSettings(**changes))
+        parameters.episode(parameters.SimSettings(**changes))
 
 
 def test_the_table_is_kept_and_a_difference_is_a_failure(monkeypatch, tmp_path, capsys):

@@ -11,7 +11,7 @@ import pytest
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from ros2_lstm_policy.ros.policy_node import PolicyNode
+from ros2_lstm_policy.ros.policy.node import PolicyNode
 
 WORDS = 'pick up the milk'
 
@@ -88,19 +88,19 @@ def node_inside(beside, checkpoint):
     rclpy.shutdown(context=context)
 
 
-def lose_the_worker(commander):
+def lose_the_worker(controller):
     """End the thread that decides."""
-    assert commander.worker.stop(WAIT_S)
+    assert controller.worker.stop(WAIT_S)
 
 
-def break_the_tick(commander):
+def break_the_tick(controller):
     """Take away what it needs to know of gaps."""
-    commander._settings = None
+    controller._settings = None
 
 
-def break_the_answer(commander):
+def break_the_answer(controller):
     """Take away what shapes the gripper's command."""
-    commander._gripper = None
+    controller._gripper = None
 
 
 @pytest.mark.parametrize(('breaks', 'words'), [
@@ -110,6 +110,6 @@ def break_the_answer(commander):
 ])
 def test_a_failure_inside_the_node_stops_the_robot(beside, node_inside, breaks, words):
     """An exception used to be logged, and nothing was sent."""
-    breaks(node_inside._commander)
+    breaks(node_inside._controller)
     until_it_rests(beside)
     beside.until(beside.holds(words))

@@ -11,8 +11,8 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from ros2_lstm_policy.kinds import Kind, KINDS
 from ros2_lstm_policy.manifest import ActionGroup, Normalisation, StateSpec
-from ros2_lstm_policy.ros.encoders import Encoder, ENCODERS
-from ros2_lstm_policy.ros.policy_node import PolicyNode
+from ros2_lstm_policy.ros.policy.encoders import Encoder, ENCODERS
+from ros2_lstm_policy.ros.policy.node import PolicyNode
 from ros2_lstm_policy.runtime.safety import CHECKS, Slowed
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory

@@ -15,15 +15,16 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
 from rclpy.qos import ReliabilityPolicy
 from ros2_lstm_policy.manifest import ActionGroup, CameraSpec
-from ros2_lstm_policy.ros import conversions, parameters
+from ros2_lstm_policy.ros import conversions
 from ros2_lstm_policy.ros.declared import ParameterError
 from ros2_lstm_policy.ros.diagnostics import Holds, LatestLine
-from ros2_lstm_policy.ros.gripper_action import GripperAction
-from ros2_lstm_policy.ros.inputs import Inputs
 from ros2_lstm_policy.ros.lifecycle import GuardedLifecycleNode
-from ros2_lstm_policy.ros.parameters import Parameters, Settings
-from ros2_lstm_policy.ros.states import PresentInput
-from ros2_lstm_policy.ros.words import Words
+from ros2_lstm_policy.ros.policy import parameters
+from ros2_lstm_policy.ros.policy.gripper_action import GripperAction
+from ros2_lstm_policy.ros.policy.inputs import Inputs
+from ros2_lstm_policy.ros.policy.parameters import Parameters, Settings
+from ros2_lstm_policy.ros.policy.states import PresentInput
+from ros2_lstm_policy.ros.policy.words import Words
 from ros2_lstm_policy.runtime.safety import Pose
 from ros2_lstm_policy.streams import StreamConfig
 from ros2_lstm_policy.types import Reason
@@ -132,7 +133,7 @@ def test_every_parameter_says_what_it_means_and_its_range(make_node):
 
 
 def test_the_documented_parameters_are_those_of_the_node():
-    """The table in docs/node.md is `python -m ros2_lstm_policy.ros.parameters`."""
+    """The table in docs/node.md is `python -m ros2_lstm_policy.ros.policy.parameters`."""
     page = (Path(__file__).parents[1] / 'docs' / 'node.md').read_text()
     assert parameters.table() in page
 

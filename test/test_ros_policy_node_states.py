@@ -8,7 +8,7 @@ import rclpy
 from rclpy.parameter import Parameter
 from ros2_lstm_policy.manifest import Normalisation, StateSpec
 from ros2_lstm_policy.ros.declared import ParameterError
-from ros2_lstm_policy.ros.parameters import Parameters
+from ros2_lstm_policy.ros.policy.parameters import Parameters
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 

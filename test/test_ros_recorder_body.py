@@ -9,9 +9,9 @@ from ros2_lstm_policy.data.checks import Limits, read_checked
 from ros2_lstm_policy.data.sources import describe, open_source, SourceSpec
 from ros2_lstm_policy.manifest import ActionGroup, StateSpec
 from ros2_lstm_policy.ros.declared import ParameterError
-from ros2_lstm_policy.ros.recorder_body import declared_body
-from ros2_lstm_policy.ros.recorder_inputs import streams
-from ros2_lstm_policy.ros.recorder_settings import RecorderSettings
+from ros2_lstm_policy.ros.recorder.body import declared_body
+from ros2_lstm_policy.ros.recorder.inputs import streams
+from ros2_lstm_policy.ros.recorder.parameters import RecorderSettings
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float32, Float64MultiArray
 from test_ros_recorder import Cell, image_message, picture, recorder, stamp, WORDS

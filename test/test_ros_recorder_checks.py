@@ -1,7 +1,7 @@
 """What the recorder compares with what came: counting alone, without DDS."""
 
 import pytest
-from ros2_lstm_policy.ros.recorder_checks import Came, clock_problems, Expected, problems, Tally
+from ros2_lstm_policy.ros.recorder.checks import Came, clock_problems, Expected, problems, Tally
 
 BEGIN_NS = 1_700_000_000_000_000_000
 EXPECTED = Expected(camera_gap_s=0.5, action_gap_s=3.0, action_period_s=0.1)

@@ -5,8 +5,8 @@ import threading
 
 import numpy as np
 import pytest
-from ros2_lstm_policy.ros import sim_commands
-from ros2_lstm_policy.ros.sim_commands import CommandInbox
+from ros2_lstm_policy.ros.sim import commands
+from ros2_lstm_policy.ros.sim.commands import CommandInbox
 
 ARM = (0.01, 0.02, 0.03, 0.1, 0.2, 0.3)
 
@@ -35,7 +35,7 @@ def test_an_arm_command_without_a_gripper_command_leaves_the_gripper() -> None:
 def test_a_gripper_command_that_comes_after_the_arms_is_waited_for(
         monkeypatch: pytest.MonkeyPatch) -> None:
     """Two topics have no common order."""
-    monkeypatch.setattr(sim_commands, 'GRIPPER_GRACE_S', 60.0)
+    monkeypatch.setattr(commands, 'GRIPPER_GRACE_S', 60.0)
     inbox = CommandInbox()
     inbox.put_arm(100, ARM)
     later = threading.Timer(0.02, inbox.put_gripper, ((0.0,),))
@@ -52,8 +52,8 @@ def test_an_actor_that_commands_the_gripper_is_waited_for_however_busy_the_machi
 
     It is kept for actors that have not said anything about the gripper in this episode.
     """
-    monkeypatch.setattr(sim_commands, 'GRIPPER_GRACE_S', 0.0)
-    monkeypatch.setattr(sim_commands, 'KNOWN_GRIPPER_GRACE_S', 60.0)
+    monkeypatch.setattr(commands, 'GRIPPER_GRACE_S', 0.0)
+    monkeypatch.setattr(commands, 'KNOWN_GRIPPER_GRACE_S', 60.0)
     inbox = CommandInbox()
     inbox.put_gripper((1.0,))
     inbox.put_arm(100, ARM)

@@ -8,8 +8,8 @@ import pytest
 from ros2_lstm_policy.data.statistics import fitted_group
 from ros2_lstm_policy.manifest import ActionGroup, Normalisation
 from ros2_lstm_policy.runtime import safety
-from ros2_lstm_policy.runtime.safety import (blend_in, Command, GripperShaper, GroupLimits, Limits,
-                                             Pose, ramp_down, step_limit)
+from ros2_lstm_policy.runtime.safety import (blend_in, Command, GripperShaper, GroupLimits,
+                                             Limits, Pose, ramp_down, step_limit)
 from ros2_lstm_policy.transforms import unnormalise
 from ros2_lstm_policy.types import Action, Reason
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from ros2_lstm_policy.data.crew import MemberLost
+from ros2_lstm_policy.process_pool import MemberLost
 from ros2_lstm_policy.sim import collect, dagger
 
 CONFIGS = Path(__file__).parents[1] / 'config'

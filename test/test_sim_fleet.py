@@ -7,7 +7,7 @@ import signal
 import time
 
 import pytest
-from ros2_lstm_policy.data.crew import MemberLost
+from ros2_lstm_policy.process_pool import MemberLost
 from ros2_lstm_policy.sim import fleet
 from ros2_lstm_policy.sim.tasks import SimEpisode
 

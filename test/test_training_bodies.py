@@ -9,7 +9,7 @@ from ros2_lstm_policy.manifest import ActionGroup, Manifest, Normalisation, Stat
 from ros2_lstm_policy.model import checkpoint
 from ros2_lstm_policy.runtime.actor import PolicyActor
 from ros2_lstm_policy.training import run
-from ros2_lstm_policy.training.keeping import LAST
+from ros2_lstm_policy.training.callbacks import LAST
 from ros2_lstm_policy.transforms import normalise_images, normalise_states
 from ros2_lstm_policy.types import Episode, Observation
 import torch

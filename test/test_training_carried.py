@@ -11,12 +11,12 @@ import pytest
 from ros2_lstm_policy import transforms
 from ros2_lstm_policy.config import ConfigError
 from ros2_lstm_policy.data.lanes import Lanes, one_pass
-from ros2_lstm_policy.data.order import BatchOrder, Share, Stream
+from ros2_lstm_policy.data.sampler import BatchOrder, Share, Stream
 from ros2_lstm_policy.data.windows import WindowIndex
 from ros2_lstm_policy.runtime.actor import PolicyActor
 from ros2_lstm_policy.training import dry_run, run
+from ros2_lstm_policy.training.callbacks import LAST, STATE
 from ros2_lstm_policy.training.carried import CarriedState
-from ros2_lstm_policy.training.keeping import LAST, STATE
 from ros2_lstm_policy.types import ActionChunk, Observation
 import torch
 from torch import Tensor

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from ros2_lstm_policy.model import checkpoint
 from ros2_lstm_policy.training import cli, run
-from ros2_lstm_policy.training.keeping import Keeper, LAST, STATE
+from ros2_lstm_policy.training.callbacks import Keeper, LAST, STATE
 from ros2_lstm_policy.training.module import TrainingModule
 import torch
 from training_data import values, write_store

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from ros2_lstm_policy.training import run, tuning
 from ros2_lstm_policy.training.augmentation import augment, AugmentationConfig
+from ros2_lstm_policy.training.ema import WeightAverage
 from ros2_lstm_policy.training.objective import Maps
 from ros2_lstm_policy.training.schedule import Schedule, ScheduleConfig
-from ros2_lstm_policy.training.weight_average import WeightAverage
 from ros2_lstm_policy.transforms import normalise_images
 import torch
 from torch import nn

@@ -8,7 +8,7 @@ import pytest
 import random_vlms
 from ros2_lstm_policy.model import checkpoint
 from ros2_lstm_policy.training import cli, tuning
-from ros2_lstm_policy.training.keeping import LAST
+from ros2_lstm_policy.training.callbacks import LAST
 from test_backbones_policy import make_policy
 import torch
 from training_data import values, write_store

@@ -124,7 +124,7 @@ def test_masked_entries_change_no_loss_and_no_gradient(module: TrainingModule) -
 def test_padding_of_texts_changes_no_loss(module: TrainingModule) -> None:
     """Word losses count the words that there are."""
     from ros2_lstm_policy.model.backbones.base import TextTokens
-    from ros2_lstm_policy.model.language import language_loss
+    from ros2_lstm_policy.training.auxiliary.language import language_loss
     text = module.objective.policy.backbone.tokenize(['go left', 'pick up the red block there'])
     logits = torch.randn(2, text.ids_BN.shape[1] - 1, 50)
     ids = text.ids_BN % 50

@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 import numpy as np
-from ros2_lstm_policy.data.order import BatchOrder, Share, Stream
+from ros2_lstm_policy.data.sampler import BatchOrder, Share, Stream
 from ros2_lstm_policy.training import run, tuning
 from ros2_lstm_policy.training.agreement import Agreement, News
 import torch

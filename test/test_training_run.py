@@ -11,8 +11,8 @@ import pytest
 from ros2_lstm_policy import config
 from ros2_lstm_policy.model import checkpoint
 from ros2_lstm_policy.training import dry_run, run
+from ros2_lstm_policy.training.callbacks import BEST, LAST, STATE
 from ros2_lstm_policy.training.config import TrainConfig
-from ros2_lstm_policy.training.keeping import BEST, LAST, STATE
 from ros2_lstm_policy.types import Batch
 import torch
 from training_data import configured, values, write_store

@@ -23,7 +23,7 @@ import numpy as np
 from ros2_lstm_policy import config
 from ros2_lstm_policy.kinds import ACTION_DIM
 from ros2_lstm_policy.manifest import CameraSpec
-from ros2_lstm_policy.model.backbones import efficientnet_lite, minilm
+from ros2_lstm_policy.model.backbones.compact import efficientnet_lite, minilm
 from safetensors.torch import load_model, save_model
 from torch import nn, Tensor
 

@@ -19,7 +19,7 @@ from lerobot_peers.samples import Scaling
 import numpy as np
 from ros2_lstm_policy.kinds import ACTION_DIM
 from ros2_lstm_policy.model import checkpoint
-from ros2_lstm_policy.model.backbones import minilm
+from ros2_lstm_policy.model.backbones.compact import minilm
 from ros2_lstm_policy.runtime.actor import PolicyActor
 from ros2_lstm_policy.types import Observation
 import torch

@@ -19,7 +19,7 @@ from lerobot_peers.demonstrations import Demonstrations
 from lerobot_peers.policies import Name, Peer, Spec
 import numpy as np
 from ros2_lstm_policy import config
-from ros2_lstm_policy.data.order import Stream
+from ros2_lstm_policy.data.sampler import Stream
 from ros2_lstm_policy.data.store import FrameStore
 from ros2_lstm_policy.training.augmentation import AugmentationConfig
 from ros2_lstm_policy.training.config import TrainConfig

@@ -26,13 +26,13 @@ import ros2_lstm_policy
 from ros2_lstm_policy import transforms
 from ros2_lstm_policy.config import plain
 from ros2_lstm_policy.data.checks import Limits, read_checked
-from ros2_lstm_policy.data.crew import in_order
 from ros2_lstm_policy.data.episodes import Recording, Wanted
 from ros2_lstm_policy.data.folders import walk
 from ros2_lstm_policy.data.problems import Problem, RecordingError
 from ros2_lstm_policy.data.sources import open_source, SourceSpec
 from ros2_lstm_policy.data.store import FORMAT, FrameStore, PARTIAL, StoreWriter
 from ros2_lstm_policy.manifest import CameraSpec, Manifest
+from ros2_lstm_policy.process_pool import in_order
 from ros2_lstm_policy.types import Episode, FrameSequence
 from tqdm import tqdm
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from ros2_lstm_policy import config
 from ros2_lstm_policy.data.checks import Limits, read_checked
 from ros2_lstm_policy.data.convert import to_bag, ToLeRobot
-from ros2_lstm_policy.data.crew import in_order
 from ros2_lstm_policy.data.episodes import Reading, Recording
 from ros2_lstm_policy.data.problems import Problem, RecordingError
 from ros2_lstm_policy.data.proposal import propose
@@ -21,6 +20,7 @@ from ros2_lstm_policy.data.sources import SourceSpec
 from ros2_lstm_policy.data.statistics import fitted_group, fitted_state
 from ros2_lstm_policy.data.summary import DatasetSummary, draw, Drawn, EpisodeSummary, unread_said
 from ros2_lstm_policy.manifest import CameraSpec
+from ros2_lstm_policy.process_pool import in_order
 from tqdm import tqdm
 
 OK, PROBLEMS = 0, 1

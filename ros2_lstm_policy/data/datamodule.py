@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, TYPE_CHECKING
 import numpy as np
 from ros2_lstm_policy.data.image_text import PairBatch, PairSet
 from ros2_lstm_policy.data.lanes import Lanes, one_pass
-from ros2_lstm_policy.data.order import BatchOrder, Share, Stream
+from ros2_lstm_policy.data.sampler import BatchOrder, Share, Stream
 from ros2_lstm_policy.data.store import FrameStore, StoredEpisode
 from ros2_lstm_policy.data.windows import gather, WindowIndex
 from ros2_lstm_policy.manifest import Manifest

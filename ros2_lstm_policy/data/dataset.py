@@ -25,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = parse_arguments(_parser(), _joined(words), 'reading')
     from ros2_lstm_policy.data import commands
-    from ros2_lstm_policy.data.crew import MemberLost
     from ros2_lstm_policy.data.problems import RecordingError
+    from ros2_lstm_policy.process_pool import MemberLost
     try:
         return getattr(commands, options.command)(options)
     except BrokenPipeError:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ros2_lstm_policy.data.problems import Problem, RecordingError, refuse
-from ros2_lstm_policy.manifest import (ActionGroup, DEFAULT_CAMERAS, Manifest, ONE_ARM,
-                                       StateSpec)
+from ros2_lstm_policy.manifest import ActionGroup, DEFAULT_CAMERAS, Manifest, ONE_ARM, StateSpec
 from ros2_lstm_policy.types import Episode
 
 

@@ -19,7 +19,7 @@ import hashlib
 import heapq
 
 import numpy as np
-from ros2_lstm_policy.data.order import Stream
+from ros2_lstm_policy.data.sampler import Stream
 from ros2_lstm_policy.data.windows import WindowIndex
 
 _BLOCK = 1024  # episodes taken from the stream at once

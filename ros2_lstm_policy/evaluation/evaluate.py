@@ -15,8 +15,7 @@ import sys
 from typing import Any, TYPE_CHECKING
 
 from ros2_lstm_policy import config
-from ros2_lstm_policy.evaluation import (
-    actors, controls, remembering, report, runs, selection)
+from ros2_lstm_policy.evaluation import actors, controls, remembering, report, runs, selection
 from ros2_lstm_policy.evaluation.rollout import Result, rollout
 from ros2_lstm_policy.sim import benchmarks, command, fleet, tasks
 from ros2_lstm_policy.sim.perturb import words

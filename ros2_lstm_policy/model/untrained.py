@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 
 from ros2_lstm_policy.manifest import Manifest
 from ros2_lstm_policy.model import checkpoint, memory
-from ros2_lstm_policy.model.backbones import pretrained
-from ros2_lstm_policy.model.backbones.hugging_face import ASSETS
+from ros2_lstm_policy.model.backbones.hugging_face import pretrained
+from ros2_lstm_policy.model.backbones.hugging_face.backbone import ASSETS
 from ros2_lstm_policy.model.policy import build, outline, Policy, PolicyConfig
 import torch
 

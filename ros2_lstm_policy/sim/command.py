@@ -7,7 +7,7 @@ import sys
 from typing import TypeVar
 
 from ros2_lstm_policy import config
-from ros2_lstm_policy.data.crew import MemberLost
+from ros2_lstm_policy.process_pool import MemberLost
 from ros2_lstm_policy.sim.backend import SimulatorMissingError
 
 T = TypeVar('T')

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from ros2_lstm_policy.sim import command
-from ros2_lstm_policy.sim.campaign import (
-    account, bag_name, EpisodeCounts, record_all, record_one)
+from ros2_lstm_policy.sim.campaign import account, bag_name, EpisodeCounts, record_all, record_one
 from ros2_lstm_policy.sim.demonstration import demonstrate, Outcome
 from ros2_lstm_policy.sim.fleet import RobotKeeper
 from ros2_lstm_policy.sim.robot import SimRobot, SimState

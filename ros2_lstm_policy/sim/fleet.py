@@ -12,7 +12,7 @@ import functools
 import itertools
 from typing import Generic, TypeVar
 
-from ros2_lstm_policy.data.crew import as_they_come
+from ros2_lstm_policy.process_pool import as_they_come
 from ros2_lstm_policy.sim.robot import Disturbance, SimRobot, SimState
 from ros2_lstm_policy.sim.tasks import SimEpisode
 

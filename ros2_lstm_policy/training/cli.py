@@ -35,10 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(options: argparse.Namespace) -> int:
     import torch
 
-    from ros2_lstm_policy.model.backbones.packaged import WeightsError
+    from ros2_lstm_policy.model.backbones.compact.packaged import WeightsError
     from ros2_lstm_policy.training import run
+    from ros2_lstm_policy.training.callbacks import Interrupted, NotSaved
     from ros2_lstm_policy.training.failures import explain
-    from ros2_lstm_policy.training.keeping import Interrupted, NotSaved
     from ros2_lstm_policy.training.module import LossIsNotFinite
     try:
         chosen = _configuration(options)

@@ -15,7 +15,7 @@ from ros2_lstm_policy.model.policy import PolicyConfig
 from ros2_lstm_policy.training.augmentation import AugmentationConfig
 from ros2_lstm_policy.training.data_config import DataConfig, ManifestConfig
 from ros2_lstm_policy.training.objective import LossConfig
-from ros2_lstm_policy.training.optimiser import OptimiserConfig
+from ros2_lstm_policy.training.optimizer import OptimiserConfig
 from ros2_lstm_policy.training.schedule import ScheduleConfig
 from ros2_lstm_policy.training.tuning import TuneConfig
 

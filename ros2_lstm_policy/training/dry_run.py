@@ -146,7 +146,9 @@ def kept_bytes(module: TrainingModule, batch: TrainingBatch) -> Kept:
 
     precision = DTYPES[module.config.engine.precision]
     module.train()
+    # oneDNN has no LSTM in bfloat16 on CPUs without AVX-512; torch's own kernels have.
     with torch.autocast('cpu', precision, enabled=precision != torch.float32), \
+            torch.backends.mkldnn.flags(enabled=False, allow_tf32=None), \
             torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
         loss = total(module.losses(batch, module.config.augmentation).terms)
     assert loss.requires_grad

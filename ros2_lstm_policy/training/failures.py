@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ros2_lstm_policy.data.crew import MemberLost
+from ros2_lstm_policy.process_pool import MemberLost
 import torch
 
 _WORKER = re.compile(r'DataLoader worker \(pid\(?s?\)?')

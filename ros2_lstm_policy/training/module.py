@@ -12,13 +12,13 @@ import pytorch_lightning as pl
 from ros2_lstm_policy.data.datamodule import DataModule, TrainingBatch
 from ros2_lstm_policy.data.image_text import PairBatch
 from ros2_lstm_policy.model.lstm_decoder import LSTMState
-from ros2_lstm_policy.training import optimiser
+from ros2_lstm_policy.training import optimizer
 from ros2_lstm_policy.training.agreement import Agreement
 from ros2_lstm_policy.training.augmentation import augment, AugmentationConfig, each_anew, Hold
 from ros2_lstm_policy.training.carried import CarriedState
 from ros2_lstm_policy.training.config import TrainConfig
 from ros2_lstm_policy.training.feature_cache import FeatureCache
-from ros2_lstm_policy.training.measures import Measures
+from ros2_lstm_policy.training.metrics import Measures
 from ros2_lstm_policy.training.objective import Maps, Objective, Outcome, Term, total, Words
 from ros2_lstm_policy.training.schedule import Schedule
 from ros2_lstm_policy.training.texts import Texts
@@ -80,7 +80,7 @@ class TrainingModule(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Create AdamW, fused where the device can."""
-        return optimiser.create(self.objective, self.config.optimiser,
+        return optimizer.create(self.objective, self.config.optimiser,
                                 fused=self.device.type == 'cuda')
 
     def on_after_batch_transfer(self, batch: TrainingBatch, dataloader_idx: int) -> TrainingBatch:
@@ -95,7 +95,7 @@ class TrainingModule(pl.LightningModule):
     def on_train_start(self) -> None:
         """Go by this configuration's rates, whatever rates a loaded optimiser state had."""
         named = [(name, p) for name, p in self.objective.named_parameters() if p.requires_grad]
-        wanted = optimiser.parameter_groups(named, self.config.optimiser)
+        wanted = optimizer.parameter_groups(named, self.config.optimiser)
         for group, fresh in zip(self._optimizer.param_groups, wanted, strict=True):
             group.update(base_lr=fresh['base_lr'], weight_decay=fresh['weight_decay'])
 

@@ -13,14 +13,14 @@ from typing import NamedTuple
 from ros2_lstm_policy.data.deciding import DecidingConfig
 from ros2_lstm_policy.data.image_text import CotrainConfig
 from ros2_lstm_policy.model.backbones.base import EncodedText, TextTokens
-from ros2_lstm_policy.model.forward_head import (
-    forward_loss, ForwardConfig, ForwardHead, target_patches)
-from ros2_lstm_policy.model.language import (
-    decoded_logits, language_loss, LanguageConfig, WordDecoder)
-from ros2_lstm_policy.model.latent import ActionLatent, kl_loss, LatentConfig
 from ros2_lstm_policy.model.losses import action_loss
 from ros2_lstm_policy.model.lstm_decoder import LSTMState
 from ros2_lstm_policy.model.policy import Policy
+from ros2_lstm_policy.training.auxiliary.forward_head import (forward_loss, ForwardConfig,
+                                                              ForwardHead, target_patches)
+from ros2_lstm_policy.training.auxiliary.language import (decoded_logits, language_loss,
+                                                          LanguageConfig, WordDecoder)
+from ros2_lstm_policy.training.auxiliary.latent import ActionLatent, kl_loss, LatentConfig
 from ros2_lstm_policy.types import ActionChunk, Batch
 import torch
 from torch import nn, Tensor

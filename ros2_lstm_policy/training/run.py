@@ -21,7 +21,7 @@ from ros2_lstm_policy.data.datamodule import (DataModule, held_out, LoaderConfig
                                               split_windows)
 from ros2_lstm_policy.data.deciding import step_weights
 from ros2_lstm_policy.data.image_text import PairSet
-from ros2_lstm_policy.data.order import Share
+from ros2_lstm_policy.data.sampler import Share
 from ros2_lstm_policy.data.store import FrameStore
 from ros2_lstm_policy.data.usable import failures_said, unusable, used
 from ros2_lstm_policy.data.windows import WindowIndex
@@ -31,10 +31,10 @@ from ros2_lstm_policy.model.backbones.base import InstructionTooLong
 from ros2_lstm_policy.model.lstm_decoder import keep_for
 from ros2_lstm_policy.model.policy import Policy
 from ros2_lstm_policy.training import dry_run, progress, state as run_state, tuning
+from ros2_lstm_policy.training.callbacks import BEST, Keeper, LAST, STATE
 from ros2_lstm_policy.training.config import TrainConfig
 from ros2_lstm_policy.training.failures import does_not_fit
 from ros2_lstm_policy.training.feature_cache import check_cacheable
-from ros2_lstm_policy.training.keeping import BEST, Keeper, LAST, STATE
 from ros2_lstm_policy.training.module import TrainingModule
 from ros2_lstm_policy.training.objective import Objective
 from ros2_lstm_policy.training.schedule import Schedule

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ros2_lstm_policy.data.lerobot.layout import FeatureColumns
-from ros2_lstm_policy.data.lerobot.words import (CLOSING, DELTA, GRIPPER_PLACE, GRIPPERS, is_joint,
-                                                 listed, OPENING, place, POSE, VELOCITY, words_of)
+from ros2_lstm_policy.data.lerobot.words import (CLOSING, DELTA, GRIPPER_PLACE, GRIPPERS,
+                                                 is_joint, listed, OPENING, place, POSE, VELOCITY,
+                                                 words_of)
 from ros2_lstm_policy.data.problems import refuse
 from ros2_lstm_policy.kinds import POSE_AXES
 from ros2_lstm_policy.manifest import ActionGroup

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from ros2_lstm_policy.data.lerobot.layout import LeRobotLayout, Rotation
 from ros2_lstm_policy.data.lerobot.words import (CLOSING, DELTA, EULER, flat, GRIPPER_PLACE,
-                                                 GRIPPERS, is_joint, listed, OPENING, place,
-                                                 POSE, VELOCITY, words_of)
+                                                 GRIPPERS, is_joint, listed, OPENING, place, POSE,
+                                                 VELOCITY, words_of)
 from ros2_lstm_policy.data.problems import refuse
 from ros2_lstm_policy.data.promises import check_promises, Promise
 from ros2_lstm_policy.kinds import ACTION_DIM

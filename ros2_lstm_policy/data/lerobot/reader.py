@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 from ros2_lstm_policy.data.episodes import BrokenRecording, Reading, Recording, Wanted
-from ros2_lstm_policy.data.lerobot.columns import (Body, described, find_body, require,
-                                                   state_values)
+from ros2_lstm_policy.data.lerobot.columns import Body, described, find_body, require, state_values
 from ros2_lstm_policy.data.lerobot.layout import LeRobotLayout
 from ros2_lstm_policy.data.lerobot.meta import (EpisodeLine, INFO, LeRobotMeta, read_meta,
                                                 SIDECAR, VideoPart)

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 # checkpoint)` and a frozen dataclass `Options`, whose class constant `TRAINS_EVERY_PARAMETER` says
 # whether every step of training gives every parameter a gradient.
 FAMILIES = {
-    'compact': '.compact',
-    'florence2': '.florence2',
-    'kosmos2': '.kosmos2',
-    'llava': '.llava',
-    'paligemma': '.paligemma',
-    'qwen_vl': '.qwen_vl',
-    'smolvlm': '.smolvlm',
+    'compact': '.compact.backbone',
+    'florence2': '.hugging_face.florence2',
+    'kosmos2': '.hugging_face.kosmos2',
+    'llava': '.hugging_face.llava',
+    'paligemma': '.hugging_face.paligemma',
+    'qwen_vl': '.hugging_face.qwen_vl',
+    'smolvlm': '.hugging_face.smolvlm',
 }
 
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ros2_lstm_policy.sim.memory import (
-    alternate, count, put_back, shown_object, wait, where_it_was)
+from ros2_lstm_policy.sim.memory import (alternate, count, put_back, shown_object, wait,
+                                         where_it_was)
 from ros2_lstm_policy.sim.memory.task import MemoryTask
 
 TASKS: tuple[MemoryTask, ...] = (

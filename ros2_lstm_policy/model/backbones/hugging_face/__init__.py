@@ -1,0 +1,1 @@
+"""Backbones on the models of transformers: one base, one module a family."""

@@ -1,0 +1,1 @@
+"""Checkpoints of the reference, RoboVLMs: read, converted, verified."""

@@ -1,0 +1,1 @@
+"""The simulator and the policy as processes: demo and evaluate_nodes."""

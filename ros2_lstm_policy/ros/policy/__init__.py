@@ -1,0 +1,1 @@
+"""The policy node: what it hears, decides and sends."""

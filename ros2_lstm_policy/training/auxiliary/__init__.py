@@ -1,0 +1,1 @@
+"""Auxiliary losses: forward prediction, latent, language; no checkpoint holds their weights."""
