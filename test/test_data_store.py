@@ -256,3 +256,32 @@ def test_an_unfinished_store_is_no_store(tmp_path):
             ('static', 'hand'), np.zeros((2, 16, 16, 3), np.uint8)),
             {'arm': np.zeros((3, 6)), 'gripper': np.zeros((3, 1))}))
     assert not Path(tmp_path / 'store').exists()
+
+
+def test_an_image_that_stays_is_kept_once(tmp_path):
+    """Before a robot that waits a camera sees the same again and again; batches do not show it."""
+    random, paths = np.random.default_rng(0), [tmp_path / name for name in ('one', 'two', 'all')]
+    seen = [random.integers(0, 256, (6, 16, 16, 3), np.uint8)[[0, 0, 0, 1, 2, 2]]
+            for _ in range(2)]
+    for path, images in zip(paths, seen):
+        with StoreWriter(path, manifest()) as writer:
+            writer.append(waiting(path.name, images))
+            writer.close()
+    with StoreWriter(paths[2], manifest()) as writer:
+        writer.append(waiting('first', seen[1]))
+        for path in paths[:2]:
+            writer.absorb(path)
+        store = writer.close()
+    assert store.nbytes == 2 * 3 * 3 * seen[0][0].nbytes  # cameras, episodes, images of each
+    assert store.numbers('static', np.arange(18)).max() == 8
+    for which in (store, store.to('cpu')):
+        np.testing.assert_array_equal(which.take('hand', np.arange(18)).numpy(),
+                                      np.concatenate([seen[1], *seen]))
+
+
+def waiting(name, images):
+    """Return an episode in which nothing moves."""
+    steps = len(images)
+    return Episode(name, 'wait', np.arange(steps, dtype=np.int64),
+                   dict.fromkeys(('static', 'hand'), images),
+                   {'arm': np.zeros((steps, 6)), 'gripper': np.zeros((steps, 1))})

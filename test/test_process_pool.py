@@ -220,7 +220,7 @@ def test_a_store_is_the_same_from_any_number_of_processes(recordings, tmp_path):
         assert sorted(p.name for p in cache.iterdir()) == [path.name, f'{path.name}.lock']
     assert found[0] == found[1]
     assert len(found[0][1]) == 3
-    assert found[0][0]['static.u8'] and len(found[0][0]) == 7
+    assert found[0][0]['static.u8'] and len(found[0][0]) == 9
 
 
 def test_an_interrupted_build_leaves_no_store_and_no_process(tmp_path):

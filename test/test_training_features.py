@@ -7,15 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ros2_lstm_policy.data.repeats import distinct
+from ros2_lstm_policy.data.store import StoreWriter
 from ros2_lstm_policy.training import run, tuning
 from ros2_lstm_policy.training.augmentation import augment, AugmentationConfig
 from ros2_lstm_policy.training.ema import WeightAverage
-from ros2_lstm_policy.training.objective import Maps
+from ros2_lstm_policy.training.objective import Maps, Tokens
 from ros2_lstm_policy.training.schedule import Schedule, ScheduleConfig
 from ros2_lstm_policy.transforms import normalise_images
+from ros2_lstm_policy.types import Episode
 import torch
 from torch import nn
-from training_data import cameras, configured, values, write_store
+from training_data import cameras, configured, manifest, values, write_store
 
 STILL = ('augmentation={static_shift: 0, hand_shift: 0}',)
 ON_DEVICE = ('data.loader.resident=device',)
@@ -63,6 +66,50 @@ def test_wherever_frames_and_features_lie_the_losses_are_the_same(
     found = first_losses(assembled(store, *STILL, *overrides))
     for name, value in wanted.items():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('film', ['true', 'false'])
+def test_tokens_of_a_frozen_backbone_are_what_it_sees_under_each_episodes_words(
+        store: Path, film: str) -> None:
+    """Also where the words modulate the image network; validation knows no other words."""
+    frozen = (*STILL, f'policy.backbone.options.film={film}', 'tune.freeze=["backbone*"]')
+    wanted = first_losses(assembled(store, *frozen))
+    module = assembled(store, *frozen, *ON_DEVICE, 'data.loader.cached_features=1')
+    found = first_losses(module)
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
+    assert isinstance(module._images(module.data.on_device(
+        module.data.train_loader().dataset[module.data.order.batch(0)],
+        torch.device('cpu')).windows.images, None), Tokens)
+
+
+def test_a_run_on_cached_tokens_trains_and_validates(store: Path, tmp_path: Path) -> None:
+    """Without a swap ratio: what is kept holds under an episode's own words alone."""
+    chosen = configured(values(tmp_path / 'run', store), *ON_DEVICE, 'tune.freeze=["backbone*"]',
+                        'data.loader.cached_features=1')
+    run.fit(chosen)
+    rows = (tmp_path / 'run' / 'logs' / 'part_0' / 'metrics.csv').read_text()
+    assert 'val_arm' in rows and 'swap' not in rows
+
+
+def test_what_is_seen_again_is_encoded_once_with_the_same_losses(tmp_path: Path) -> None:
+    """A robot that waits: three of four frames are the frame before."""
+    torch.set_num_threads(1)
+    with StoreWriter(tmp_path / 'store', manifest(32)) as writer:
+        for number in range(4):
+            steps = np.random.default_rng(number).integers(0, 256, (3, 32, 32, 3), np.uint8)
+            images = dict.fromkeys(('static', 'hand'), np.repeat(steps, 4, 0))
+            writer.append(Episode(f'{number}', 'go left', np.arange(12, dtype=np.int64), images,
+                                  {'arm': np.zeros((12, 6)), 'gripper': np.zeros((12, 1))}))
+        writer.close()
+    module = assembled(tmp_path / 'store', *STILL, 'policy.decoder.window_size=8')
+    ids = module.data.split.train[:2]
+    batch = module.data.train_loader().dataset[(ids, np.empty(0, int))]
+    seen = distinct([module.data.store.numbers('static', module.data.index.frames(ids))])
+    assert seen is not None and len(seen.first_U) < 8
+    once, each = (module.losses(batch._replace(distinct=which), None) for which in (seen, None))
+    for name, term in once.terms.items():
+        torch.testing.assert_close(term.value, each.terms[name].value, rtol=1e-5, atol=1e-6)
 
 
 def test_a_worker_gathers_what_the_process_itself_gathers(store: Path) -> None:

@@ -13,8 +13,8 @@ from PIL import Image
 from ros2_lstm_policy import config
 from ros2_lstm_policy.config_files import parse_yaml
 from ros2_lstm_policy.data.store import FrameStore, StoreWriter
-from ros2_lstm_policy.manifest import (CameraSpec, DEFAULT_CAMERAS as CAMERAS, Normalisation,
-                                       one_arm)
+from ros2_lstm_policy.manifest import (CameraSpec, DEFAULT_CAMERAS as CAMERAS, Manifest,
+                                       Normalisation, one_arm)
 from ros2_lstm_policy.training.config import TrainConfig
 from ros2_lstm_policy.types import Episode
 
@@ -27,6 +27,11 @@ def cameras(size: int) -> tuple[CameraSpec, ...]:
     return tuple(CameraSpec(name, size, size, 'area', MEAN, STD) for name in CAMERAS)
 
 
+def manifest(size: int) -> Manifest:
+    """Return one arm with both cameras at that size."""
+    return one_arm('base', 'rotation_vector', 0.1, Normalisation.unit(6), cameras(size))
+
+
 def write_store(path: Path, episodes: int = 6, steps: int = 14, size: int = 32,
                 seed: int = 0, reach: float = 0.04, turn: float = 0.1) -> FrameStore:
     """
@@ -36,8 +41,7 @@ def write_store(path: Path, episodes: int = 6, steps: int = 14, size: int = 32,
     square's brightness; it turns by `turn` rad; the gripper closes in the second half.
     """
     rng = np.random.default_rng(seed)
-    writer = StoreWriter(path, one_arm('base', 'rotation_vector', 0.1, Normalisation.unit(6),
-                                       cameras(size)))
+    writer = StoreWriter(path, manifest(size))
     for number in range(episodes):
         told = list(TASKS)[number % len(TASKS)]
         images = {name: rng.integers(20, 23, (steps, size, size, 3), np.uint8) for name in CAMERAS}

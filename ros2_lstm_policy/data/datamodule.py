@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, TYPE_CHECKING
 import numpy as np
 from ros2_lstm_policy.data.image_text import PairBatch, PairSet
 from ros2_lstm_policy.data.lanes import Lanes, one_pass
+from ros2_lstm_policy.data.repeats import Distinct, distinct
 from ros2_lstm_policy.data.sampler import BatchOrder, Share, Stream
 from ros2_lstm_policy.data.store import FrameStore, StoredEpisode
 from ros2_lstm_policy.data.windows import gather, WindowIndex
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
 _ALONE = Share()
+_FRAMES_A_SHAPE = 256  # distinct frames of a batch are filled up to a multiple of so many
 _COPY_FRAMES = 16384  # frames copied to a device at once
 
 
@@ -73,12 +75,14 @@ class TrainingBatch(NamedTuple):
     :param begins_B: bool; the windows that begin their episode, where the others go on with what
         the same row of the batch before knew. None where every window begins with nothing.
     :param weights_BT: what each step weighs; None for all alike.
+    :param distinct: which steps see something new; None where all do.
     """
 
     windows: Batch
     pairs: PairBatch | None = None
     begins_B: Tensor | None = None
     weights_BT: Tensor | None = None
+    distinct: Distinct | None = None
 
 
 def held_out(names: Sequence[str], share: float) -> np.ndarray:
@@ -188,7 +192,10 @@ class WindowSource:
         begins = torch.from_numpy(self._index.begins(ids)) if self._carry else None
         weights = (None if self._weights_F is None
                    else torch.from_numpy(self._weights_F[self._index.frames(ids)]))
-        return TrainingBatch(batch, pairs, begins, weights)
+        frames_BT = self._index.frames(ids)
+        seen = distinct([self._store.numbers(camera.name, frames_BT)
+                         for camera in self._manifest.cameras], _FRAMES_A_SHAPE)
+        return TrainingBatch(batch, pairs, begins, weights, seen)
 
 
 class DataModule:
@@ -263,8 +270,12 @@ class DataModule:
             return self.store
         if self.config.resident == 'memory':
             return self.store.to('cpu')
-        numbers = np.arange(sum(self.store.lengths))
-        return replace(self.store, images=dict.fromkeys(self.store.images, numbers))
+        if self.config.cached_features:  # which are looked up by frame
+            frames = np.arange(sum(self.store.lengths))
+            return replace(self.store, images=dict.fromkeys(self.store.images, frames),
+                           image_of_frame={})
+        return replace(self.store, images={name: np.arange(len(images))
+                                           for name, images in self.store.images.items()})
 
     def train_loader(self) -> DataLoader[Any]:
         """Return an endless loader that begins at batch `order.start`."""
@@ -307,8 +318,10 @@ class DataModule:
             future_images=self._look_up(windows.future_images, device)))
 
     def _look_up(self, numbers: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+        import torch
         if device.type == 'cpu':
-            return {name: self.store.take(name, value.numpy()) for name, value in numbers.items()}
+            return {name: torch.from_numpy(np.asarray(self.store.images[name])[value.numpy()])
+                    for name, value in numbers.items()}
         if self._frames is None:
             self._frames = {name: _upload(images, device)
                             for name, images in self.store.images.items()}

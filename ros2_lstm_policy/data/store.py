@@ -4,13 +4,15 @@ Frames of all episodes, resized once and kept in flat files that open instantly.
 Opening maps the files and reads one small index, so the time to the first batch does not depend on
 how much was recorded; a batch copies exactly the frames it needs. `to(device)` keeps all frames on
 a GPU, where a batch is one indexing operation.
+
+While a camera sees the same image again and again, as before a robot that waits, it is kept once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 import json
 from pathlib import Path
 import shutil
@@ -25,7 +27,7 @@ from ros2_lstm_policy.types import Episode
 if TYPE_CHECKING:
     import torch
 
-FORMAT = 2
+FORMAT = 3
 INDEX = 'index.json'
 PARTIAL = '.partial'
 _COPY_BYTES = 1 << 20
@@ -51,11 +53,15 @@ class FrameStore:
     """
     Resized frames and physical actions of all episodes, one after the other; F frames in all.
 
+    Of a camera there are I images, at most F.
+
     :param episodes: in the order of the frames.
-    :param images: camera name to (F, H, W, 3) uint8: a memory map, or a tensor on a device.
+    :param images: camera name to (I, H, W, 3) uint8: a memory map, or a tensor on a device.
     :param actions: group name to (F, size) float32, in physical units.
     :param states: state name to (F, size) float32, likewise.
     :param stamps_ns: (F,) int64.
+    :param image_of_frame: camera name to (F,) int64, the image of each frame; a camera that is
+        not in it has one image a frame.
     """
 
     episodes: tuple[StoredEpisode, ...]
@@ -63,6 +69,7 @@ class FrameStore:
     actions: Mapping[str, np.ndarray]
     states: Mapping[str, np.ndarray]
     stamps_ns: np.ndarray
+    image_of_frame: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path) -> FrameStore:
@@ -75,14 +82,17 @@ class FrameStore:
         index = read_index(path)
         episodes = tuple(StoredEpisode(**episode) for episode in index['episodes'])
         frames = sum(episode.length for episode in episodes)
-        images = {camera['name']: _map(path / f'{camera["name"]}.u8', np.uint8,
-                                       (frames, camera['height'], camera['width'], 3))
+        image_of_frame = {camera['name']: _map(path / _numbers(camera['name']), np.int64,
+                                               (frames,)) for camera in index['cameras']}
+        images = {camera['name']: _map(path / _images(camera['name']), np.uint8,
+                                       (index['images'][camera['name']], camera['height'],
+                                        camera['width'], 3))
                   for camera in index['cameras']}
         actions, states = ({name: _map(path / f'{kind}.{name}.f32', np.float32, (frames, size))
                             for name, size in index[f'{kind}s'].items()}
                            for kind in ('action', 'state'))
         return cls(episodes, images, actions, states,
-                   _map(path / 'stamps_ns.i64', np.int64, (frames,)))
+                   _map(path / 'stamps_ns.i64', np.int64, (frames,)), image_of_frame)
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -97,12 +107,17 @@ class FrameStore:
     def take(self, camera: str, frames: np.ndarray) -> torch.Tensor:
         """Return images (..., H, W, 3) uint8 of the given frame numbers, on the store's device."""
         import torch
-        images = self.images[camera]
+        images, frames = self.images[camera], self.numbers(camera, frames)
         if isinstance(images, torch.Tensor) and images.device.type != 'cpu':
             return images[torch.from_numpy(frames).to(images.device, non_blocking=True)]
         # By NumPy: glibc before 2.38 hardly reuses the aligned memory that torch takes for it, so
         # that a process that gathers would grow by a camera's images with every batch.
         return torch.from_numpy(np.asarray(images)[frames])
+
+    def numbers(self, camera: str, frames: np.ndarray) -> np.ndarray:
+        """Return which images of a camera the given frames are; of equal shape."""
+        of_frame = self.image_of_frame.get(camera)
+        return frames if of_frame is None else of_frame[frames]
 
     def to(self, device: str) -> FrameStore:
         """Copy all images to a device."""
@@ -142,8 +157,10 @@ class StoreWriter:
         if self._partial.exists():
             shutil.rmtree(self._partial)
         self._partial.mkdir(parents=True)
+        self._images = {c.name: 0 for c in manifest.cameras}  # written so far
         self._items: dict[str, _Item] = {
-            f'{c.name}.u8': _Item(np.uint8, (c.height, c.width, 3)) for c in manifest.cameras}
+            _images(c.name): _Item(np.uint8, (c.height, c.width, 3)) for c in manifest.cameras}
+        self._items |= {_numbers(c.name): _Item(np.int64, ()) for c in manifest.cameras}
         self._items |= {f'{kind[:-1]}.{name}.f32': _Item(np.float32, (size,))
                         for kind, sizes in self._sizes.items() for name, size in sizes.items()}
         self._items['stamps_ns.i64'] = _Item(np.int64, ())
@@ -160,15 +177,30 @@ class StoreWriter:
         """
         line = StoredEpisode(episode.name, episode.instruction, len(episode), source,
                              episode.success)
-        columns: dict[str, Any] = {f'{name}.u8': frames for name, frames in episode.frames.items()}
-        columns |= {f'action.{name}.f32': values for name, values in episode.actions.items()}
+        columns: dict[str, Any] = {f'action.{name}.f32': values
+                                   for name, values in episode.actions.items()}
         columns |= {f'state.{name}.f32': values for name, values in episode.states.items()}
         columns['stamps_ns.i64'] = episode.stamps_ns
-        for name, item in self._items.items():
-            self._write(name, item, line, columns[name])
+        for camera in self._images:
+            self._write_images(camera, line, episode.frames[camera])
+        for name, values in columns.items():
+            for value in self._checked(name, line, values):
+                self._files[name].write(value)
         self._episodes.append(line)
 
-    def _write(self, name: str, item: _Item, episode: StoredEpisode, values: Any) -> None:
+    def _write_images(self, camera: str, episode: StoredEpisode, frames: Any) -> None:
+        """Write each image that differs from the one before, and which one each frame is."""
+        before = None
+        for image in self._checked(_images(camera), episode, frames):
+            if image != before:
+                self._files[_images(camera)].write(image)
+                self._images[camera] += 1
+            self._files[_numbers(camera)].write(np.int64(self._images[camera] - 1).tobytes())
+            before = image
+
+    def _checked(self, name: str, episode: StoredEpisode, values: Any) -> Iterator[bytes]:
+        """Yield the bytes of each step's value, which is of the shape that its file holds."""
+        item = self._items[name]
         if len(values) != episode.length:
             raise ValueError(f'episode {episode.name!r}: expected {episode.length} items of '
                              f'{name}, found {len(values)}')
@@ -177,7 +209,7 @@ class StoreWriter:
             if value.shape != item.shape:
                 raise ValueError(f'episode {episode.name!r}, step {step}: expected {name} of '
                                  f'shape {item.shape}, found {value.shape}')
-            self._files[name].write(value.tobytes())
+            yield value.tobytes()
 
     def absorb(self, path: Path) -> None:
         """Append all episodes of a complete store of the same streams, and delete it."""
@@ -185,9 +217,14 @@ class StoreWriter:
         for kind, wanted in (('cameras', self._cameras), *self._sizes.items()):
             if index[kind] != wanted:
                 raise ValueError(f'{path}: expected the {kind} {wanted}, found {index[kind]}')
+        for camera, written in self._images.items():
+            numbers = np.asarray(part.image_of_frame[camera]) + written
+            self._files[_numbers(camera)].write(numbers.tobytes())
+            self._images[camera] += len(part.images[camera])
         for name, file in self._files.items():
-            with open(path / name, 'rb') as source:
-                shutil.copyfileobj(source, file, _COPY_BYTES)
+            if name not in map(_numbers, self._images):
+                with open(path / name, 'rb') as source:
+                    shutil.copyfileobj(source, file, _COPY_BYTES)
         self._episodes += part.episodes
         shutil.rmtree(path)
 
@@ -216,7 +253,7 @@ class StoreWriter:
         for name, text in (notes or {}).items():
             (self._partial / name).write_text(text)
         index = {'format': FORMAT, 'key': self._key, 'cameras': self._cameras,
-                 **self._sizes, 'episodes': plain(self._episodes)}
+                 'images': self._images, **self._sizes, 'episodes': plain(self._episodes)}
         (self._partial / INDEX).write_text(json.dumps(index))
         self._partial.rename(self.path)
         return FrameStore.load(self.path)
@@ -242,6 +279,16 @@ def read_index(path: Path) -> dict[str, Any]:
         raise ValueError(f'{path}: expected a frame store of format {FORMAT}, found '
                          f'{index.get("format")}; build it again')
     return index
+
+
+def _images(camera: str) -> str:
+    """Return the name of the file of a camera's images."""
+    return f'{camera}.u8'
+
+
+def _numbers(camera: str) -> str:
+    """Return the name of the file that says which image each frame is."""
+    return f'{camera}.i64'
 
 
 def _map(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:

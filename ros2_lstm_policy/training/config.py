@@ -147,9 +147,9 @@ class TrainConfig:
         if self.policy.decoder.history == 'window' and self.recurrence != RecurrenceConfig():
             raise ValueError('recurrence: policy.decoder.history is window, which hands no state '
                              'on; set policy.decoder.history: carry, or remove the section')
-        if self.recurrence.chrono and self.init_from is not None:
+        if self.recurrence.chrono and self.init_from is not None and self.init_strict:
             raise ValueError('recurrence.chrono says how a new LSTM begins, and init_from brings '
-                             'one that has learned; set one of them')
+                             'one that has learned; set one of them, or init_strict: false')
         if self.engine.strategy == 'fsdp' and (self.optimiser.weight_decay
                                                or self.optimiser.groups):
             raise ValueError('under engine.strategy: fsdp weights lose their shapes and names, so '

@@ -247,7 +247,8 @@ def _first(batch: TrainingBatch) -> TrainingBatch:
     """Return a batch of its first window; the image-text pairs stay."""
     windows = batch.windows
     weights = None if batch.weights_BT is None else batch.weights_BT[:1]
-    return batch._replace(begins_B=None, weights_BT=weights, windows=windows._replace(
+    batch = batch._replace(begins_B=None, weights_BT=weights, distinct=None)
+    return batch._replace(windows=windows._replace(
         images={name: value[:1] for name, value in windows.images.items()},
         instructions=windows.instructions[:1],
         continuous_BTKC=windows.continuous_BTKC[:1], binary_BTKG=windows.binary_BTKG[:1],

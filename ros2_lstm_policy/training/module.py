@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 from ros2_lstm_policy.data.datamodule import DataModule, TrainingBatch
 from ros2_lstm_policy.data.image_text import PairBatch
+from ros2_lstm_policy.data.repeats import Distinct
 from ros2_lstm_policy.model.lstm_decoder import LSTMState
 from ros2_lstm_policy.training import optimizer
 from ros2_lstm_policy.training.agreement import Agreement
@@ -19,7 +20,8 @@ from ros2_lstm_policy.training.carried import CarriedState
 from ros2_lstm_policy.training.config import TrainConfig
 from ros2_lstm_policy.training.feature_cache import FeatureCache
 from ros2_lstm_policy.training.metrics import Measures
-from ros2_lstm_policy.training.objective import Maps, Objective, Outcome, Term, total, Words
+from ros2_lstm_policy.training.objective import (
+    Maps, Objective, Outcome, Term, Tokens, total, Words)
 from ros2_lstm_policy.training.schedule import Schedule
 from ros2_lstm_policy.training.texts import Texts
 from ros2_lstm_policy.transforms import normalise_images
@@ -146,9 +148,10 @@ class TrainingModule(pl.LightningModule):
             self._measured, self._swapped = CarriedState(), CarriedState()
         self._measures.add(self._going_on(batch, None, self._measured))
         wrong = self._measures.swapped(batch.windows.instructions)
-        if wrong is not None:
+        if wrong is not None and not (self._cache is not None and self._cache.of_own_words):
             other = TrainingBatch(batch.windows._replace(instructions=wrong),
-                                  begins_B=batch.begins_B, weights_BT=batch.weights_BT)
+                                  begins_B=batch.begins_B, weights_BT=batch.weights_BT,
+                                  distinct=batch.distinct)
             self._measures.add_swapped(self._going_on(other, None, self._swapped))
 
     def on_validation_epoch_end(self) -> None:
@@ -223,11 +226,17 @@ class TrainingModule(pl.LightningModule):
         tokens = (self._texts.tokenise(windows.instructions, self.device)
                   if self.objective.config.caption else None)
         return self.objective(images, text, windows, tokens, self._words(batch.pairs), state,
-                              batch.weights_BT)
+                              batch.weights_BT, self._distinct(batch, augmentation))
+
+    def _distinct(self, batch: TrainingBatch,
+                  augmentation: AugmentationConfig | None) -> Distinct | None:
+        """Return the steps to be encoded; None for all, as where shapes must not change."""
+        noisy = augmentation is not None and augmentation.noise
+        return None if noisy or self.config.engine.torch_compile else batch.distinct
 
     @torch.no_grad()
     def _images(self, images: Mapping[str, Tensor], augmentation: AugmentationConfig | None,
-                hold: Hold = each_anew) -> Mapping[str, Tensor] | Maps:
+                hold: Hold = each_anew) -> Mapping[str, Tensor] | Maps | Tokens:
         copies = self.config.data.loader.cached_features
         if copies:
             if self._cache is None:

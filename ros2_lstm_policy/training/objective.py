@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ros2_lstm_policy.data.deciding import DecidingConfig
 from ros2_lstm_policy.data.image_text import CotrainConfig
+from ros2_lstm_policy.data.repeats import Distinct
 from ros2_lstm_policy.model.backbones.base import EncodedText, TextTokens
 from ros2_lstm_policy.model.losses import action_loss
 from ros2_lstm_policy.model.lstm_decoder import LSTMState
@@ -110,6 +111,16 @@ class Maps(NamedTuple):
     levels: Sequence[Sequence[Tensor]]
 
 
+class Tokens(NamedTuple):
+    """
+    What a frozen backbone saw and read, instead of images.
+
+    :param tokens_BTND: feature tokens.
+    """
+
+    tokens_BTND: Tensor
+
+
 class Words(NamedTuple):
     """
     Image-text pairs, ready for the language model.
@@ -161,9 +172,10 @@ class Objective(nn.Module):
             config.latent) if config.latent else None
         self.word_decoder = self._word_decoder() if config.caption or config.cotrain else None
 
-    def forward(self, images: Mapping[str, Tensor] | Maps, text: EncodedText, batch: Batch,
-                tokens: TextTokens | None = None, words: Words | None = None,
-                state: LSTMState | None = None, weights_BT: Tensor | None = None) -> Outcome:
+    def forward(self, images: Mapping[str, Tensor] | Maps | Tokens, text: EncodedText,
+                batch: Batch, tokens: TextTokens | None = None, words: Words | None = None,
+                state: LSTMState | None = None, weights_BT: Tensor | None = None,
+                distinct: Distinct | None = None) -> Outcome:
         """
         Compute every loss.
 
@@ -175,9 +187,11 @@ class Objective(nn.Module):
         :param words: a batch of image-text pairs, for co-training.
         :param state: of the recurrence before the first step, where it is carried.
         :param weights_BT: what each step weighs in the losses of actions; None for all alike.
+        :param distinct: the steps that are encoded, where others see the same; None for all.
         """
         terms: dict[str, Term] = {}
-        features_BTND = self.policy.with_states(self._features(images, text), batch.states_BTS)
+        features_BTND = self.policy.with_states(self._features(images, text, distinct),
+                                                batch.states_BTS)
         self._add_forward(terms, features_BTND, batch)
         features_BTND = self._add_latent(terms, features_BTND, batch)
         chunk, state = self._decode(features_BTND, state)
@@ -190,7 +204,7 @@ class Objective(nn.Module):
         terms['arm'] = Term(action.arm, 1.0, weight)
         terms['gripper'] = Term(action.gripper, self.config.arm_gripper_loss_ratio, weight)
         if self.config.caption:
-            assert tokens is not None and not isinstance(images, Maps)
+            assert tokens is not None and not isinstance(images, Maps | Tokens)
             self._add_caption(terms, images, tokens)
         if words is not None:
             self._add_cotrain(terms, words)
@@ -206,13 +220,23 @@ class Objective(nn.Module):
         with torch.autocast(features_BTND.device.type, enabled=False):
             return decoder.unroll(features_BTND.float(), state)
 
-    def _features(self, images: Mapping[str, Tensor] | Maps, text: EncodedText) -> Tensor:
-        if not isinstance(images, Maps):
+    def _features(self, images: Mapping[str, Tensor] | Maps | Tokens, text: EncodedText,
+                  distinct: Distinct | None) -> Tensor:
+        if isinstance(images, Tokens):
+            return images.tokens_BTND
+        if isinstance(images, Maps):
+            assert self._parts.split is not None  # `check_cacheable` was asked
+            steps = images.levels[0][0].shape[1]
+            maps = [[level.flatten(0, 1) for level in levels] for levels in images.levels]
+            return self._parts.split.fuse(maps, text.repeat(steps)).unflatten(0, (-1, steps))
+        if distinct is None:
             return self.policy.encode_images(images, text)
-        assert self._parts.split is not None  # `check_cacheable` was asked
-        steps = images.levels[0][0].shape[1]
-        maps = [[level.flatten(0, 1) for level in levels] for levels in images.levels]
-        return self._parts.split.fuse(maps, text.repeat(steps)).unflatten(0, (-1, steps))
+        row_U = distinct.first_U // distinct.of_BT.shape[1]
+        tokens_U1ND = self.policy.encode_images(
+            {camera: frames.flatten(0, 1)[distinct.first_U].unsqueeze(1)
+             for camera, frames in images.items()},
+            EncodedText(text.states_BND[row_U], text.mask_BN[row_U]))
+        return tokens_U1ND.squeeze(1)[distinct.of_BT]
 
     def _add_forward(self, terms: dict[str, Term], features_BTND: Tensor, batch: Batch) -> None:
         frames = self.config.forward.frames
