@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from ros2_lstm_policy.runtime.worker import PolicyWorker
+from ros2_lstm_policy.runtime.worker import PolicyWorker, Seen
 from ros2_lstm_policy.types import Action, Decision, Observation
 
 WAIT_S = 5
@@ -206,6 +206,20 @@ def test_the_actor_can_be_made_to_forget(harness):
     harness.submit(1)
     harness.wait_for(2)
     assert [o.result.action.gripper_open for o in harness.outcomes] == [1, 1]
+
+
+def test_how_much_the_actor_has_seen_is_counted_from_where_it_forgot(harness):
+    """A state's age; an observation that fails is forgotten with all before it."""
+    assert harness.worker.seen == Seen()
+    for count, stamp_s in enumerate((1, 2, 4), 1):
+        harness.submit(stamp_s * 10**9)
+        harness.wait_for(count)
+    assert harness.worker.seen == Seen(3, 3.0)
+    harness.worker.forget()
+    assert harness.worker.seen == Seen()
+    harness.submit(9 * 10**9)
+    harness.wait_for(4)
+    assert harness.worker.seen == Seen(1, 0.0)
 
 
 def test_a_worker_whose_actor_hangs_can_be_left():

@@ -49,6 +49,19 @@ class Outcome:
     finished_ns: int
 
 
+@dataclass(frozen=True)
+class Seen:
+    """
+    What the actor has seen since it last forgot.
+
+    :param steps: observations.
+    :param lasts_s: from the first of them to the last, by their stamps.
+    """
+
+    steps: int = 0
+    lasts_s: float = 0.0
+
+
 class PolicyWorker:
     """
     Lets an actor act on a thread of its own.
@@ -69,6 +82,7 @@ class PolicyWorker:
         self._waiting: Job | None = None
         self._current: Job | None = None
         self._actor_is_stale = True
+        self._seen, self._first_ns = Seen(), 0
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name='policy_worker', daemon=True)
 
@@ -81,6 +95,12 @@ class PolicyWorker:
     def current(self) -> Job | None:
         """Return the job that is being worked on and still awaits its answer."""
         return self._current
+
+    @property
+    def seen(self) -> Seen:
+        """Return what the next decision rests on, besides its own observation."""
+        with self.lock:
+            return Seen() if self._actor_is_stale else self._seen
 
     @property
     def is_alive(self) -> bool:
@@ -185,10 +205,18 @@ class PolicyWorker:
             if actor_is_stale:
                 self._actor.reset()
             result = self._actor.act(job.observation, job.instruction)
+            self._count(job, actor_is_stale)
         except BaseException as error:  # the thread's edge: the node holds and lives
             self.forget()
             result = error
         return Outcome(job, result, started_ns, time.monotonic_ns())
+
+    def _count(self, job: Job, is_first: bool) -> None:
+        stamp_ns = job.observation.stamp_ns
+        with self.lock:
+            self._first_ns = stamp_ns if is_first else self._first_ns
+            steps = 1 if is_first else self._seen.steps + 1
+            self._seen = Seen(steps, (stamp_ns - self._first_ns) / 1e9)
 
     def _settle(self, outcome: Outcome) -> None:
         """Let the actor do what the action did not wait for, while nobody waits."""

@@ -62,12 +62,14 @@ def inputs(name: str, found: Inputs, reasons: Sequence[Reason]) -> DiagnosticSta
 
 def commands(name: str, controller: Controller, holds: Holds) -> DiagnosticStatus:
     """Say what is commanded, and why not."""
+    seen = controller.worker.seen
     values: dict[str, object] = {
         'episode': controller.worker.episode, 'instruction': controller.instruction[:200],
         'ticks': controller.ticks.count, 'tick rate [Hz]': f'{controller.ticks.read_hz():.2f}',
         'commands': controller.commands.count,
         'command rate [Hz]': f'{controller.commands.read_hz():.2f}',
-        'slowed to the speed limits': controller.slowed, 'history restarts': controller.restarts}
+        'slowed to the speed limits': controller.slowed, 'history restarts': controller.restarts,
+        'history steps': seen.steps, 'history lasts [s]': f'{seen.lasts_s:.1f}'}
     values |= {f'{HELD}{code}': count for code, count in sorted(holds.counts.items())}
     values['ticks without a new observation'] = controller.repeats
     if holds.current:
