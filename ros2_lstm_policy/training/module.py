@@ -90,8 +90,10 @@ class TrainingModule(pl.LightningModule):
         return self.data.on_device(batch, self.device)
 
     def on_fit_start(self) -> None:
-        """Start the clock, and connect the processes."""
+        """Connect the processes, see what is cached, and start the clock."""
         self._agreement = Agreement(self.trainer.world_size)
+        if self.config.data.loader.cached_features:
+            self._cached()  # its time is not training's: `max_time_s` would be over before it
         self.clock.start()
 
     def on_train_start(self) -> None:
@@ -237,20 +239,23 @@ class TrainingModule(pl.LightningModule):
     @torch.no_grad()
     def _images(self, images: Mapping[str, Tensor], augmentation: AugmentationConfig | None,
                 hold: Hold = each_anew) -> Mapping[str, Tensor] | Maps | Tokens:
-        copies = self.config.data.loader.cached_features
-        if copies:
-            if self._cache is None:
-                precision = DTYPES[self.config.engine.precision]
-                self._cache = FeatureCache(self.objective.policy, self.data.store,
-                                           self.config.augmentation, copies, self.device,
-                                           precision, self.config.seed)
-            return self._cache.windows(images, augmentation is not None, hold)
+        if self.config.data.loader.cached_features:
+            return self._cached().windows(images, augmentation is not None, hold)
         if augmentation is None:
             return {camera.name: normalise_images(images[camera.name], camera)
                     for camera in self.data.manifest.cameras}
         return {camera.name: augment(images[camera.name], camera, augmentation,
                                      partial(_of_camera, hold, camera.name))
                 for camera in self.data.manifest.cameras}
+
+    def _cached(self) -> FeatureCache:
+        """Return the cache; all frames are seen when it is asked for first."""
+        if self._cache is None:
+            self._cache = FeatureCache(
+                self.objective.policy, self.data.store, self.config.augmentation,
+                self.config.data.loader.cached_features, self.device,
+                DTYPES[self.config.engine.precision], self.config.seed)
+        return self._cache
 
     def _words(self, pairs: PairBatch | None) -> Words | None:
         if pairs is None:
