@@ -1,4 +1,4 @@
-"""An episode as H.264 video, through PyAV."""
+"""An episode as H.264 video, through PyAV, or as a moving picture for a page, through Pillow."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from ros2_lstm_policy.evaluation.pictures import draw, Shot, title_bar
 
+WEBP_QUALITY = 50  # of 100: a tenth of the size of the video's frames as PNG
 OPTIONS = {'crf': '20', 'preset': 'veryfast', 'threads': '1'}
 
 
@@ -33,6 +35,20 @@ def write_mp4(path: Path, shots: Sequence[Shot], title: str, rate_hz: float) -> 
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)
+
+
+def write_webp(path: Path, shots: Sequence[Shot], title: str, rate_hz: float) -> None:
+    """
+    Write an episode as a WebP that repeats: browsers and READMEs play it as they show a picture.
+
+    :raises ValueError: without a shot.
+    """
+    if not shots:
+        raise ValueError(f'{path}: a moving picture needs at least one shot, found none')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first, *rest = (Image.fromarray(_frame(shot, title)) for shot in shots)
+    first.save(path, save_all=True, append_images=rest, duration=round(1000 / rate_hz), loop=0,
+               quality=WEBP_QUALITY)
 
 
 def _frame(shot: Shot, title: str) -> np.ndarray:

@@ -33,6 +33,7 @@ class DemoOptions:
     lock_step: bool
     output: Path
     notes: tuple[str, ...] = ()
+    animation: bool = False
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,6 +57,8 @@ def parser() -> argparse.ArgumentParser:
                       help='the simulator waits for each command: reproducible (default)')
     pace.add_argument('--real-time', dest='lock_step', action='store_false',
                       help='the simulator does not wait')
+    demo.add_argument('--animation', action='store_true',
+                      help='write each episode as a WebP too, which plays in a README')
     demo.add_argument('--output', type=Path, help='directory for video, picture, summary and '
                       'logs (default: outputs/demo/DATE_TIME)')
     return demo
@@ -90,7 +93,8 @@ def options(given: argparse.Namespace) -> DemoOptions:
     return DemoOptions(
         task=task.name, instruction=given.instruction, checkpoint=checkpoint,
         episodes=given.episodes, seed=given.seed, lock_step=given.lock_step,
-        output=given.output or Path('outputs') / 'demo' / stamp, notes=tuple(notes))
+        output=given.output or Path('outputs') / 'demo' / stamp, notes=tuple(notes),
+        animation=given.animation)
 
 
 def _task(given: argparse.Namespace) -> SimTask:

@@ -7,7 +7,7 @@ import sys
 import rclpy
 from rclpy.signals import SignalHandlerOptions
 from ros2_lstm_policy.evaluation import pictures
-from ros2_lstm_policy.evaluation.video import write_mp4
+from ros2_lstm_policy.evaluation.video import write_mp4, write_webp
 from ros2_lstm_policy.ros import nodes
 from ros2_lstm_policy.ros.closed_loop.observer import DemoError, DemoObserver, EpisodeRecord
 from ros2_lstm_policy.ros.closed_loop.options import DemoOptions
@@ -84,5 +84,7 @@ def _draw(options: DemoOptions, record: EpisodeRecord, number: int) -> EpisodeSu
     title = f'{record.name.partition(": ")[2]} ({outcome.replace("_", " ")})'
     shots = record.shots()
     write_mp4(video, shots, title, 1 / CONTROL_PERIOD_S)
+    if options.animation:
+        write_webp(stem.with_suffix('.webp'), shots, title, 1 / CONTROL_PERIOD_S)
     pictures.save(picture, pictures.contact_sheet(shots, title))
     return summarise(record, video, picture)
