@@ -86,14 +86,16 @@ def family_and_name(whole: str) -> tuple[str, str] | None:
     return family, name
 
 
-def stream_config(name: str, given: StreamSettings, names: tuple[str, ...] = ()) -> StreamConfig:
+def stream_config(name: str, given: StreamSettings, names: tuple[str, ...] = (),
+                  usual: StreamConfig | None = None) -> StreamConfig:
     """
     Return where a stream comes from on this robot.
 
     :param names: of its values, as the checkpoint has them.
+    :param usual: what stands for what is not given; None: what a state of this name has.
     :raises ValueError: for values that mean nothing.
     """
-    usual = stream_of(name, {})
+    usual = stream_of(name, {}) if usual is None else usual
     try:
         return StreamConfig(given.topic or usual.topic, given.msgtype or usual.msgtype or
                             JOINT_STATE, given.field, words(given.names) or names, given.offset,

@@ -22,23 +22,14 @@ from ros2_lstm_policy.data.rosbag.format import RecordedAction, RecordedBody
 from ros2_lstm_policy.data.rosbag.values import command_stream
 from ros2_lstm_policy.manifest import ActionGroup, Manifest, StateSpec
 from ros2_lstm_policy.ros.declared import parameter, ParameterError, plain, problem
-from ros2_lstm_policy.streams import JOINT_STATE, stream_of, StreamConfig, USUAL
-
-_NO_NAMES = ('',)  # an empty list would have no type
+from ros2_lstm_policy.ros.named_parameters import stream_config, StreamSettings
+from ros2_lstm_policy.streams import stream_of, StreamConfig, USUAL
 
 
 @dataclass(frozen=True)
-class StreamSettings:
+class RecordedSettings(StreamSettings):
     """Where a state, or the commands of a group, come from."""
 
-    topic: str = parameter('', 'its topic; empty: `joint_states` for `joints`, else its name')
-    msgtype: str = parameter('', 'type of its messages; empty: JointState, PoseStamped for '
-                             '`ee_pose`, and what suits the kind of a group')
-    field: str = parameter('', "path to other values than the type's own")
-    names: tuple[str, ...] = parameter(_NO_NAMES, 'joints, in the wanted order; empty: those of '
-                                       'the manifest')
-    offset: float = parameter(0.0, 'what is subtracted from each value')
-    scale: float = parameter(1.0, 'what the rest is divided by')
     state: str = parameter('', 'of a group: the state that is its action one period later, where '
                            'nothing commands it')
 
@@ -125,9 +116,9 @@ def message_class(msgtype: str) -> Any:
                              'expected one such as sensor_msgs/msg/JointState') from error
 
 
-def _declared(node: Node, name: str) -> StreamSettings:
+def _declared(node: Node, name: str) -> RecordedSettings:
     values: dict[str, Any] = {}
-    for row in map(copy, fields(StreamSettings)):
+    for row in map(copy, fields(RecordedSettings)):
         key, row.name = row.name, f'streams.{name}.{row.name}'
         if node.has_parameter(row.name):  # a state and a group of one name
             raise ParameterError(f'manifest: a state and a group are both called {name!r}; their '
@@ -138,35 +129,33 @@ def _declared(node: Node, name: str) -> StreamSettings:
         value = node.declare_parameter(row.name, plain(row.default), ParameterDescriptor(
             description=row.metadata['text'], read_only=True)).value
         values[key] = tuple(value) if isinstance(row.default, tuple) else value
-    return StreamSettings(**values)
+    return RecordedSettings(**values)
 
 
-def _stream(name: str, said: StreamSettings, usual: StreamConfig,
+def _stream(name: str, said: RecordedSettings, usual: StreamConfig,
             names: tuple[str, ...]) -> StreamConfig:
-    chosen = () if said.names == _NO_NAMES else said.names
-    stream = StreamConfig(said.topic or usual.topic, said.msgtype or usual.msgtype or JOINT_STATE,
-                          said.field, chosen or names, said.offset, said.scale)
+    stream = stream_config(name, said, names, usual)
     message_class(stream.msgtype)
     return stream
 
 
-def _state_stream(state: StateSpec, said: StreamSettings) -> StreamConfig:
+def _state_stream(state: StateSpec, said: RecordedSettings) -> StreamConfig:
     if said.state:
         raise ParameterError(f'streams.{state.name}.state: it is a state itself')
     return _stream(state.name, said, stream_of(state.name, {}), state.names)
 
 
-def _sources(manifest: Manifest, said: Mapping[str, StreamSettings],
+def _sources(manifest: Manifest, said: Mapping[str, RecordedSettings],
              states: Mapping[str, StreamConfig]) -> dict[str, RecordedAction]:
     """Return where the actions come from; none where they are the usual ones of one arm."""
     groups = manifest.actions
     if Wanted.of(manifest).is_one_arm and not any(
-            said[group.name] != StreamSettings() for group in groups):
+            said[group.name] != RecordedSettings() for group in groups):
         return {}
     return {group.name: _source(group, said[group.name], states) for group in groups}
 
 
-def _source(group: ActionGroup, said: StreamSettings,
+def _source(group: ActionGroup, said: RecordedSettings,
             states: Mapping[str, StreamConfig]) -> RecordedAction:
     if bool(said.state) == bool(said.topic):
         raise ParameterError(f'streams.{group.name}: expected either topic, where its commands '
