@@ -12,6 +12,7 @@ from ros2_lstm_policy.runtime.safety import (blend_in, Command, GripperShaper, G
                                              Limits, Pose, ramp_down, step_limit)
 from ros2_lstm_policy.transforms import unnormalise
 from ros2_lstm_policy.types import Action, Reason
+from scipy.spatial.transform import Rotation
 
 ARM, HAND = ActionGroup('arm', 'ee_delta', 6, frame='base'), ActionGroup('gripper', 'gripper', 1)
 LIMITS = GroupLimits(ARM, period_s=0.1, max_linear_m_s=0.5, max_angular_rad_s=1.0)
@@ -306,7 +307,7 @@ def test_a_pose_is_slowed_on_its_way_in_place_and_rotation_together():
 
 def test_a_pose_near_half_a_turn_is_not_far_from_its_like():
     """Rotation vectors of pi and of -pi are one rotation."""
-    turned = Pose(AT.position_m, safety.Rotation.from_rotvec([0, 0, math.pi - 0.01]).as_matrix())
+    turned = Pose(AT.position_m, Rotation.from_rotvec([0, 0, math.pi - 0.01]).as_matrix())
     limits = replace(POSE, max_step=np.full(6, 0.05))
     assert isinstance(checked(limits, [0.4, 0, 0.3, 0, 0, -math.pi + 0.01], turned), Command)
 

@@ -14,7 +14,7 @@ from ros2_lstm_policy.types import Reason
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 Causes = tuple[tuple[str, str], ...]
-WAITING = ('no_instruction', 'episode_reset', 'deactivated')
+WAITING = ('no_instruction', 'episode_reset', 'deactivated', 'operator_hold', 'dead_man')
 HELD, HOLDING = 'held: ', 'holding: '  # before a reason's code in keys, and its text
 _KEPT = 1000
 _LOG_PERIOD_S = 5.0

@@ -17,6 +17,13 @@ from ros2_lstm_policy.runtime.safety import CHECKS, GroupLimits, Limits, step_li
 from ros2_lstm_policy.streams import StreamConfig
 
 _RATE_TOLERANCE = 0.01
+_SMOOTH = {  # of GroupLimits, and the parameter: 0 for no limit
+    'max_linear_m_s2': 'max_linear_acceleration_m_s2',
+    'max_angular_rad_s2': 'max_angular_acceleration_rad_s2',
+    'max_joint_s2': 'max_joint_acceleration_rad_s2',
+    'max_linear_m_s3': 'max_linear_jerk_m_s3',
+    'max_angular_rad_s3': 'max_angular_jerk_rad_s3',
+    'max_joint_s3': 'max_joint_jerk_rad_s3'}
 
 
 def targets(manifest: Manifest, settings: Settings, parameters: Parameters) -> list[Target]:
@@ -129,7 +136,8 @@ def _group_limits(settings: Settings, target: Target) -> GroupLimits:
         settings.max_angular_speed_rad_s, settings.max_joint_speed_rad_s, settings.max_lead_s,
         step_limit(target.group, settings.max_step_ratio),
         np.reshape(settings.workspace_m, (2, 3)) if is_tool and has_workspace(settings) else None,
-        bounds if is_bounded else None)
+        bounds if is_bounded else None,
+        **{name: getattr(settings, parameter) or np.inf for name, parameter in _SMOOTH.items()})
 
 
 def _present_stream(target: Target, manifest: Manifest) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 import time
 import traceback
 
-import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from ros2_lstm_policy.manifest import Manifest
 from ros2_lstm_policy.resample import Missing
@@ -23,7 +22,7 @@ from ros2_lstm_policy.ros.policy.outputs import Outputs
 from ros2_lstm_policy.ros.policy.parameters import Settings
 from ros2_lstm_policy.runtime.cadence import Cadence
 from ros2_lstm_policy.runtime.frozen import FROZEN
-from ros2_lstm_policy.runtime.safety import (blend_in, check, eased, Grippers, Limits,
+from ros2_lstm_policy.runtime.safety import (blend_in, Grippers, Guard, Limits,
                                              MAX_INSTRUCTION_CHARACTERS, motion)
 from ros2_lstm_policy.runtime.worker import Outcome, PolicyWorker
 from ros2_lstm_policy.types import Actor, ActorFault, Decision, Observation, Reason
@@ -43,12 +42,14 @@ class Controller:
     :param instruction: what the robot is told to do until another instruction comes.
     :param first_episode: the number that its episodes begin with.
     :param link: says why a policy on another machine cannot be asked; None: it can.
+    :param interlock: says why a person does not let the robot move.
     """
 
     def __init__(self, node: LifecycleNode, settings: Settings, manifest: Manifest,
                  limits: Limits, actor: Actor, inputs: Inputs, outputs: Outputs, holds: Holds,
                  instruction: str, first_episode: int,
-                 link: Callable[[], Reason | None] = lambda: None) -> None:
+                 link: Callable[[], Reason | None] = lambda: None,
+                 interlock: Callable[[], tuple[Reason, ...]] = tuple) -> None:
         """Prepare; :meth:`start` acts."""
         self._node, self._settings = node, settings
         self.limits = limits
@@ -56,10 +57,10 @@ class Controller:
         self._gripper = Grippers(manifest.binary, settings.gripper_hysteresis,
                                  settings.gripper_min_hold_s)
         self._period_s = manifest.control_period_s
-        self._before: dict[str, np.ndarray] = {}
+        self._guard = Guard()
         self._words_told = LatestLine(node.get_logger(), _WORDS_PERIOD_S)
         self._exclusive = Exclusive(node, outputs.topics, inputs.topics, inputs.state_topics)
-        self._link, self._is_cut = link, False
+        self._link, self._is_cut, self._interlock = link, False, interlock
         self.worker = PolicyWorker(actor, self._deliver, first_episode)
         self.latencies, self.ticks, self.commands = Latencies(), Rate(), Rate()
         self._instruction = instruction.strip()
@@ -67,7 +68,7 @@ class Controller:
         self._cadence = Cadence(round(self._period_s * _NS))
         self._offered_ns: int | None = None
         self._last_submitted: int | None = None
-        self.restarts, self.slowed, self.repeats = 0, 0, 0
+        self.restarts, self.slowed, self.smoothed, self.repeats = 0, 0, 0, 0
         self._ticked_ns = time.monotonic_ns()
         self._reported = (0, 0)
         self._seen_ticks = -1
@@ -94,6 +95,7 @@ class Controller:
         self._words_told.catch_up()
         try:
             self.reset_episode('deactivated', 'the node is being deactivated')
+            self._outputs.end_ramps()
         finally:
             has_left = self.worker.stop(_STOP_TIMEOUT_S)
         if not has_left:
@@ -135,7 +137,7 @@ class Controller:
         sampled = self._inputs.sample(now_ns)
         with self.worker.lock:
             self._give_up_what_is_overdue(now_ns)
-            doubts = self._exclusive.doubts()
+            doubts = (*self._interlock(), *self._exclusive.doubts())
             if not self.worker.is_alive:
                 doubts = (*doubts, _WORKER_DIED)
             if (fault := self._link()) is not None:
@@ -218,6 +220,7 @@ class Controller:
             if is_shadow == self._outputs.is_shadow:
                 return
             self._stay(self._now_ns())
+            self._outputs.end_ramps()
             self._outputs.set_shadow(is_shadow)
             self._begun_ns = self._now_ns()
 
@@ -226,6 +229,15 @@ class Controller:
         with self.worker.lock:
             self._hold([Reason('node_failed', f'the node failed: {type(error).__name__}: {error}; '
                                'the log says where')], self._now_ns())
+
+    def hold_at_once(self, reasons: Sequence[Reason]) -> None:
+        """Hold between two ticks; nothing that is being computed moves the robot any more."""
+        with self.worker.lock:
+            now_ns = self._now_ns()
+            self._hold(reasons, now_ns)
+            self._drop_answers(reasons, now_ns)
+            self.worker.forget()  # whoever stopped it may move it meanwhile
+            self.restarts += 1
 
     def repeat_for_servo(self) -> None:
         """Publish the velocity that the last command means now."""
@@ -318,24 +330,23 @@ class Controller:
     def _act(self, outcome: Outcome, decision: Decision) -> None:
         observation, now_ns = outcome.job.observation, self._now_ns()
         action, present = decision.action, self._inputs.presents(now_ns)
-        checked = check(action, (now_ns - observation.stamp_ns) / _NS, self.limits, present,
-                        self._before)
+        share = blend_in((now_ns - self._begun_ns) / _NS, self._settings.blend_in_s)
+        checked = self._guard.passed(action, (now_ns - observation.stamp_ns) / _NS, self.limits,
+                                     present, share)
         if isinstance(checked, Reason):
             if checked.code == 'not_finite':
                 self.worker.forget()
             self._hold(self._inputs.explain([checked]), observation.stamp_ns)
             return
-        share = blend_in((now_ns - self._begun_ns) / _NS, self._settings.blend_in_s)
-        values = {name: eased(given, self.limits.groups[name].group, present.get(name), share)
-                  for name, given in checked.groups.items()}
-        values |= self._gripper.update(action, observation.stamp_ns / _NS)
+        values = {**checked.groups,
+                  **self._gripper.update(action, observation.stamp_ns / _NS)}
         self._outputs.command(observation.stamp_ns, values)
-        self._before = {name: np.asarray(given, np.float64)
-                        for name, given in action.groups.items()}
+        self._guard.note(action, values, self.limits, present)
         if not self._outputs.is_shadow:  # whoever moves the robot there, it is not this node
             self._inputs.frozen.move(motion(values, self.limits, present), self._period_s)
         self.commands.add()
         self.slowed += checked.slowed < 1
+        self.smoothed += checked.is_smoothed
         self._holds.end()
         self._note_latencies(outcome, decision)
         self._outputs.intention(observation.stamp_ns, decision, present)
@@ -345,7 +356,7 @@ class Controller:
 
     def _stay(self, stamp_ns: int) -> list[Reason]:
         """Tell every group to stay; return why some were sent nothing."""
-        self._before = {}
+        self._guard.reset()
         return self._outputs.hold(stamp_ns, lambda: self._inputs.presents(self._now_ns()))
 
     def _failure(self, error: BaseException) -> Reason:

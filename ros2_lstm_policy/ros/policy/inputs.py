@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from functools import partial
@@ -77,6 +78,7 @@ class Inputs:
         self.rates = {camera: Rate() for camera in self._specs}
         self.dropped = dict.fromkeys(self._specs, 0)
         self.repeated_stamps = dict.fromkeys(self._specs, 0)
+        self.refused: dict[str, Counter[str]] = {camera: Counter() for camera in self._specs}
         self._by_frames = settings.trigger == 'frames'
         self._findings: dict[str, tuple[float, tuple[str, str]]] = {}
         kind = CompressedImage if settings.compressed else Image
@@ -158,22 +160,27 @@ class Inputs:
             image = image_to_rgb(message)
         except ImageError as error:
             topic = self._images[camera].topic_name
-            self.sampler.refuse(camera, Reason('bad_image', f'{camera} ({topic}): {error}',
-                                               camera))
+            self._refuse(camera, Reason('bad_image', f'{camera} ({topic}): {error}', camera))
             return
         fault = fault_of(camera, image, self._specs[camera])
         if fault is not None:
-            self.sampler.refuse(camera, fault)
+            self._refuse(camera, fault)
             return
         newest = self.sampler.frames.get(camera)
         self.repeated_stamps[camera] += newest is not None and newest.stamp_ns == stamp
-        if self.sampler.push(camera, stamp, image) is not None:
+        refusal = self.sampler.push(camera, stamp, image)
+        if refusal is not None:
             self.dropped[camera] += 1
+            self.refused[camera][refusal.code] += 1
             return
         self.frozen.see(camera, image)
         self.arrivals[camera] = Arrival(stamp, received_ns, transport_ns,
                                         time.monotonic_ns() - received_ns)
         self._on_frame()
+
+    def _refuse(self, camera: str, reason: Reason) -> None:
+        self.refused[camera][reason.code] += 1
+        self.sampler.refuse(camera, reason)
 
     def _explain(self, reason: Reason) -> Reason:
         """Ask the graph at most once a second: it costs as much as an image."""

@@ -26,6 +26,7 @@ from ros2_lstm_policy.ros.policy.controller import Controller
 from ros2_lstm_policy.ros.policy.encoders import Target
 from ros2_lstm_policy.ros.policy.exclusive import Exclusive
 from ros2_lstm_policy.ros.policy.inputs import Inputs
+from ros2_lstm_policy.ros.policy.interlock import Interlock
 from ros2_lstm_policy.ros.policy.outputs import Outputs
 from ros2_lstm_policy.ros.policy.parameters import Parameters, Settings
 from ros2_lstm_policy.types import Reason
@@ -62,6 +63,7 @@ class PolicyNode(GuardedLifecycleNode):
         self.create_timer(1.0, guarded(self, self._publish_diagnostics),
                           clock=self._clock_that_runs)
         self.create_service(Trigger, '~/reset_episode', self._reset_episode)
+        self._interlock = Interlock(self, self._holding(self._hold_at_once))
         self._jumps = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1),
                           on_clock_change=False),
@@ -83,6 +85,7 @@ class PolicyNode(GuardedLifecycleNode):
                               self._holding(self._frame_arrived),
                               self._holding(self._take_instruction),
                               body.inputs(manifest, self._targets, self.parameters))
+        self._interlock.listen(settings.dead_man_timeout_s)
         self._actor.warm_up()
         for line in (*self.parameters.unused_overrides(),
                      *self.parameters.unused_names('streams', self._inputs.states.heard),
@@ -103,7 +106,8 @@ class PolicyNode(GuardedLifecycleNode):
         gc.freeze()  # what is loaded stays: no collection walks over it between two ticks
         self._controller = Controller(
             self, settings, manifest, body.limits(settings, self._targets), self._actor,
-            self._inputs, self._outputs, self._holds, self._instruction, self._next_episode)
+            self._inputs, self._outputs, self._holds, self._instruction, self._next_episode,
+            interlock=self._interlock.reasons)
         self._controller.start()
         words = self._instruction.strip()[:80]
         self.get_logger().info(f'active, and told {words!r}: it moves at once' if words else
@@ -136,6 +140,7 @@ class PolicyNode(GuardedLifecycleNode):
     def cleanup(self) -> None:
         """Give everything back."""
         self.deactivate()
+        self._interlock.leave()
         if self._inputs is not None:
             self._inputs.close()
         if self._outputs is not None:
@@ -171,6 +176,10 @@ class PolicyNode(GuardedLifecycleNode):
     def _frame_arrived(self) -> None:
         if self._controller is not None:
             self._controller.frame_arrived()
+
+    def _hold_at_once(self, reasons: tuple[Reason, ...]) -> None:
+        if self._controller is not None:
+            self._controller.hold_at_once(reasons)
 
     def _take_instruction(self, text: str) -> None:
         self._instruction = text

@@ -24,6 +24,7 @@ from ros2_lstm_policy.types import Decision, Reason
 # Servo's velocity is meant for one period; half a period of grace lets a late tick pass unnoticed.
 SERVO_FULL_PERIODS, SERVO_ZERO_PERIODS = 1.5, 2.5
 _ACKNOWLEDGED_S = 0.3  # for each topic: a subscriber that hangs keeps nobody from leaving
+_RAMP_STEP_S = 0.02
 _NS = 1_000_000_000
 _INITIAL: dict[str, float | None] = {'unknown': None, 'open': 1.0, 'closed': 0.0}
 
@@ -34,6 +35,7 @@ class _Channel:
 
     :ivar told: what a gripper was told last; None where that is not known.
     :ivar moving: values of the last command that are repeated.
+    :ivar slowed: the velocity that a hold began with, and when, where it falls by a ramp.
     :ivar held: where a group of positions stays; None where it is to be where it is then.
     """
 
@@ -44,6 +46,7 @@ class _Channel:
         self.still = np.zeros(self.group.size)
         self.moving = self.still
         self.held: np.ndarray | None = None
+        self.slowed: tuple[np.ndarray, int] = self.still, 0
         self.told: np.ndarray | None = None
         if self.is_gripper and (opening := _INITIAL[target.settings.gripper_initial]) is not None:
             self.told = np.full(self.group.size, opening)
@@ -72,7 +75,7 @@ class _Channel:
         if self.is_gripper:
             return self.told
         if not self.group.meaning.is_absolute:
-            return self.still
+            return self.slowing() if self.group.kind == 'joint_velocity' else self.still
         if self.held is None:
             now = where().get(self.group.name)
             if now is None or isinstance(now, Reason):
@@ -80,9 +83,24 @@ class _Channel:
             self.held = as_values(now)
         return self.held
 
+    def begin_hold(self, left: float) -> None:
+        """Have the velocity fall to zero from here on, with `left` of the command still in it."""
+        if self.moving is not self.still:
+            self.slowed = self.moving * left, time.monotonic_ns()
+        self.moving = self.still
+
+    def slowing(self) -> np.ndarray:
+        """Return what is left of the velocity that the hold began with."""
+        values, begun_ns = self.slowed
+        ramp_s = self.target.settings.hold_ramp_s
+        if ramp_s <= 0:
+            return self.still
+        return values * ramp_down((time.monotonic_ns() - begun_ns) / _NS, 0.0, ramp_s)
+
     def repeat(self, now_ns: int, left: float) -> None:
         if self._repeat is not None:
-            for topic, message in self._repeat(self.target, now_ns, self.moving * left).items():
+            values = self.slowing() if self.moving is self.still else self.moving * left
+            for topic, message in self._repeat(self.target, now_ns, values).items():
                 self.publishers[topic].publish(message)
 
     def show(self, stamp_ns: int, chunk: np.ndarray, start: Pose | None) -> None:
@@ -180,7 +198,7 @@ class Outputs:
             return []
         unknown, errors = [], []
         for channel in self._in_order:
-            channel.moving = channel.still
+            channel.begin_hold(self._left(channel))
             try:
                 values = channel.holding(where)
                 if isinstance(values, Reason):
@@ -218,11 +236,31 @@ class Outputs:
         """Repeat the last commands as velocities, stamped now, less of them the older they are."""
         if self.is_shadow:
             return
-        age_s, now_ns = (time.monotonic_ns() - self._commanded_ns) / _NS, self._now_ns()
+        now_ns = self._now_ns()
         for channel in self._channels:
-            period_s = channel.target.period_s
-            channel.repeat(now_ns, ramp_down(age_s, SERVO_FULL_PERIODS * period_s,
-                                             SERVO_ZERO_PERIODS * period_s))
+            channel.repeat(now_ns, self._left(channel))
+
+    def end_ramps(self) -> None:
+        """Wait until what falls by a ramp is zero, and say so: nobody repeats it from here on."""
+        ramping = [channel for channel in self._channels if channel.slowing().any()]
+        while any(channel.slowing().any() for channel in ramping):
+            self._tell_velocities(ramping)
+            time.sleep(_RAMP_STEP_S)
+        self._tell_velocities(ramping)
+
+    def _tell_velocities(self, channels: Sequence[_Channel]) -> None:
+        if self.is_shadow:
+            return
+        for channel in channels:
+            channel.repeat(self._now_ns(), 1.0)
+            if channel.group.kind == 'joint_velocity':
+                for publisher, message in channel.messages(self._now_ns(), channel.slowing()):
+                    publisher.publish(message)
+
+    def _left(self, channel: _Channel) -> float:
+        """Return how much of the last command is still meant: less the older it is."""
+        age_s, period_s = (time.monotonic_ns() - self._commanded_ns) / _NS, channel.target.period_s
+        return ramp_down(age_s, SERVO_FULL_PERIODS * period_s, SERVO_ZERO_PERIODS * period_s)
 
     def intention(self, stamp_ns: int, decision: Decision, present: Mapping[str, Present]) -> None:
         """Show the whole chunk of each arm, where somebody looks."""

@@ -85,6 +85,24 @@ class Settings:
     max_joint_speed_rad_s: float = parameter(
         1.0, 'joints that are told to move faster are slowed to this; m/s of those that slide',
         'rad/s', 0.001, 100.0, live=True)
+    max_linear_acceleration_m_s2: float = parameter(
+        0.0, 'the velocity of the tool changes no faster from command to command; 0: no limit',
+        'm/s²', 0.0, 1000.0, live=True)
+    max_angular_acceleration_rad_s2: float = parameter(
+        0.0, 'acceleration of its rotation likewise',
+        'rad/s²', 0.0, 1000.0, live=True)
+    max_joint_acceleration_rad_s2: float = parameter(
+        0.0, 'acceleration of each joint likewise',
+        'rad/s²', 0.0, 1000.0, live=True)
+    max_linear_jerk_m_s3: float = parameter(
+        0.0, 'the acceleration of the tool changes no faster; 0: no limit',
+        'm/s³', 0.0, 10000.0, live=True)
+    max_angular_jerk_rad_s3: float = parameter(
+        0.0, 'jerk of its rotation likewise',
+        'rad/s³', 0.0, 10000.0, live=True)
+    max_joint_jerk_rad_s3: float = parameter(
+        0.0, 'jerk of each joint likewise',
+        'rad/s³', 0.0, 10000.0, live=True)
     max_lead_s: float = parameter(
         0.5, 'a position or pose is refused that is farther from where the group is than it gets '
         'in this time at its greatest speed', 's', 0.001, 60.0)
@@ -94,8 +112,14 @@ class Settings:
     workspace_m: tuple[float, ...] = parameter(
         (*[-math.inf] * 3, *[math.inf] * 3), 'box that the tool may not leave: x y z minima, then '
         'x y z maxima, in the base frame; where one of them is finite, ee_pose is needed', 'm')
+    dead_man_timeout_s: float = parameter(
+        0.0, 'the robot moves only while a true has come on the topic dead_man within this time; '
+        '0: there is no dead-man switch', 's', 0.0, 10.0)
     blend_in_s: float = parameter(
         0.0, 'time over which the first commands of an episode grow to their size', 's', 0.0, 60.0)
+    hold_ramp_s: float = parameter(
+        0.0, 'time in which velocities fall to zero where the robot holds, for a controller that '
+        'refuses a step; 0: at once', 's', 0.0, 1.0)
     servo_rate_hz: float = parameter(
         50.0, 'rate of ~/delta_twist_cmds; 0: not published', 'Hz', 0.0, 1000.0)
     gripper_closed: float = parameter(

@@ -49,6 +49,8 @@ def inputs(name: str, found: Inputs, reasons: Sequence[Reason]) -> DiagnosticSta
                    f'{camera} repeated images': found.frozen.repeats(camera),
                    f'{camera} repeated stamps': found.repeated_stamps[camera],
                    f'{camera} last good image [s ago]': age}
+        values |= {f'{camera} refused: {code}': count
+                   for code, count in sorted(found.refused[camera].items())}
     for stream, heard in found.states.heard.items():
         values |= {f'{stream} rate [Hz]': f'{heard.rate.read_hz():.1f}',
                    f'{stream} received': heard.rate.count,
@@ -68,7 +70,9 @@ def commands(name: str, controller: Controller, holds: Holds) -> DiagnosticStatu
         'ticks': controller.ticks.count, 'tick rate [Hz]': f'{controller.ticks.read_hz():.2f}',
         'commands': controller.commands.count,
         'command rate [Hz]': f'{controller.commands.read_hz():.2f}',
-        'slowed to the speed limits': controller.slowed, 'history restarts': controller.restarts,
+        'slowed to the speed limits': controller.slowed,
+        'slowed to the acceleration limits': controller.smoothed,
+        'history restarts': controller.restarts,
         'history steps': seen.steps, 'history lasts [s]': f'{seen.lasts_s:.1f}'}
     values |= {f'{HELD}{code}': count for code, count in sorted(holds.counts.items())}
     values['ticks without a new observation'] = controller.repeats

@@ -49,6 +49,8 @@ class GroupLimits:
     :param workspace_m: lower and upper corner (2, 3) of the box, in the base frame, that the tool
         may not leave. None: no box.
     :param joint_limits: lower and upper bounds (2, size). None: no bounds.
+    :param max_linear_m_s2: acceleration between two commands, `max_linear_m_s3` jerk, likewise of
+        rotation and of joints; see :mod:`.smooth`.
     """
 
     group: ActionGroup
@@ -60,14 +62,36 @@ class GroupLimits:
     max_step: np.ndarray | None = None
     workspace_m: np.ndarray | None = None
     joint_limits: np.ndarray | None = None
+    max_linear_m_s2: float = np.inf
+    max_angular_rad_s2: float = np.inf
+    max_joint_s2: float = np.inf
+    max_linear_m_s3: float = np.inf
+    max_angular_rad_s3: float = np.inf
+    max_joint_s3: float = np.inf
 
     def __post_init__(self) -> None:
         """Refuse NaN: every comparison with it is false, so it would be no limit at all."""
-        for name in ('period_s', 'max_linear_m_s', 'max_angular_rad_s', 'max_joint_s',
-                     'max_lead_s', 'max_step', 'workspace_m', 'joint_limits'):
-            value = getattr(self, name)
-            if value is not None and np.isnan(value).any():
+        for name, value in vars(self).items():
+            if name != 'group' and value is not None and np.isnan(value).any():
                 raise ValueError(f'{name}: expected a number, found {value}')
+
+    @property
+    def is_smoothed(self) -> bool:
+        """Return whether acceleration or jerk has a limit."""
+        return self.group.kind != 'gripper' and bool(np.isfinite([
+            *self._accelerations, *self._jerks]).any())
+
+    @property
+    def _accelerations(self) -> tuple[float, ...]:
+        is_tool = self.group.axes == POSE_AXES
+        return ((self.max_linear_m_s2, self.max_angular_rad_s2) if is_tool
+                else (self.max_joint_s2,))
+
+    @property
+    def _jerks(self) -> tuple[float, ...]:
+        is_tool = self.group.axes == POSE_AXES
+        return ((self.max_linear_m_s3, self.max_angular_rad_s3) if is_tool
+                else (self.max_joint_s3,))
 
     @property
     def needs_present(self) -> bool:
@@ -102,10 +126,12 @@ class Command:
 
     :param groups: values by the name of the group, as in :class:`Action`, float64.
     :param slowed: the least factor, at most 1, that the speed limits have put on a group.
+    :param is_smoothed: whether acceleration or jerk limits have changed it.
     """
 
     groups: Mapping[str, np.ndarray]
     slowed: float
+    is_smoothed: bool = False
 
 
 def step_limit(group: ActionGroup, ratio: float) -> np.ndarray | None:
