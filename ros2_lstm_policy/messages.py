@@ -23,6 +23,10 @@ import cv2
 import numpy as np
 
 
+# Of a compressed image: a few bytes can claim any size, and a decoder takes the memory first.
+MAX_PIXELS = 4096 * 4096
+
+
 class ImageError(ValueError):
     """An image message that cannot be shown to a policy, with what was found and wanted."""
 
@@ -175,14 +179,25 @@ def _check_jpeg_end(data: np.ndarray, form: str) -> None:
         raise ImageError(f'CompressedImage {form!r}: the JPEG is cut short at {data.size} bytes')
 
 
-def _compressed_shape(message: Any) -> tuple[int, int, int]:
+def _compressed_size(message: Any, data: np.ndarray) -> tuple[int, int, str]:
+    """Return height, width and mode by the file's header, before anything is decoded."""
     from PIL import Image
-    data = _check_compressed(message)
     try:
         with Image.open(BytesIO(data.tobytes())) as image:
             (width, height), mode = image.size, image.mode
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Image.DecompressionBombError as error:
+        raise ImageError(f'CompressedImage {message.format!r}: {data.size} bytes: {error}'
+                         ) from None
+    except (OSError, ValueError, SyntaxError):
         raise _undecodable(message, data.size) from None
+    if width * height > MAX_PIXELS:
+        raise ImageError(f'CompressedImage {message.format!r}: {width}x{height} pixels in '
+                         f'{data.size} bytes, at most {MAX_PIXELS} pixels are decoded')
+    return height, width, mode
+
+
+def _compressed_shape(message: Any) -> tuple[int, int, int]:
+    height, width, mode = _compressed_size(message, _check_compressed(message))
     if mode.startswith(('I', 'F')):
         _check_grey16(message)
     return height, width, 3
@@ -197,6 +212,7 @@ def _check_grey16(message: Any) -> None:
 def _decode_compressed(message: Any) -> np.ndarray:
     data = _check_compressed(message)
     _check_jpeg_end(data, message.format)
+    _compressed_size(message, data)
     image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     if image is None:
         raise _undecodable(message, data.size)

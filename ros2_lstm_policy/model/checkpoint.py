@@ -72,6 +72,7 @@ def load(directory: Path, device: str | torch.device = 'cpu') -> Policy:
     :return: the policy in eval mode, with its `config` and `manifest`.
     :raises CheckpointError: for files that are absent, truncated or made for something else.
     :raises ConfigError: for a config.yaml or action.yaml that does not fit this version.
+    :raises WeightsError: where frozen parts of a pinned package are not installed as they say.
     """
     return load_as(directory, *described(directory)).to(device).eval()
 

@@ -83,8 +83,11 @@ def unpack(data: bytes | str) -> Message:
 
 
 def _seq(data: bytes) -> int:
-    """Return the number of a message whose arrays are none."""
-    raw = msgpack.unpackb(data)
+    """Return the number of a message whose arrays are none; 0 where nothing can be read."""
+    try:
+        raw = msgpack.unpackb(data)
+    except Exception:  # of many kinds: bytes from outside, and an answer needs no more
+        return 0
     seq = raw.get('seq') if isinstance(raw, dict) else 0
     return seq if type(seq) is int else 0
 

