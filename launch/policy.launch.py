@@ -14,7 +14,8 @@ from launch_ros.actions import Node
 from ros2_lstm_policy.ros.nodes import for_launch, POLICY, share_directory
 
 SWITCH = ['true', 'false']
-TEXTS, SWITCHES = ('checkpoint', 'instruction', 'device', 'trigger'), ('compressed', 'shadow')
+TEXTS = ('checkpoint', 'server', 'instruction', 'device', 'trigger')
+SWITCHES = ('compressed', 'shadow')
 UNSAID = '; empty: what the params_file says'
 INPUTS = {'rgb': 'topic of the static camera', 'hand_rgb': 'topic of the hand camera',
           'ee_pose': "topic of the tool's pose, for workspace_m"}
@@ -27,6 +28,9 @@ ARGUMENTS = (
     DeclareLaunchArgument(
         'checkpoint', default_value='',
         description='directory of the checkpoint' + UNSAID),
+    DeclareLaunchArgument(
+        'server', default_value='',
+        description='act with the policy that serve answers with here, ws://HOST:PORT' + UNSAID),
     DeclareLaunchArgument(
         'instruction', default_value='',
         description='what the robot is told; it moves once the node is active' + UNSAID),

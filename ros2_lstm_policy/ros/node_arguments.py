@@ -32,7 +32,7 @@ def answer(program: str, about: str, table: type, arguments: Sequence[str] | Non
     try:
         own = remove_ros_args([program, *given])[1:]
     except rclpy_implementation.RCLInvalidROSArgsError as error:
-        print(f'{program}: {_explained(str(error))}', file=sys.stderr)
+        print(f'{program}: {explained(str(error))}', file=sys.stderr)
         return USAGE_ERROR
     if {'-h', '--help'} & set(own):
         print(usage(program, about, table))
@@ -57,7 +57,7 @@ def usage(program: str, about: str, table: type) -> str:
     return '\n'.join(lines)
 
 
-def _explained(error: str) -> str:
+def explained(error: str) -> str:
     """Return what rcl says about a line that it cannot read, with the line and what to write."""
     text = re.sub(r', at /\S+:\d+', '', error).removeprefix('Failed to parse ROS arguments: ')
     file = re.search(r"'--params-file ([^']+)'", text)

@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = config.from_command_line(
             ServeConfig, argv, 'Let a policy answer over the network: benchmarks of the vla-eval '
-            'harness, and policy nodes (their parameter remote).', 'port=8001')
+            'harness, and policy nodes (their parameter server).', 'port=8001')
         serve(settings)
     except (ValueError, OSError) as error:
         print(f'serve: {error}', file=sys.stderr)

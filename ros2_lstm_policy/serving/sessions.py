@@ -18,10 +18,8 @@ from ros2_lstm_policy.manifest import CameraSpec, Manifest
 from ros2_lstm_policy.runtime.actor import PolicyActor
 from ros2_lstm_policy.runtime.safety import MAX_INSTRUCTION_CHARACTERS
 from ros2_lstm_policy.serving.harness import as_image, Harness
-from ros2_lstm_policy.serving.wire import Message, PROTOCOL_VERSION
+from ros2_lstm_policy.serving.wire import Message, NODE, PROTOCOL_VERSION
 from ros2_lstm_policy.types import Decision, Observation
-
-NODE = 'ros2_lstm_policy node'  # how the policy node greets; anyone else is a benchmark
 
 
 class SharedPolicy:

@@ -19,6 +19,7 @@ import msgpack
 import numpy as np
 
 PROTOCOL_VERSION = 1
+NODE = 'ros2_lstm_policy node'  # how the policy node greets; anyone else is a benchmark
 # Of a message: two raw images of 2448 x 2048 pixels; what is larger is no observation.
 MAX_BYTES = 64 << 20
 _MAX_PIXELS = 4096 * 4096  # of a compressed image, which may be small and grow to anything

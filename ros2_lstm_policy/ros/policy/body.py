@@ -37,8 +37,8 @@ def targets(manifest: Manifest, settings: Settings, parameters: Parameters) -> l
              for group in manifest.actions]
     problems = [*_misfits(manifest, settings), *(p for t in found for p in _problems(t))]
     if problems:
-        raise ParameterError(f'the checkpoint {settings.checkpoint} is not for this robot: '
-                             + '; '.join(problems))
+        raise ParameterError(f'the checkpoint {settings.checkpoint or settings.server} is not for '
+                             'this robot: ' + '; '.join(problems))
     return found
 
 

@@ -169,11 +169,10 @@ class Controller:
         was_cut, self._is_cut = self._is_cut, fault is not None
         if fault is None or was_cut:
             return  # while it stays cut, the ticks say so
+        now_ns = self._now_ns()
         with self.worker.lock:
-            self.worker.give_up()
-            self.worker.forget()  # what the server remembered is gone with the link
-            self.restarts += 1
-            self._hold([fault], self._now_ns())
+            self._drop_answers([fault], now_ns)
+            self._hold([fault], now_ns)
 
     def recent_repeats(self) -> tuple[int, int]:
         """Return the ticks since the last call that found no new observation, and all ticks."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from rclpy.node import Node
 from ros2_lstm_policy.types import Reason
 
+TWIN = 'twin'
 _GHOSTS = 'one that was killed counts until DDS forgets it, up to 20 s'
 
 
@@ -46,7 +47,7 @@ class Exclusive:
         count = self._node.get_node_names_and_namespaces().count(name)
         if count <= 1:
             return None
-        return Reason('twin', f'{count} nodes are named {self._node.get_fully_qualified_name()}; '
+        return Reason(TWIN, f'{count} nodes are named {self._node.get_fully_qualified_name()}; '
                       f'end all but one, or give them other names or namespaces ({_GHOSTS})')
 
     def _second(self, code: str, topic: str, what: str, camera: str = '') -> Reason | None:

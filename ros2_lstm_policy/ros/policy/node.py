@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 import gc
-from pathlib import Path
 import sys
 import traceback
-from typing import Any, TYPE_CHECKING
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
@@ -18,22 +17,19 @@ from rclpy.qos import QoSProfile
 from rclpy.timer import Timer
 from ros2_lstm_policy.manifest import Manifest
 from ros2_lstm_policy.ros import diagnostics
-from ros2_lstm_policy.ros.declared import ParameterError
 from ros2_lstm_policy.ros.lifecycle import guarded, GuardedLifecycleNode, run
 from ros2_lstm_policy.ros.node_arguments import answer
-from ros2_lstm_policy.ros.policy import body, status
+from ros2_lstm_policy.ros.policy import body, loading, status
 from ros2_lstm_policy.ros.policy.controller import Controller
 from ros2_lstm_policy.ros.policy.encoders import Target
 from ros2_lstm_policy.ros.policy.exclusive import Exclusive
 from ros2_lstm_policy.ros.policy.inputs import Inputs
 from ros2_lstm_policy.ros.policy.interlock import Interlock
+from ros2_lstm_policy.ros.policy.loading import Loaded
 from ros2_lstm_policy.ros.policy.outputs import Outputs
 from ros2_lstm_policy.ros.policy.parameters import Parameters, Settings
 from ros2_lstm_policy.types import Reason
 from std_srvs.srv import Trigger
-
-if TYPE_CHECKING:
-    from ros2_lstm_policy.runtime.actor import PolicyActor
 
 
 class PolicyNode(GuardedLifecycleNode):
@@ -48,8 +44,7 @@ class PolicyNode(GuardedLifecycleNode):
         self._settings = Settings()
         self._manifest: Manifest | None = None
         self._targets: list[Target] = []
-        self._actor: PolicyActor | None = None
-        self._fingerprint = ''
+        self._loaded: Loaded | None = None
         self._inputs: Inputs | None = None
         self._outputs: Outputs | None = None
         self._controller: Controller | None = None
@@ -73,10 +68,8 @@ class PolicyNode(GuardedLifecycleNode):
     def configure(self) -> None:
         """Load the policy, hold it against the parameters, warm it up, subscribe."""
         settings = self._settings = self.parameters.read()
-        if not settings.checkpoint:
-            raise ParameterError('the parameter checkpoint is empty; set it to the directory of '
-                                 'a checkpoint')
-        self._actor, manifest, self._fingerprint = _load(settings)
+        loaded = self._loaded = loading.load(settings)
+        manifest = loaded.manifest
         self._targets = body.targets(manifest, settings, self.parameters)
         self._manifest = manifest
         self._instruction = settings.instruction
@@ -86,28 +79,29 @@ class PolicyNode(GuardedLifecycleNode):
                               self._holding(self._take_instruction),
                               body.inputs(manifest, self._targets, self.parameters))
         self._interlock.listen(settings.dead_man_timeout_s)
-        self._actor.warm_up()
-        for line in (*self.parameters.unused_overrides(),
+        loaded.actor.warm_up()
+        for line in (*loading.unused(settings), *self.parameters.unused_overrides(),
                      *self.parameters.unused_names('streams', self._inputs.states.heard),
                      *self.parameters.unused_names('groups', [t.group.name
                                                               for t in self._targets])):
             self.get_logger().warning(line)
         self.parameters.lock(True)
-        self.get_logger().info(f'{settings.checkpoint} {self._fingerprint[:12]}: '
+        self.get_logger().info(f'{settings.server or settings.checkpoint} '
+                               f'{loaded.fingerprint[:12]}: '
                                f'{1 / manifest.control_period_s:g} Hz, '
                                f'{body.described(manifest)}; '
                                f'cameras {", ".join(c.name for c in manifest.cameras)}')
 
     def activate(self) -> None:
         """Begin to act."""
-        settings, manifest = self._settings, self._manifest
-        assert manifest and self._actor and self._inputs and self._outputs
+        settings, manifest, loaded = self._settings, self._manifest, self._loaded
+        assert manifest and loaded and self._inputs and self._outputs
         gc.collect()
         gc.freeze()  # what is loaded stays: no collection walks over it between two ticks
         self._controller = Controller(
-            self, settings, manifest, body.limits(settings, self._targets), self._actor,
+            self, settings, manifest, body.limits(settings, self._targets), loaded.actor,
             self._inputs, self._outputs, self._holds, self._instruction, self._next_episode,
-            interlock=self._interlock.reasons)
+            self._link_fault, self._interlock.reasons)
         self._controller.start()
         words = self._instruction.strip()[:80]
         self.get_logger().info(f'active, and told {words!r}: it moves at once' if words else
@@ -119,6 +113,9 @@ class PolicyNode(GuardedLifecycleNode):
             self._tick_timer = self._start_timer(manifest.control_period_s, self._tick, clock)
         else:
             self._start_timer(manifest.control_period_s, self._controller.watch,
+                              self._clock_that_runs)
+        if loaded.link is not None:
+            self._start_timer(loaded.link.beat_s, self._controller.watch_link,
                               self._clock_that_runs)
         if settings.servo_rate_hz > 0:
             self._start_timer(1 / settings.servo_rate_hz, self._servo, self._clock_that_runs)
@@ -145,8 +142,9 @@ class PolicyNode(GuardedLifecycleNode):
             self._inputs.close()
         if self._outputs is not None:
             self._outputs.close()
-        self._inputs = self._outputs = self._actor = self._manifest = None
-        self._fingerprint = ''
+        if self._loaded is not None and self._loaded.link is not None:
+            self._loaded.link.close()
+        self._inputs = self._outputs = self._loaded = self._manifest = None
         self.parameters.lock(False)
         gc.unfreeze()
 
@@ -215,15 +213,22 @@ class PolicyNode(GuardedLifecycleNode):
         elif self._outputs is not None:
             self._outputs.set_shadow(self._settings.shadow)
 
+    def _link_fault(self) -> Reason | None:
+        link = None if self._loaded is None else self._loaded.link
+        return None if link is None else link.fault()
+
     def _doubts(self) -> tuple[Reason, ...]:
-        return Exclusive(self, self._outputs.topics if self._outputs else (),
-                         self._inputs.topics if self._inputs else {},
-                         self._inputs.state_topics if self._inputs else {}).doubts()
+        fault = self._link_fault()
+        return (*Exclusive(self, self._outputs.topics if self._outputs else (),
+                           self._inputs.topics if self._inputs else {},
+                           self._inputs.state_topics if self._inputs else {}).doubts(),
+                *([] if fault is None else [fault]))
 
     def _publish_diagnostics(self) -> None:
         name, doubts, found = self.get_fully_qualified_name(), self._doubts(), []
         found.append(status.state(name, self.state_label, self.last_error, doubts,
-                                  self._fingerprint, self._settings))
+                                  self._loaded.fingerprint if self._loaded else '',
+                                  self._settings))
         controller = self._controller
         if controller is not None:
             with controller.worker.lock:
@@ -249,23 +254,6 @@ def _autostart(node: PolicyNode) -> bool:
     node.get_logger().info(f'waiting: `ros2 lifecycle set {name} configure`, then `... activate`; '
                            'with the parameter autostart the node does both by itself')
     return False
-
-
-def _load(settings: Settings) -> tuple[PolicyActor, Manifest, str]:
-    """Load the checkpoint. The heavy imports are made here, so that --help needs none of them."""
-    from ros2_lstm_policy.model import checkpoint
-    from ros2_lstm_policy.runtime.actor import PolicyActor
-    import torch
-    try:
-        torch.zeros(1, device=settings.device)
-    except (RuntimeError, AssertionError) as error:
-        raise ParameterError(f'device {settings.device!r} cannot be used: {error}') from error
-    directory = Path(settings.checkpoint)
-    policy = checkpoint.load(directory, settings.device)
-    actor = PolicyActor(policy, settings.execute, precision=settings.precision,  # type: ignore
-                        cuda_graph=settings.engine != 'eager', threads=settings.threads,
-                        compiled=settings.engine == 'compiled')
-    return actor, policy.manifest, checkpoint.fingerprint(directory)
 
 
 if __name__ == '__main__':

@@ -26,6 +26,10 @@ class Settings:
     """The values of all parameters; the table of them, too."""
 
     checkpoint: str = parameter('', 'directory of the checkpoint')
+    server: str = parameter(
+        '', 'act with the policy that serve answers with here, such as ws://192.168.1.5:8000; '
+        'where checkpoint is given, too, it must be the same one; empty: the policy runs in this '
+        'process')
     device: str = parameter('cpu', 'where the policy runs: cpu, cuda, cuda:1')
     threads: int = parameter(
         1, 'threads that one operation of the policy may use on the CPU', low=1, high=64)

@@ -27,7 +27,8 @@ def state(name: str, label: str, error: str, doubts: Sequence[Reason], fingerpri
     :param doubts: of what there is more than one, in every lifecycle state.
     """
     values: dict[str, object] = {
-        'state': label, 'checkpoint': settings.checkpoint, 'checkpoint sha256': fingerprint,
+        'state': label, 'checkpoint': settings.checkpoint, 'server': settings.server,
+        'checkpoint sha256': fingerprint,
         'shadow': settings.shadow, 'trigger': settings.trigger, 'device': settings.device}
     if error or doubts:
         problems = ([error] if error else []) + [reason.text for reason in doubts]
