@@ -37,6 +37,7 @@ setup(
             'sim_robot_node = ros2_lstm_policy.ros.sim.node:main',
             'recorder_node = ros2_lstm_policy.ros.recorder.node:main',
             'demo = ros2_lstm_policy.ros.closed_loop.demo:main',
+            'doctor = ros2_lstm_policy.ros.doctor.main:main',
             'train = ros2_lstm_policy.training.cli:main',
             'curves = ros2_lstm_policy.training.curves:main',
             'dataset = ros2_lstm_policy.data.dataset:main',
