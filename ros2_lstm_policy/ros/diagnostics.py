@@ -14,7 +14,8 @@ from ros2_lstm_policy.types import Reason
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 Causes = tuple[tuple[str, str], ...]
-WAITING = ('no_instruction', 'episode_reset', 'deactivated', 'operator_hold', 'dead_man')
+WAITING = ('no_instruction', 'episode_reset', 'deactivated', 'operator_hold', 'dead_man',
+           'operator_silent')
 HELD, HOLDING = 'held: ', 'holding: '  # before a reason's code in keys, and its text
 _KEPT = 1000
 _LOG_PERIOD_S = 5.0

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import time
 import traceback
 
+import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from ros2_lstm_policy.manifest import Manifest
 from ros2_lstm_policy.resample import Missing
@@ -20,11 +21,12 @@ from ros2_lstm_policy.ros.policy.exclusive import Exclusive
 from ros2_lstm_policy.ros.policy.inputs import Inputs
 from ros2_lstm_policy.ros.policy.outputs import Outputs
 from ros2_lstm_policy.ros.policy.parameters import Settings
+from ros2_lstm_policy.ros.policy.takeover import Takeover
 from ros2_lstm_policy.runtime.cadence import Cadence
 from ros2_lstm_policy.runtime.frozen import FROZEN
 from ros2_lstm_policy.runtime.safety import (blend_in, Grippers, Guard, Limits,
                                              MAX_INSTRUCTION_CHARACTERS, motion)
-from ros2_lstm_policy.runtime.worker import Outcome, PolicyWorker
+from ros2_lstm_policy.runtime.worker import Job, Outcome, PolicyWorker
 from ros2_lstm_policy.types import Actor, ActorFault, Decision, Observation, Reason
 
 _STOP_TIMEOUT_S = 5.0
@@ -41,6 +43,7 @@ class Controller:
     :param limits: what the robot may be asked to do.
     :param instruction: what the robot is told to do until another instruction comes.
     :param first_episode: the number that its episodes begin with.
+    :param operators: the topic on which an operator commands each group.
     :param link: says why a policy on another machine cannot be asked; None: it can.
     :param interlock: says why a person does not let the robot move.
     """
@@ -49,7 +52,8 @@ class Controller:
                  limits: Limits, actor: Actor, inputs: Inputs, outputs: Outputs, holds: Holds,
                  instruction: str, first_episode: int,
                  link: Callable[[], Reason | None] = lambda: None,
-                 interlock: Callable[[], tuple[Reason, ...]] = tuple) -> None:
+                 interlock: Callable[[], tuple[Reason, ...]] = tuple,
+                 operators: Mapping[str, str] | None = None) -> None:
         """Prepare; :meth:`start` acts."""
         self._node, self._settings = node, settings
         self.limits = limits
@@ -59,7 +63,9 @@ class Controller:
         self._period_s = manifest.control_period_s
         self._guard = Guard()
         self._words_told = LatestLine(node.get_logger(), _WORDS_PERIOD_S)
-        self._exclusive = Exclusive(node, outputs.topics, inputs.topics, inputs.state_topics)
+        self._exclusive = Exclusive(node, outputs.topics, inputs.topics, inputs.state_topics,
+                                    operators)
+        self.takeover = Takeover(settings, inputs, outputs, holds, self._guard, self._now_ns)
         self._link, self._is_cut, self._interlock = link, False, interlock
         self.worker = PolicyWorker(actor, self._deliver, first_episode)
         self.latencies, self.ticks, self.commands = Latencies(), Rate(), Rate()
@@ -122,7 +128,9 @@ class Controller:
         reasons = self._inputs.missing()
         with self.worker.lock:
             self._give_up_what_is_overdue(now_ns)
-            if reasons:
+            if self._operator_acts():
+                self.takeover.answer(now_ns, self.limits, self._doubts())
+            elif reasons:
                 self._hold(reasons, now_ns)
 
     def tick(self, late_ns: int = 0) -> None:
@@ -137,7 +145,10 @@ class Controller:
         sampled = self._inputs.sample(now_ns)
         with self.worker.lock:
             self._give_up_what_is_overdue(now_ns)
-            doubts = (*self._interlock(), *self._exclusive.doubts())
+            doubts = self._doubts()
+            if self._operator_acts():
+                self._answer_for_operator(sampled, doubts, due_ns, now_ns)
+                return
             if not self.worker.is_alive:
                 doubts = (*doubts, _WORKER_DIED)
             if (fault := self._link()) is not None:
@@ -172,7 +183,45 @@ class Controller:
         now_ns = self._now_ns()
         with self.worker.lock:
             self._drop_answers([fault], now_ns)
-            self._hold([fault], now_ns)
+            if not self.takeover.is_on:
+                self._hold([fault], now_ns)
+
+    def take_over(self, group: str, given: np.ndarray | Reason) -> None:
+        """
+        Hear an operator, who has the robot from the first message on.
+
+        What the policy is working on is answered with the operator's command.
+
+        :param given: the group's values, or why they mean nothing.
+        """
+        with self.worker.lock:
+            if self._outputs.is_shadow:
+                return  # the robot is another's, and what is shown is the policy's
+            doubts = self._doubts()
+            if self.takeover.take(group, given):
+                self._node.get_logger().warning('an operator has taken over; the policy commands '
+                                                'nothing until it gets the robot back')
+                for job in self.worker.drop():
+                    self.takeover.answer(job.observation.stamp_ns, self.limits, doubts)
+            self.takeover.steer(self.limits, doubts)
+
+    def release(self, why: str) -> str:
+        """Give the robot back to the policy; :return: what became of its memory, or nothing."""
+        with self.worker.lock:
+            if not self.takeover.is_on:
+                return ''
+            self._gripper.know(self.takeover.given, self._now_ns() / _NS)
+            self.takeover.release()
+            self._outputs.steer({})
+            self._guard.reset()
+            self._outputs.forget_places()
+            if self._settings.operator_memory == 'restart':
+                self.worker.forget()
+                self._last_submitted = None
+                self.restarts += 1
+            self._node.get_logger().info(f'the policy has the robot again ({why}); its memory '
+                                         f'{self.takeover.memory}')
+            return self.takeover.memory
 
     def recent_repeats(self) -> tuple[int, int]:
         """Return the ticks since the last call that found no new observation, and all ticks."""
@@ -189,10 +238,12 @@ class Controller:
             dropped = self.worker.reset()
             self._begun_ns = self._now_ns()
             # held first: the robot stops, whatever may go wrong with the rest
-            for stamp_ns in [job.observation.stamp_ns for job in dropped] or [self._begun_ns]:
+            open_ns = [job.observation.stamp_ns for job in dropped if self._awaits_answer(job)]
+            for stamp_ns in open_ns or [self._begun_ns]:
                 self._hold([Reason(code, text)], stamp_ns)
             self._inputs.reset()
             self._gripper.reset()
+            self.takeover.answered_ns = None
             self._last_submitted = None
             self._cadence.reset()
             return self.worker.episode
@@ -241,7 +292,10 @@ class Controller:
     def repeat_for_servo(self) -> None:
         """Publish the velocity that the last command means now."""
         with self.worker.lock:
-            self._outputs.servo()
+            if self.takeover.is_on:
+                self.takeover.repeat()
+            else:
+                self._outputs.servo()
 
     def look_around(self) -> None:
         """Hold, and say why, where there are no ticks; called once a second, under the lock."""
@@ -249,6 +303,8 @@ class Controller:
         if self.ticks.count != self._seen_ticks:
             self._seen_ticks = self.ticks.count
             return
+        if self.takeover.is_on:
+            return  # without ticks nothing moves but what the operator steers
         reasons = self._inputs.missing()
         if not reasons and self._settings.trigger == 'timer':
             reasons = (self._why_no_tick(),)
@@ -274,7 +330,7 @@ class Controller:
             spent_ns += arrival.decode_ns
             age_ns = arrival.transport_ns + submitted_ns - arrival.received_ns
         replaced = self.worker.submit(observation, self._instruction, spent_ns, age_ns)
-        if replaced is not None:
+        if replaced is not None and self._awaits_answer(replaced):
             self._hold([Reason('superseded', 'the policy is slower than its control period: a '
                                'newer observation came before this one was looked at')],
                        replaced.observation.stamp_ns)
@@ -293,7 +349,7 @@ class Controller:
         :param held_ns: a stamp that is answered with a hold already.
         """
         for job in self.worker.drop():
-            if job.observation.stamp_ns != held_ns:
+            if job.observation.stamp_ns != held_ns and self._awaits_answer(job):
                 self._hold(reasons, job.observation.stamp_ns)
 
     def _give_up_what_is_overdue(self, now_ns: int) -> None:
@@ -303,9 +359,38 @@ class Controller:
         age_s = (now_ns - job.observation.stamp_ns) / _NS
         if age_s > self.limits.deadline_s:
             self.worker.give_up()
+            if not self._awaits_answer(job):
+                return
             self._hold([Reason('deadline', f'the policy has not answered an observation of '
                                f'{age_s:.3f} s ago, at most {self.limits.deadline_s:.3f} s is '
                                'allowed (deadline_s)')], job.observation.stamp_ns)
+
+    def _doubts(self) -> tuple[Reason, ...]:
+        return (*self._interlock(), *self._exclusive.doubts())
+
+    def _operator_acts(self) -> bool:
+        """Return whether an operator has the robot, who loses it by a long silence."""
+        if self.takeover.is_over:
+            self.release('operator_release_s of silence')
+        return self.takeover.is_on
+
+    def _answer_for_operator(self, sampled: Observation | Missing, doubts: Sequence[Reason],
+                             due_ns: int, now_ns: int) -> None:
+        """Answer an observation for the operator; the policy sees it, where it follows along."""
+        if isinstance(sampled, Missing):
+            self.takeover.answer(now_ns, self.limits, doubts)
+            return
+        if sampled.stamp_ns == self.takeover.answered_ns:
+            self.repeats += 1
+            return
+        self.takeover.answer(sampled.stamp_ns, self.limits, doubts)
+        if self._settings.operator_memory == 'follow' and not self._check_instruction():
+            self._submit(sampled, due_ns)
+
+    def _awaits_answer(self, job: Job) -> bool:
+        """Return whether an observation was not answered for an operator."""
+        answered_ns = self.takeover.answered_ns
+        return answered_ns is None or job.observation.stamp_ns > answered_ns
 
     def _check_instruction(self) -> Reason | None:
         if not self._instruction:
@@ -317,6 +402,8 @@ class Controller:
 
     def _deliver(self, outcome: Outcome) -> None:
         """Answer one observation; on the worker's thread, under its lock."""
+        if not self._awaits_answer(outcome.job):
+            return  # it was computed for the memory alone
         try:
             if isinstance(outcome.result, BaseException):
                 self._hold([self._failure(outcome.result)], outcome.job.observation.stamp_ns)
@@ -329,7 +416,8 @@ class Controller:
     def _act(self, outcome: Outcome, decision: Decision) -> None:
         observation, now_ns = outcome.job.observation, self._now_ns()
         action, present = decision.action, self._inputs.presents(now_ns)
-        share = blend_in((now_ns - self._begun_ns) / _NS, self._settings.blend_in_s)
+        share = self.takeover.share() * blend_in((now_ns - self._begun_ns) / _NS,
+                                                 self._settings.blend_in_s)
         checked = self._guard.passed(action, (now_ns - observation.stamp_ns) / _NS, self.limits,
                                      present, share)
         if isinstance(checked, Reason):

@@ -40,6 +40,10 @@ class Target:
         is_of_one_arm = (self.group.name, self.group.kind) in _OF_ONE_ARM
         return f'~/{leaf}' if is_of_one_arm else f'~/{self.group.name}/{leaf}'
 
+    def operator_topic(self, leaf: str) -> str:
+        """Return the name of the topic on which an operator commands the group."""
+        return f'operator/{self.topic(leaf).removeprefix("~/")}'
+
     @property
     def base_frame_id(self) -> str:
         """Return the frame of the arm's base."""

@@ -16,20 +16,23 @@ class Exclusive:
     Asks the graph, which costs some ten microseconds: at every tick.
 
     A second one of these is doubt, and doubt means hold: two nodes of one name are both told what
-    one was told, two commanders add up their motions, and two cameras on one topic take turns.
+    one was told, two commanders or operators add up their motions, and two cameras on one topic
+    take turns.
 
     :param node: whose name, commands and cameras they are.
     :param commands: the topics that it commands on, resolved.
     :param cameras: the topic of each camera, resolved.
     :param states: the topic of each state of the robot that comes from one device, resolved.
+    :param operators: the topic on which an operator commands each group, resolved.
     """
 
     def __init__(self, node: Node, commands: Sequence[str] = (),
                  cameras: Mapping[str, str] | None = None,
-                 states: Mapping[str, str] | None = None) -> None:
+                 states: Mapping[str, str] | None = None,
+                 operators: Mapping[str, str] | None = None) -> None:
         """Ask nothing yet."""
         self._node, self._commands, self._cameras = node, tuple(commands), dict(cameras or {})
-        self._states = dict(states or {})
+        self._states, self._operators = dict(states or {}), dict(operators or {})
 
     def doubts(self) -> tuple[Reason, ...]:
         """Return a reason for each that there is more than one of, as far as DDS knows by now."""
@@ -40,6 +43,8 @@ class Exclusive:
                   for camera, topic in self._cameras.items()]
         found += [self._second('second_state', topic, f'state {state}', state)
                   for state, topic in self._states.items()]
+        found += [self._second('second_operator', topic, f'an operator of {group}')
+                  for group, topic in self._operators.items()]
         return tuple(reason for reason in found if reason is not None)
 
     def _twins(self) -> Reason | None:

@@ -10,6 +10,7 @@ import traceback
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
+import numpy as np
 from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.parameter import Parameter
@@ -26,6 +27,7 @@ from ros2_lstm_policy.ros.policy.exclusive import Exclusive
 from ros2_lstm_policy.ros.policy.inputs import Inputs
 from ros2_lstm_policy.ros.policy.interlock import Interlock
 from ros2_lstm_policy.ros.policy.loading import Loaded
+from ros2_lstm_policy.ros.policy.operator_input import OperatorInput
 from ros2_lstm_policy.ros.policy.outputs import Outputs
 from ros2_lstm_policy.ros.policy.parameters import Parameters, Settings
 from ros2_lstm_policy.types import Reason
@@ -47,6 +49,7 @@ class PolicyNode(GuardedLifecycleNode):
         self._loaded: Loaded | None = None
         self._inputs: Inputs | None = None
         self._outputs: Outputs | None = None
+        self._operator: OperatorInput | None = None
         self._controller: Controller | None = None
         self._timers_of_activity: list[Timer] = []
         self._tick_timer: Timer | None = None
@@ -59,6 +62,7 @@ class PolicyNode(GuardedLifecycleNode):
                           clock=self._clock_that_runs)
         self.create_service(Trigger, '~/reset_episode', self._reset_episode)
         self._interlock = Interlock(self, self._holding(self._hold_at_once))
+        self.create_service(Trigger, '~/release', self._release)
         self._jumps = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1),
                           on_clock_change=False),
@@ -79,6 +83,7 @@ class PolicyNode(GuardedLifecycleNode):
                               self._holding(self._take_instruction),
                               body.inputs(manifest, self._targets, self.parameters))
         self._interlock.listen(settings.dead_man_timeout_s)
+        self._operator = OperatorInput(self, self._targets, self._holding(self._take_over))
         loaded.actor.warm_up()
         for line in (*loading.unused(settings), *self.parameters.unused_overrides(),
                      *self.parameters.unused_names('streams', self._inputs.states.heard),
@@ -101,7 +106,8 @@ class PolicyNode(GuardedLifecycleNode):
         self._controller = Controller(
             self, settings, manifest, body.limits(settings, self._targets), loaded.actor,
             self._inputs, self._outputs, self._holds, self._instruction, self._next_episode,
-            self._link_fault, self._interlock.reasons)
+            self._link_fault, self._interlock.reasons,
+            self._operator.topics if self._operator else {})
         self._controller.start()
         words = self._instruction.strip()[:80]
         self.get_logger().info(f'active, and told {words!r}: it moves at once' if words else
@@ -144,6 +150,9 @@ class PolicyNode(GuardedLifecycleNode):
             self._outputs.close()
         if self._loaded is not None and self._loaded.link is not None:
             self._loaded.link.close()
+        if self._operator is not None:
+            self._operator.close()
+        self._operator = None
         self._inputs = self._outputs = self._loaded = self._manifest = None
         self.parameters.lock(False)
         gc.unfreeze()
@@ -184,6 +193,17 @@ class PolicyNode(GuardedLifecycleNode):
         if self._controller is not None:
             self._controller.set_instruction(text)
 
+    def _take_over(self, group: str, given: np.ndarray | Reason) -> None:
+        if self._controller is not None:
+            self._controller.take_over(group, given)
+
+    def _release(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        memory = '' if self._controller is None else self._controller.release('~/release')
+        response.success = bool(memory)
+        response.message = (f'the policy has the robot; its memory {memory}' if memory else
+                            'no operator has the robot')
+        return response
+
     def _reset_episode(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if self._controller is None:
             response.message = f'the node is {self.state_label}: there is no episode to reset'
@@ -221,7 +241,8 @@ class PolicyNode(GuardedLifecycleNode):
         fault = self._link_fault()
         return (*Exclusive(self, self._outputs.topics if self._outputs else (),
                            self._inputs.topics if self._inputs else {},
-                           self._inputs.state_topics if self._inputs else {}).doubts(),
+                           self._inputs.state_topics if self._inputs else {},
+                           self._operator.topics if self._operator else {}).doubts(),
                 *([] if fault is None else [fault]))
 
     def _publish_diagnostics(self) -> None:

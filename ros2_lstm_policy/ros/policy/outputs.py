@@ -20,9 +20,11 @@ from ros2_lstm_policy.ros.policy.gripper_action import GripperAction
 from ros2_lstm_policy.ros.policy.parameters import Settings
 from ros2_lstm_policy.runtime.safety import as_values, Pose, Present, ramp_down
 from ros2_lstm_policy.types import Decision, Reason
+from std_msgs.msg import String
 
 # Servo's velocity is meant for one period; half a period of grace lets a late tick pass unnoticed.
 SERVO_FULL_PERIODS, SERVO_ZERO_PERIODS = 1.5, 2.5
+POLICY, OPERATOR, HOLD = 'policy', 'operator', 'hold'  # who acts, on ~/actor
 _ACKNOWLEDGED_S = 0.3  # for each topic: a subscriber that hangs keeps nobody from leaving
 _RAMP_STEP_S = 0.02
 _NS = 1_000_000_000
@@ -132,6 +134,7 @@ class Outputs:
         actions = [GripperAction.of(node, target) for target in targets]
         self._channels = [_Channel(target, self._publisher, action)
                           for target, action in zip(targets, actions)]
+        self._actor = self._publisher(String, '~/actor')
         # Grippers first: who waits for an arm's command has the gripper's then.
         self._in_order = sorted(self._channels, key=lambda channel: not channel.is_gripper)
         twice = [topic for topic, count in Counter(self.topics).items() if count > 1]
@@ -156,22 +159,35 @@ class Outputs:
                 self._node.destroy_lifecycle_publisher(publisher)
             if channel.action is not None:
                 channel.action.close()
+        self._node.destroy_lifecycle_publisher(self._actor)
 
-    def command(self, stamp_ns: int, values: Mapping[str, np.ndarray]) -> None:
+    def command(self, stamp_ns: int, values: Mapping[str, np.ndarray], actor: str = POLICY,
+                where: Callable[[], Mapping[str, Present]] = dict) -> None:
         """
         Command one control period.
 
         :param stamp_ns: of the observation that this answers.
-        :param values: by group, in physical units; 0 or 1 of binary groups.
+        :param values: by group, in physical units; 0 or 1 of binary groups. A group without any
+            stays as it is, or is sent nothing where that is not known.
+        :param actor: who commands it.
+        :param where: tells where the groups are now.
         """
         if self.is_shadow:
             return
-        built = [message for channel in self._in_order
-                 for message in channel.messages(stamp_ns, values[channel.group.name])]
+        built = [(self._actor, String(data=actor))]
+        for channel in self._in_order:
+            name = channel.group.name
+            due = values[name] if name in values else channel.holding(where)
+            if isinstance(due, np.ndarray):
+                built += channel.messages(stamp_ns, due)
         edges = [channel for channel in self._channels
-                 if channel.is_gripper and channel.changes(values[channel.group.name])]
+                 if channel.is_gripper and channel.group.name in values
+                 and channel.changes(values[channel.group.name])]
         for channel in self._channels:
-            given = values[channel.group.name]
+            given = values.get(channel.group.name)
+            if given is None:
+                channel.moving = channel.still
+                continue
             channel.moving, channel.held = given, None
             channel.told = given if channel.is_gripper else None
         self._commanded_ns = time.monotonic_ns()
@@ -197,6 +213,7 @@ class Outputs:
         if self.is_shadow:
             return []
         unknown, errors = [], []
+        self._actor.publish(String(data=HOLD))
         for channel in self._in_order:
             channel.begin_hold(self._left(channel))
             try:
@@ -231,6 +248,13 @@ class Outputs:
         """Hold from here on where the groups are then: somebody may have moved them."""
         for channel in self._channels:
             channel.held = None
+
+    def steer(self, values: Mapping[str, np.ndarray]) -> None:
+        """Publish the velocities of these commands at once; other groups stand still."""
+        for channel in self._channels:
+            channel.moving = values.get(channel.group.name, channel.still)
+        self._commanded_ns = time.monotonic_ns()
+        self.servo()
 
     def servo(self) -> None:
         """Repeat the last commands as velocities, stamped now, less of them the older they are."""

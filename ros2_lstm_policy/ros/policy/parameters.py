@@ -126,6 +126,24 @@ class Settings:
         'refuses a step; 0: at once', 's', 0.0, 1.0)
     servo_rate_hz: float = parameter(
         50.0, 'rate of ~/delta_twist_cmds; 0: not published', 'Hz', 0.0, 1000.0)
+    operator_twist: str = parameter(
+        'TwistStamped', "type of an operator's velocities; both in m/s and rad/s",
+        choices=('TwistStamped', 'Twist'))
+    operator_command_s: float = parameter(
+        0.2, "how long an operator's command counts without the next one; then the robot holds",
+        's', 0.01, 10.0)
+    operator_release_s: float = parameter(
+        0.0, 'silence of the operator after which the policy acts again; 0: not before ~/release '
+        'is called', 's', 0.0, 3600.0)
+    operator_memory: str = parameter(
+        'follow', "the policy's memory while an operator acts: it follows along, or it begins "
+        'afresh when the policy gets the robot back', choices=('follow', 'restart'))
+    operator_warn_s: float = parameter(
+        60.0, 'an operator who keeps the robot for longer is warned of in the diagnostics', 's',
+        0.0, 86400.0)
+    release_blend_in_s: float = parameter(
+        0.5, "time over which the policy's commands grow to their size after it got the robot "
+        'back', 's', 0.0, 60.0)
     gripper_closed: float = parameter(
         0.0, 'what ~/gripper_command says for closed; larger than gripper_open for the other '
         'polarity')

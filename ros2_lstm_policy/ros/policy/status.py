@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import time
 
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -12,6 +12,7 @@ from ros2_lstm_policy.ros.diagnostics import (ERROR, HELD, HOLDING, Holds, laten
 from ros2_lstm_policy.ros.policy.controller import Controller
 from ros2_lstm_policy.ros.policy.inputs import Inputs
 from ros2_lstm_policy.ros.policy.parameters import Settings
+from ros2_lstm_policy.ros.policy.takeover import Takeover
 from ros2_lstm_policy.types import Reason
 
 
@@ -75,17 +76,31 @@ def commands(name: str, controller: Controller, holds: Holds) -> DiagnosticStatu
         'slowed to the acceleration limits': controller.smoothed,
         'history restarts': controller.restarts,
         'history steps': seen.steps, 'history lasts [s]': f'{seen.lasts_s:.1f}'}
+    takeover = controller.takeover
+    values |= {'actor': 'operator' if takeover.is_on else 'policy', 'takeovers': takeover.count,
+               "memory after the operator's last command": takeover.memory}
     values |= {f'{HELD}{code}': count for code, count in sorted(holds.counts.items())}
     values['ticks without a new observation'] = controller.repeats
     if holds.current:
         message = '; '.join(reason.text for reason in holds.current)
         return status(f'{name}: commands', diagnostics.level(holds.current), HOLDING + message,
                       values)
+    if takeover.is_on:
+        return _of_operator(name, takeover, values)
     missed, ticks = controller.recent_repeats()
     if missed > SLOW_CAMERA_SHARE * ticks:
         return status(f'{name}: commands', WARN, f'acting, but {missed} of the last {ticks} ticks '
                       'found no new observation: a camera is slower than the policy', values)
     return status(f'{name}: commands', OK, 'acting', values)
+
+
+def _of_operator(name: str, takeover: Takeover, values: Mapping[str, object]) -> DiagnosticStatus:
+    """Say that a person acts, and when that has been so for long."""
+    message = f'an operator has had the robot for {takeover.duration_s:.0f} s'
+    if not takeover.is_long:
+        return status(f'{name}: commands', OK, message, values)
+    return status(f'{name}: commands', WARN, f'{message} and does not let go, so the policy '
+                  'waits: stop sending, then call ~/release (operator_warn_s)', values)
 
 
 def latency(name: str, controller: Controller) -> DiagnosticStatus:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from ros2_lstm_policy.manifest import ActionGroup
@@ -28,6 +28,10 @@ class GripperShaper:
     def reset(self) -> None:
         """Forget the state: the next probability decides by the threshold alone."""
         self._open = None
+
+    def know(self, is_open: bool, now_s: float) -> None:
+        """Take a state that somebody else brought about just now."""
+        self._open, self._changed_s = is_open, now_s
 
     def update(self, gripper_open: float, now_s: float) -> bool:
         """
@@ -64,6 +68,12 @@ class Grippers:
         for shapers in self._shapers.values():
             for shaper in shapers:
                 shaper.reset()
+
+    def know(self, given: Mapping[str, np.ndarray], now_s: float) -> None:
+        """Take the openings, 0 or 1, that somebody else told the groups that are among these."""
+        for name, shapers in self._shapers.items():
+            for shaper, value in zip(shapers, given.get(name, ())):
+                shaper.know(value > 0, now_s)
 
     def update(self, action: Action, now_s: float) -> dict[str, np.ndarray]:
         """Return the openings, 0 or 1, of the binary groups; see :class:`GripperShaper`."""
