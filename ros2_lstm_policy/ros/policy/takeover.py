@@ -165,8 +165,8 @@ class Takeover:
                 return [values]
         if self.silence_s > self._settings.operator_command_s:
             return [Reason('operator_silent', 'the operator has the robot, and has commanded '
-                          f'nothing for {self.silence_s:.1f} s; the service ~/release gives it '
-                          'back to the policy')]
+                           f'nothing for {self.silence_s:.1f} s; the service ~/release gives it '
+                           'back to the policy')]
         groups = {name: replace(limits.groups[name], max_step=None) for name in fresh}
         found = self._guard.passed(Action(fresh), 0.0,  # type: ignore[arg-type]
                                    replace(limits, groups=groups), self._presents())
