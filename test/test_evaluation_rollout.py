@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from ros2_lstm_policy.evaluation import controls
 from ros2_lstm_policy.evaluation.rollout import rollout
-from ros2_lstm_policy.sim.privileged import Pose
+from ros2_lstm_policy.sim.hand import Pose
+from ros2_lstm_policy.sim.privileged import nearest
 from ros2_lstm_policy.sim.robot import SimState
 from ros2_lstm_policy.sim.tasks import goal_in, SimEpisode
 from ros2_lstm_policy.types import Action, Decision, Observation
@@ -24,13 +25,21 @@ class Table:
     def __init__(self, succeeds_at: int) -> None:
         """Stand over the milk."""
         self._succeeds_at = succeeds_at
-        self.privileged = self
         self.gripper_position = np.array([0.0, 0.0, 0.05])
         self.state = self._state(0)
 
     def position(self, name: str) -> np.ndarray:
         """Return where an object stands."""
         return np.array([0.0 if name == 'milk_1' else 0.5, 0.0, 0.0])
+
+    def closes(self, action: Action) -> bool:
+        """Return whether the gripper closes."""
+        return action.gripper_open <= 0.5
+
+    def nearest_object(self) -> str | None:
+        """Return the object that it reaches."""
+        return nearest(self.gripper_position, {name: self.position(name)
+                                               for name in self.movable})
 
     def step(self, action: Action) -> SimState:
         """Move the gripper."""

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from ros2_lstm_policy.data.sources import open_source, SourceSpec
 from ros2_lstm_policy.sim import benchmarks, collect
+from ros2_lstm_policy.sim.arm import STEP_LIMIT
 from ros2_lstm_policy.sim.campaign import bag_name, EpisodeCounts, OUTCOMES, record_all
 from ros2_lstm_policy.sim.collect import CollectConfig
 from ros2_lstm_policy.sim.dagger import DaggerConfig, Mixture
 from ros2_lstm_policy.sim.demonstration import demonstrate, Outcome
+from ros2_lstm_policy.sim.hand import Pose
 from ros2_lstm_policy.sim.perturbation import Perturbation, PerturbationConfig
-from ros2_lstm_policy.sim.privileged import Pose
-from ros2_lstm_policy.sim.robot import SimRobot, SimState, STEP_LIMIT
+from ros2_lstm_policy.sim.robot import SimRobot, SimState
 from ros2_lstm_policy.sim.tasks import SimEpisode
 from ros2_lstm_policy.types import Action, Observation
 

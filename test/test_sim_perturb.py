@@ -171,7 +171,7 @@ def test_the_object_is_moved_once_when_the_hand_comes_near(changed: Changed) -> 
     while not state.success and state.step < 150:
         action, before = expert.act(), robot.privileged.position(target)
         near = np.linalg.norm(robot.privileged.points(target)
-                              - robot.privileged.gripper_position, axis=1).min()
+                              - robot.privileged.hand.position, axis=1).min()
         state = robot.step(action)
         level = float(np.linalg.norm((robot.privileged.position(target) - before)[:2]))
         if level > 0.045 and target not in state.lifted:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from ros2_lstm_policy.manifest import DEFAULT_CAMERAS as CAMERAS
 from ros2_lstm_policy.sim import benchmarks, tasks
-from ros2_lstm_policy.sim.robot import SimRobot, SimState, STEP_LIMIT
+from ros2_lstm_policy.sim.arm import STEP_LIMIT
+from ros2_lstm_policy.sim.robot import SimRobot, SimState
 from ros2_lstm_policy.types import Action
 
 CHECKPOINT = Path(__file__).parents[1] / 'checkpoints' / 'compact_libero'

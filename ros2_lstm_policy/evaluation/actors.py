@@ -8,9 +8,8 @@ from typing import Literal, TYPE_CHECKING
 
 import numpy as np
 from ros2_lstm_policy.evaluation.rollout import SimActor
-from ros2_lstm_policy.kinds import ARM_DIM
 from ros2_lstm_policy.sim.expert import ScriptedExpert
-from ros2_lstm_policy.sim.robot import SimRobot
+from ros2_lstm_policy.sim.fleet import Robot
 from ros2_lstm_policy.types import Action, Decision, Observation
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ class Policy:
             policy.config = dataclasses.replace(policy.config, decoder=decoder)
         self._actor = PolicyActor(policy, execute)
 
-    def begin(self, robot: SimRobot) -> None:
+    def begin(self, robot: Robot) -> None:
         """Forget the last episode."""
         self._actor.reset()
 
@@ -50,24 +49,25 @@ class Policy:
 class Expert:
     """The scripted expert: what can be reached at most."""
 
-    def begin(self, robot: SimRobot) -> None:
+    def begin(self, robot: Robot) -> None:
         """Look at another episode."""
-        self._expert = ScriptedExpert(robot)
+        self._robot, self._expert = robot, ScriptedExpert(robot)
 
     def act(self, observation: Observation, instruction: str) -> Decision:
         """Decide from the simulator's state, whatever is said."""
-        return _decision(self._expert.act())
+        return _decision(self._robot.express(self._expert.act()))
 
 
 class Zero:
     """Does nothing: what success without a policy is worth."""
 
-    def begin(self, robot: SimRobot) -> None:
-        """Keep nothing."""
+    def begin(self, robot: Robot) -> None:
+        """Look at another robot."""
+        self._robot = robot
 
     def act(self, observation: Observation, instruction: str) -> Decision:
         """Stay."""
-        return _decision(Action.one_arm(np.zeros(ARM_DIM, np.float32), 1.0))
+        return _decision(self._robot.express(self._robot.still()))
 
 
 def make(who: Who, checkpoint: Path | None, execute: str, history: str | None = None) -> SimActor:
@@ -117,5 +117,5 @@ def looking_back(decoder: DecoderConfig, history: str) -> DecoderConfig:
 
 
 def _decision(action: Action) -> Decision:
-    chunk = np.append(action.arm, action.gripper_open).astype(np.float32)[None]
+    chunk = np.concatenate(list(action.groups.values())).astype(np.float32)[None]
     return Decision(action, chunk)

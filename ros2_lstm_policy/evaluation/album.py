@@ -8,7 +8,8 @@ from pathlib import Path
 from ros2_lstm_policy.evaluation.pictures import contact_sheet, save, Shot
 from ros2_lstm_policy.evaluation.rollout import Result
 from ros2_lstm_policy.evaluation.video import write_mp4
-from ros2_lstm_policy.sim.robot import CONTROL_PERIOD_S, SimState
+from ros2_lstm_policy.sim.fleet import State
+from ros2_lstm_policy.sim.robot import CONTROL_PERIOD_S
 from ros2_lstm_policy.types import Action
 
 
@@ -26,7 +27,7 @@ class Album:
         self._drawn: Counter[str] = Counter()
         self._shots: list[Shot] = []
 
-    def watch(self, state: SimState, action: Action) -> None:
+    def watch(self, state: State, action: Action) -> None:
         """Remember a moment of the episode under way."""
         if self._most:
             self._shots.append(Shot(state.observation.images, action, state.step))

@@ -18,10 +18,10 @@ from ros2_lstm_policy import config
 from ros2_lstm_policy.evaluation import actors, controls, remembering, report, runs, selection
 from ros2_lstm_policy.evaluation.rollout import Result, rollout
 from ros2_lstm_policy.sim import benchmarks, command, fleet, tasks
+from ros2_lstm_policy.sim.body import Model, SimBody
 from ros2_lstm_policy.sim.perturb import words
 from ros2_lstm_policy.sim.perturb.disturbance import Perturber
 from ros2_lstm_policy.sim.perturb.settings import PerturbConfig
-from ros2_lstm_policy.sim.robot import SimState
 from ros2_lstm_policy.sim.tasks import SimEpisode
 from ros2_lstm_policy.types import Action
 
@@ -37,7 +37,7 @@ class EvaluateConfig:
     What to measure.
 
     :param output: folder of the results.
-    :param benchmark: 'a', 'b', 'c', 'validation-a', 'validation-b', 'validation-c', or a LIBERO
+    :param benchmark: 'a', 'b', 'c', 'lift' of two arms, 'validation-a' and so on, or a LIBERO
         suite that is complete, such as 'libero_goal' or 'libero_object_swap'; of memory tasks
         'm1', ..., 'm' for all of them, and 'validation-m1', ...
     :param actor: who acts.
@@ -47,7 +47,10 @@ class EvaluateConfig:
     :param history: how far the policy looks back instead of what it was trained for: 'window:N',
         1 for no history at all, or 'carry'.
     :param every: of the benchmark's episodes, each how-many-th is run; 1 for all.
-    :param image_size: (height, width) of both cameras in pixels.
+    :param arm: which arm stands in the scenes.
+    :param manifest: of the body, for an actor that is no policy: a training configuration, an
+        action.yaml or a checkpoint's folder; None for one arm by Cartesian displacements.
+    :param image_size: (height, width) of each camera in pixels.
     :param horizon: control periods after which an episode has failed, of a memory task each of
         its stages, cue and gaps aside; None for the benchmark's own.
     :param pictures: successes and failures that each process draws, as contact sheet and video.
@@ -70,6 +73,8 @@ class EvaluateConfig:
     execute: str = 'first'
     history: str | None = None
     every: int = 1
+    arm: Model = 'panda'
+    manifest: Path | None = None
     image_size: tuple[int, int] = (256, 256)
     horizon: int | None = None
     pictures: int = 0
@@ -87,6 +92,13 @@ class EvaluateConfig:
             raise ValueError(f'pictures must not be negative, found {self.pictures}')
         if self.actor == 'policy' and self.checkpoint is None:
             raise ValueError("actor 'policy' needs a checkpoint; set checkpoint=DIRECTORY")
+        if self.actor == 'policy' and self.manifest is not None:
+            raise ValueError('manifest: a policy brings its own; leave it out')
+
+    def body(self) -> SimBody:
+        """Return the robot's body: that of the policy, where one acts."""
+        return SimBody.read(self.arm, self.checkpoint if self.actor == 'policy'
+                            else self.manifest)
 
     @property
     def limit(self) -> int:
@@ -113,7 +125,7 @@ class Evaluator:
         """Load the actor."""
         self._settings = settings
         self._perturber = Perturber(settings.perturb) if settings.perturb.axes else None
-        self._keeper = fleet.RobotKeeper(settings.image_size, self._perturber)
+        self._keeper = fleet.RobotKeeper(settings.image_size, self._perturber, settings.body())
         self._actor = actors.make(settings.actor, settings.checkpoint, settings.execute,
                                   settings.history)
         self._album = _album(settings)
@@ -146,7 +158,7 @@ def _album(settings: EvaluateConfig) -> Album | None:
     return Album(settings.output / 'pictures', settings.pictures)
 
 
-def _ignore(state: SimState, action: Action) -> None:
+def _ignore(state: fleet.State, action: Action) -> None:
     pass
 
 
@@ -169,8 +181,9 @@ def kept_settings(settings: EvaluateConfig) -> dict[str, Any]:
     What came later is left out where it is at its default: older folders go on.
     """
     values = config.plain(dataclasses.replace(settings, horizon=settings.limit))
-    for name in ('output', 'processes', 'pictures'):
+    for name in ('output', 'processes', 'pictures', 'arm', 'manifest'):
         del values[name]
+    values.update(SimBody.read(settings.arm, settings.manifest).plain())
     values['perturb'] = dict(settings.perturb.changed)
     if not benchmarks.has_gaps(settings.benchmark):
         del values['gap_s']

@@ -10,6 +10,7 @@ from __future__ import annotations
 from ros2_lstm_policy.evaluation.rollout import SimActor
 from ros2_lstm_policy.sim import tasks
 from ros2_lstm_policy.sim.expert import ScriptedExpert
+from ros2_lstm_policy.sim.fleet import Robot
 from ros2_lstm_policy.sim.robot import SimRobot, SimState
 from ros2_lstm_policy.sim.tasks import SimEpisode
 from ros2_lstm_policy.types import Decision, Observation
@@ -29,7 +30,7 @@ class Forgetful:
         """Wrap an actor."""
         self._actor = actor
 
-    def begin(self, robot: SimRobot) -> None:
+    def begin(self, robot: Robot) -> None:
         """Look at an episode's robot."""
         self._robot = robot
 
@@ -50,7 +51,7 @@ class Swapped:
         """Wrap an actor."""
         self._actor = actor
 
-    def begin(self, robot: SimRobot) -> None:
+    def begin(self, robot: Robot) -> None:
         """Keep the state: it is the other episode's."""
 
     def act(self, observation: Observation, instruction: str) -> Decision:
@@ -91,5 +92,5 @@ def _to_the_choice(robot: SimRobot, state: SimState, actor: SimActor | None,
         if actor is not None:
             actor.act(state.observation, said)
         action = expert.act()
-        state = robot.step(action)
+        state = robot.step(robot.express(action))
     raise ValueError(f'{robot.episode.name}: the scripted expert does not get to the choice')

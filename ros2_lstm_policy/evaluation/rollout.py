@@ -6,14 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 from ros2_lstm_policy.evaluation.env import play
 from ros2_lstm_policy.sim.benchmarks import HORIZON
-from ros2_lstm_policy.sim.robot import SimRobot, SimState
+from ros2_lstm_policy.sim.fleet import Robot, State
 from ros2_lstm_policy.sim.tasks import chance, SimEpisode
 from ros2_lstm_policy.types import Action, Decision, Observation
-
-GRASP_REACH_M = 0.12  # of an object's origin: closer, closing is an attempt to grasp
 
 SUCCESS = 'success'
 NOT_PLACED = 'right object lifted, not placed'
@@ -28,7 +25,7 @@ CATEGORIES = (SUCCESS, NOT_PLACED, WRONG_LIFTED, MISSED, WRONG_CLOSED, NEVER_CLO
 class SimActor(Protocol):
     """An actor that may be told which robot it acts in; the scripted expert needs it."""
 
-    def begin(self, robot: SimRobot) -> None:
+    def begin(self, robot: Robot) -> None:
         """Forget the last episode; the robot has been reset for the next."""
 
     def act(self, observation: Observation, instruction: str) -> Decision:
@@ -87,9 +84,9 @@ class Result:
         return MISSED if self.first_grasp == self.target else WRONG_CLOSED
 
 
-def rollout(robot: SimRobot, state: SimState, episode: SimEpisode, actor: SimActor, said: str,
+def rollout(robot: Robot, state: State, episode: SimEpisode, actor: SimActor, said: str,
             horizon: int = HORIZON,
-            watch: Callable[[SimState, Action], None] = lambda state, action: None) -> Result:
+            watch: Callable[[State, Action], None] = lambda state, action: None) -> Result:
     """
     Run one episode from its first state.
 
@@ -101,20 +98,11 @@ def rollout(robot: SimRobot, state: SimState, episode: SimEpisode, actor: SimAct
     actor.begin(robot)
     grasps: list[str] = []
 
-    def see(state: SimState, action: Action) -> None:
-        if not grasps and action.gripper_open <= 0.5 and not state.held:
-            grasps.extend(filter(None, [nearest_object(robot)]))
+    def see(state: State, action: Action) -> None:
+        if not grasps and robot.closes(action) and not state.held:
+            grasps.extend(filter(None, [robot.nearest_object()]))
         watch(state, action)
     state, act_s = play(robot, state, actor.act, said, horizon, see)
     return Result(episode.name, said, episode.target, state.success, state.step,
                   grasps[0] if grasps else None, state.lifted, round(1e3 * act_s, 2),
                   failure=state.failure, chance=chance(episode))
-
-
-def nearest_object(robot: SimRobot) -> str | None:
-    """Return the object nearest to the gripper sideways, None where it reaches none."""
-    gripper = robot.privileged.gripper_position
-    away = {name: robot.privileged.position(name) - gripper for name in robot.movable}
-    reached = {name: float(np.linalg.norm(offset[:2])) for name, offset in away.items()
-               if np.linalg.norm(offset) < GRASP_REACH_M}
-    return min(reached, key=reached.__getitem__, default=None)

@@ -6,6 +6,7 @@ Imports are made on first use, so that `--help` and machines without a simulator
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import contextlib
 import functools
 import importlib.util
@@ -20,6 +21,8 @@ from typing import Any
 import warnings
 
 import numpy as np
+
+from ros2_lstm_policy.sim import ur5e
 
 CONTROL_HZ = 10
 
@@ -53,6 +56,7 @@ def prepare() -> None:
             _load_robosuite_settings()
             import libero.libero.envs  # noqa: F401
             import mujoco  # noqa: F401
+            ur5e.register()
     except (ImportError, AttributeError, OSError) as error:
         # PyOpenGL reports a missing libOSMesa or libEGL as an AttributeError
         raise _missing(error) from error
@@ -82,9 +86,12 @@ def quiet() -> Any:
         yield
 
 
-def make_environment(bddl_file: Path) -> Any:
+def make_environment(bddl_file: Path, robot: str, controller: str) -> Any:
     """
     Create a LIBERO environment at CONTROL_HZ without robosuite's renderer.
+
+    :param robot: robosuite's name of the arm.
+    :param controller: robosuite's name of the arm's controller.
 
     robosuite's off-screen context returns uninitialised memory after a hard reset while somebody
     refers to the old one; here `cameras.py` renders instead, and resets are never hard.
@@ -93,7 +100,26 @@ def make_environment(bddl_file: Path) -> Any:
     from libero.libero.envs.env_wrapper import ControlEnv
     with quiet():
         return ControlEnv(
-            bddl_file_name=str(bddl_file), use_camera_obs=False, has_renderer=False,
+            bddl_file_name=str(bddl_file), robots=[robot], controller=controller,
+            use_camera_obs=False, has_renderer=False, has_offscreen_renderer=False,
+            control_freq=CONTROL_HZ, hard_reset=False, ignore_done=True)
+
+
+def make_two_arms(controllers: Sequence[str]) -> Any:
+    """
+    Create robosuite's TwoArmLift at CONTROL_HZ, the arms on opposite sides of the table.
+
+    :param controllers: robosuite's name of each arm's controller.
+    """
+    prepare()
+    import robosuite
+    from robosuite.environments.manipulation.two_arm_lift import TwoArmLift
+    with quiet():
+        return TwoArmLift(
+            robots=['Panda', 'Panda'], env_configuration='single-arm-opposed',
+            controller_configs=[robosuite.load_controller_config(default_controller=name)
+                                for name in controllers],
+            initialization_noise=None, use_camera_obs=False, has_renderer=False,
             has_offscreen_renderer=False, control_freq=CONTROL_HZ, hard_reset=False,
             ignore_done=True)
 

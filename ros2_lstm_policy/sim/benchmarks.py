@@ -8,6 +8,8 @@ resets with seeds from TRAINING_SEED on, and permutations that are not held out.
 episodes are of the same kind, with numbers that no training episode can have: what is chosen
 (weights, settings) is chosen on them, so that A, B and C stay unseen.
 
+Lift: two arms lift a pot by its handles.
+
 M, memory: tasks m1, m2, ... that nobody does who does not remember, see `memory/`. They are held
 apart from training in the same way: one combination of cue and places in five is evaluation's.
 """
@@ -30,8 +32,9 @@ ALL_MEMORY = 'm'
 SCENE, OBJECTS = seven_objects.SCENE, seven_objects.OBJECTS
 PERMUTED_TASK = 'libero_90/51'  # any of the scene: words and goal are replaced
 A_STATES, B_SEEDS, C_STATES, SUITE_STATES = 10, 10, 5, 10
-HORIZON = 150  # control periods after which an episode of a, b or c, or a stage of m, has failed
+HORIZON = 150  # control periods after which an episode, or a stage of m, has failed
 B_FIRST_SEED = 60_000
+LIFT_FIRST_SEED, LIFT_EPISODES = 200_000, 50
 M_FIRST_SEED, M_EPISODES = 100_000, 100  # of each memory task
 TRAINING_EPISODES = 900_000  # of each kind at most; the numbers from here on are validation's
 VALIDATION_EPISODES = 60
@@ -116,7 +119,7 @@ def horizon(name: str) -> int:
     """
     Return after how many control periods an episode has failed.
 
-    That of a, b and c and of each stage of m, or the time that the field gives a LIBERO suite.
+    That of a, b, c and lift and of each stage of m, or what the field gives a LIBERO suite.
     """
     return HORIZON if name.lower() in BENCHMARKS or has_gaps(name) else suites.horizon(name)
 
@@ -173,6 +176,21 @@ def validation_c() -> list[SimEpisode]:
     """Return 60 episodes like training's of the tasks of C, of which it has none, by scene."""
     episodes = [_seeded('val-C', _c_tasks(), index) for index in _VALIDATION]
     return sorted(episodes, key=lambda episode: episode.scene)
+
+
+def lift() -> list[SimEpisode]:
+    """Return benchmark lift: two arms lift a pot, 50 seeds."""
+    return [tasks.lift(f'lift/{seed}', LIFT_FIRST_SEED + seed) for seed in range(LIFT_EPISODES)]
+
+
+def training_lift(index: int) -> SimEpisode:
+    """Return training episode `index` of two arms that lift a pot."""
+    return tasks.lift(f'train-lift/{index}', TRAINING_SEED + check_training(index))
+
+
+def validation_lift() -> list[SimEpisode]:
+    """Return 60 episodes like training's of two arms, of which it has none."""
+    return [tasks.lift(f'val-lift/{index}', TRAINING_SEED + index) for index in _VALIDATION]
 
 
 def check_training(index: int) -> int:
@@ -247,4 +265,5 @@ def _permuted(name: str, target: str, seed: int,
 
 BENCHMARKS: Mapping[str, Callable[[], list[SimEpisode]]] = {
     'a': a, 'b': b, 'c': c,
-    'validation-a': validation_a, 'validation-b': validation_b, 'validation-c': validation_c}
+    'validation-a': validation_a, 'validation-b': validation_b, 'validation-c': validation_c,
+    'lift': lift, 'validation-lift': validation_lift}

@@ -17,12 +17,12 @@ from ros2_lstm_policy.sim import benchmarks, fleet
 from ros2_lstm_policy.sim.demonstration import Outcome
 from ros2_lstm_policy.sim.memory.catalogue import check_gap
 from ros2_lstm_policy.sim.resumable import open_ledger
-from ros2_lstm_policy.sim.robot import SimRobot, SimState
 from ros2_lstm_policy.sim.tasks import SimEpisode
 
 OUTCOMES = 'outcomes.jsonl'
 _SAMPLERS: Mapping[str, Callable[[int], SimEpisode]] = {
-    'a': benchmarks.training_a, 'b': benchmarks.training_b, 'c': benchmarks.training_c}
+    'a': benchmarks.training_a, 'b': benchmarks.training_b, 'c': benchmarks.training_c,
+    'lift': benchmarks.training_lift}
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class EpisodeCounts:
     :param a: one scene, five instructions, own places.
     :param b: one scene, seven objects in permuted places.
     :param c: 24 tasks in 13 scenes.
+    :param lift: two arms that lift a pot.
     :param m1: memory: the object that was shown.
     :param m2: memory: put the butter back to where it came from.
     :param m3: memory: the bowl to where the butter was.
@@ -48,6 +49,7 @@ class EpisodeCounts:
     a: int = 0
     b: int = 0
     c: int = 0
+    lift: int = 0
     m1: int = 0
     m2: int = 0
     m3: int = 0
@@ -93,7 +95,7 @@ def bag_name(episode: SimEpisode) -> str:
 
 
 def record_one(keeper: fleet.RobotKeeper, episode: SimEpisode,
-               record: Callable[[SimRobot, SimState], Outcome]) -> Outcome:
+               record: Callable[[fleet.Robot, fleet.State], Outcome]) -> Outcome:
     """Record an episode from its beginning; one that cannot begin is an outcome, too."""
     try:
         robot, state = keeper.reset(episode)

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from ros2_lstm_policy.sim import command
+from ros2_lstm_policy.sim.body import Model, SimBody
 from ros2_lstm_policy.sim.campaign import account, bag_name, EpisodeCounts, record_all, record_one
 from ros2_lstm_policy.sim.demonstration import demonstrate, Outcome
-from ros2_lstm_policy.sim.fleet import RobotKeeper
-from ros2_lstm_policy.sim.robot import SimRobot, SimState
+from ros2_lstm_policy.sim.fleet import Robot, RobotKeeper, State
 from ros2_lstm_policy.sim.tasks import SimEpisode
 from ros2_lstm_policy.types import Action
 
@@ -41,7 +41,8 @@ class DaggerConfig:
     :param stretch: fewest and most control periods of a stretch.
     :param patience: control periods after which the expert acts until the end, of a memory task
         to the end of the stage; cue and gaps aside.
-    :param image_size: (height, width) of both cameras in pixels.
+    :param arm: which arm stands in the scenes.
+    :param image_size: (height, width) of each camera in pixels.
     :param horizon: control periods after which an episode has failed; it is kept all the same.
         Of a memory task, of each of its stages, cue and gaps aside.
     :param processes: simulators at once; one core each.
@@ -53,6 +54,7 @@ class DaggerConfig:
     expert_share: float = 0.2
     stretch: tuple[int, int] = (5, 20)
     patience: int = 80
+    arm: Model = 'panda'
     image_size: tuple[int, int] = (256, 256)
     horizon: int = 150
     processes: int = 2
@@ -82,7 +84,7 @@ class Mixture:
         self._left, self._expert_acts = 0, False
         actor.reset()
 
-    def execute(self, state: SimState, label: Action) -> Action:
+    def execute(self, state: State, label: Action) -> Action:
         """Return what is executed."""
         own = self._actor.act(state.observation, self._instruction).action
         if state.held:
@@ -104,20 +106,25 @@ class Labeller:
         from ros2_lstm_policy.model import checkpoint
         from ros2_lstm_policy.runtime.actor import PolicyActor
         self._settings = settings
-        self._keeper = RobotKeeper(settings.image_size)
-        self._actor = PolicyActor(checkpoint.load(settings.checkpoint))
+        policy = checkpoint.load(settings.checkpoint)
+        self._keeper = RobotKeeper(settings.image_size,
+                                   body=SimBody.of(settings.arm, policy.manifest))
+        self._actor = PolicyActor(policy)
         self._source = f'the states of policy {checkpoint.fingerprint(settings.checkpoint)[:12]}'
 
     def __call__(self, episode: SimEpisode) -> Outcome:
         """Record one episode."""
         return record_one(self._keeper, episode, functools.partial(self._record, episode))
 
-    def _record(self, episode: SimEpisode, robot: SimRobot, state: SimState) -> Outcome:
+    def _record(self, episode: SimEpisode, robot: Robot, state: State) -> Outcome:
         rng = np.random.default_rng([episode.seed, _MIXED])
         mixture = Mixture(self._settings, self._actor, episode.instruction, rng)
         return demonstrate(
-            robot, state, episode, mixture.execute, self._settings.output / bag_name(episode),
-            f'LIBERO {episode.name}, {self._source}', self._settings.horizon, keep_failures=True)
+            robot, state, episode,
+            lambda state, label: mixture.execute(state, robot.express(label)),
+            self._settings.output / bag_name(episode),
+            f'simulated {episode.name}, {self._source}', self._settings.horizon,
+            keep_failures=True)
 
 
 def dagger(settings: DaggerConfig) -> list[Outcome]:
@@ -126,7 +133,8 @@ def dagger(settings: DaggerConfig) -> list[Outcome]:
     decides = {'policy': checkpoint.fingerprint(settings.checkpoint),
                'expert_share': settings.expert_share, 'stretch': settings.stretch,
                'patience': settings.patience, 'image_size': settings.image_size,
-               'horizon': settings.horizon, **settings.episodes.gaps()}
+               'horizon': settings.horizon, **settings.episodes.gaps(),
+               **SimBody(settings.arm).plain()}
     return record_all(settings.output, settings.episodes.episodes(), decides,
                       functools.partial(Labeller, settings), settings.processes)
 

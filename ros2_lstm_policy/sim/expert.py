@@ -13,10 +13,12 @@ from typing import Protocol
 import numpy as np
 
 from ros2_lstm_policy.kinds import ARM_DIM
+from ros2_lstm_policy.sim.lift import LiftingTogether
 from ros2_lstm_policy.sim.move import Moving
 from ros2_lstm_policy.sim.push import Pushing
 from ros2_lstm_policy.sim.robot import SimRobot
 from ros2_lstm_policy.sim.stages import Push, Put, Raise, SetDown, Stay, Wanted
+from ros2_lstm_policy.sim.two_arms import TwoArmRobot
 from ros2_lstm_policy.types import Action
 
 
@@ -34,7 +36,7 @@ class ScriptedExpert:
     :param robot: the robot; its episode says what is wanted.
     """
 
-    def __init__(self, robot: SimRobot) -> None:
+    def __init__(self, robot: SimRobot | TwoArmRobot) -> None:
         """Begin without a skill."""
         self._robot = robot
         self._wanted: Wanted | None = None
@@ -52,15 +54,18 @@ class ScriptedExpert:
         return self.skill.act()
 
     def _skill_for(self, wanted: Wanted) -> Skill:
+        robot = self._robot
+        if isinstance(robot, TwoArmRobot):
+            return LiftingTogether(robot)
         match wanted:
             case Put() | Raise() | SetDown():
-                return Moving(self._robot, wanted)
+                return Moving(robot, wanted)
             case Push():
-                return Pushing(self._robot, wanted)
+                return Pushing(robot, wanted)
             case Stay():
                 return Staying()
-        raise ValueError(f'{self._robot.episode.name}: the scripted expert only puts one object '
-                         f'into a basket or a tray; {wanted.instruction!r} asks for something '
+        raise ValueError(f'{robot.episode.name}: the scripted expert only puts one object into a '
+                         f'basket or a tray; {robot.episode.instruction!r} asks for something '
                          'else')
 
 

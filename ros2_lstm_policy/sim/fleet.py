@@ -10,13 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 import functools
 import itertools
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ros2_lstm_policy.process_pool import as_they_come
+from ros2_lstm_policy.sim.body import SimBody, USUAL
 from ros2_lstm_policy.sim.robot import Disturbance, SimRobot, SimState
-from ros2_lstm_policy.sim.tasks import SimEpisode
+from ros2_lstm_policy.sim.tasks import SimEpisode, TWO_ARMS
+from ros2_lstm_policy.sim.two_arms import TwoArmRobot, TwoArmState
 
 R = TypeVar('R')
+Robot = SimRobot | TwoArmRobot
+State = SimState | TwoArmState
 Work = Callable[[SimEpisode], R]
 LARGEST_CHUNK = 32
 CHUNKS_A_PROCESS = 3  # so that processes end at about the same time
@@ -26,22 +30,24 @@ class RobotKeeper:
     """
     Keeps the robot of the last scene, and makes another where an episode needs it.
 
-    :param image_size: (height, width) of both cameras in pixels.
+    :param image_size: (height, width) of each camera in pixels.
     :param disturbance: what is changed in every episode; None for nothing.
+    :param body: of the robot.
     """
 
-    def __init__(self, image_size: tuple[int, int],
-                 disturbance: Disturbance | None = None) -> None:
+    def __init__(self, image_size: tuple[int, int], disturbance: Disturbance | None = None,
+                 body: SimBody = USUAL) -> None:
         """Begin without a robot."""
-        self._image_size, self._disturbance = image_size, disturbance
-        self._robot: SimRobot | None = None
+        self._image_size, self._disturbance, self._body = image_size, disturbance, body
+        self._robot: Robot | None = None
 
-    def reset(self, episode: SimEpisode) -> tuple[SimRobot, SimState]:
+    def reset(self, episode: SimEpisode) -> tuple[Any, Any]:
         """Begin an episode and return its robot and first state."""
         if self._robot is None or self._robot.scene != episode.scene:
             self.close()
-            self._robot = SimRobot(episode.scene, self._image_size,
-                                   disturbance=self._disturbance)
+            make = TwoArmRobot if episode.scene == TWO_ARMS else SimRobot
+            self._robot = make(episode.scene, self._image_size, disturbance=self._disturbance,
+                               body=self._body)
         return self._robot, self._robot.reset(episode)
 
     def close(self) -> None:

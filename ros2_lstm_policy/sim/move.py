@@ -103,7 +103,7 @@ class Moving:
         way = centre - middle
         soon = middle + way * min(1.0, AHEAD_M / max(float(np.linalg.norm(way)), 1e-9))
         return _Scene(
-            gripper=known.gripper_position, grasp=self._plan(target, others), middle=middle,
+            gripper=known.hand.position, grasp=self._plan(target, others), middle=middle,
             bottom=target[:, 2].min(), top=target[:, 2].max(), centre=centre, rim=rim,
             passage=max(rim, _tallest_between(others, middle, centre)),
             ahead=max(place[:, 2].min(), _tallest_between(
@@ -124,28 +124,29 @@ class Moving:
         pose = np.append(known.position(name), 0.05 * known.rotation(name))
         moved = np.abs(pose - self._planned_for).max() > PLAN_KEPT_M
         if self._grasp is None or (moved and not known.held(name)):  # held, it moves at each step
-            self._grasp, self._planned_for = plan_grasp(target, known.finger_yaw, others), pose
+            self._grasp = plan_grasp(target, known.hand.finger_yaw, others)
+            self._planned_for = pose
         return self._grasp
 
     def _decide(self, scene: _Scene) -> Phase:
         known, target = self._robot.privileged, self._target
         over = np.linalg.norm(scene.middle - scene.centre) < OVER_CONTAINER_M
         held = known.held(target)
-        self._missed = not held and (known.opening < 0.9 if self._missed else known.opening < 0.1)
+        self._missed = not held and known.hand.opening < (0.9 if self._missed else 0.1)
         falls = self._over_container(scene) and scene.bottom < scene.rim + 2 * CLEAR_M
         if not held:
             if falls and scene.bottom < scene.rim:
                 return Phase.RETREAT
-            if falls and known.opening < 0.9:
+            if falls and known.hand.opening < 0.9:
                 return Phase.RELEASE
             if self._missed:
                 return Phase.REOPEN
             return Phase.CLOSE if self._can_grasp(scene) else Phase.APPROACH
         if isinstance(self._wanted, Raise):
-            return Phase.LIFT if known.grip_is_firm else Phase.CLOSE
+            return Phase.LIFT if known.hand.grip_is_firm else Phase.CLOSE
         if over and scene.bottom < scene.rim + self._drop_m:
             return Phase.RELEASE
-        if not known.grip_is_firm:
+        if not known.hand.grip_is_firm:
             # on its way out of the opening gripper it may swing off the middle
             return Phase.RELEASE if falls else Phase.CLOSE
         if over:
@@ -190,7 +191,7 @@ class Moving:
         move = move / max(1.0, np.abs(move).max() / LARGEST_MOVE_M)
         turning = self.phase in (Phase.APPROACH, Phase.CLOSE)
         yaw = self._turn(scene) if turning else 0.0
-        pointing = self._robot.privileged.gripper_rotation[:, 2]
+        pointing = self._robot.privileged.hand.rotation[:, 2]
         tilt = np.cross(pointing, self._pointing_wanted(scene))[:2]
         rotation = np.append(np.clip(tilt, -LARGEST_TILT_RAD, LARGEST_TILT_RAD),
                              np.clip(yaw, -LARGEST_TURN_RAD, LARGEST_TURN_RAD))
@@ -203,7 +204,7 @@ class Moving:
         There the forearm is folded to its limit, and fingers that point straight down bring the
         wrist into its singularity (joint 6 at 180 degrees), where the arm loses its way.
         """
-        outwards = (scene.gripper - self._robot.privileged.base_position)[:2]
+        outwards = (scene.gripper - self._robot.privileged.hand.base_position)[:2]
         reach = np.linalg.norm(outwards)
         angle = np.interp(reach, (NEAR_M, FAR_M), (NEAR_TILT_RAD, 0.0))
         return np.append(-np.sin(angle) * outwards / max(reach, 1e-9), -np.cos(angle))
@@ -219,7 +220,7 @@ class Moving:
         return self._wanted.target
 
     def _turn(self, scene: _Scene) -> float:
-        return turn(self._robot.privileged.finger_yaw, scene.grasp.yaw)
+        return turn(self._robot.privileged.hand.finger_yaw, scene.grasp.yaw)
 
     def _can_grasp(self, scene: _Scene) -> bool:
         away = scene.grasp.position - scene.gripper

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ros2_lstm_policy.sim.robot import STEP_LIMIT
-from ros2_lstm_policy.types import Action
+from ros2_lstm_policy.sim.arm import STEP_LIMIT
+from ros2_lstm_policy.types import Action, ARM, GRIPPER
 
 
 @dataclass(frozen=True)
@@ -112,3 +112,27 @@ class Perturbation:
 
     def _duration(self, steps: tuple[int, int]) -> int:
         return int(self._rng.integers(steps[0], steps[1] + 1))
+
+
+class Perturbations:
+    """
+    The disturbances of one episode, for each arm its own.
+
+    :param like: an action of the expert, which tells the arms.
+    :param rng: of this episode alone.
+    """
+
+    def __init__(self, config: PerturbationConfig, like: Action, rng: np.random.Generator) -> None:
+        """Draw how strongly each arm is disturbed."""
+        self._by_prefix = {name.removesuffix(ARM): Perturbation(config, rng)
+                           for name in like.groups if name.endswith(ARM)}
+        self.noise = max(each.noise for each in self._by_prefix.values())
+
+    def disturb(self, label: Action) -> Action:
+        """Return what is executed instead of what the expert said."""
+        groups: dict[str, np.ndarray] = {}
+        for prefix, own in self._by_prefix.items():
+            done = own.disturb(Action.one_arm(label.groups[prefix + ARM],
+                                              float(label.groups[prefix + GRIPPER][0])))
+            groups |= {prefix + name: values for name, values in done.groups.items()}
+        return Action(groups)

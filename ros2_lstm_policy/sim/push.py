@@ -31,10 +31,10 @@ class Pushing:
     def act(self) -> Action:
         """Return what to do for the next control period, in world axes."""
         known = self._robot.privileged
-        here, goal = known.gripper_position, self._goal(known.gripper_position)
+        here, goal = known.hand.position, self._goal(known.hand.position)
         move = GAIN * (goal - here)
         move = move / max(1.0, np.abs(move).max() / LARGEST_MOVE_M)
-        tilt = np.cross(known.gripper_rotation[:, 2], [0.0, 0.0, -1.0])[:2]
+        tilt = np.cross(known.hand.rotation[:, 2], [0.0, 0.0, -1.0])[:2]
         rotation = np.append(np.clip(tilt, -LARGEST_TILT_RAD, LARGEST_TILT_RAD), 0.0)
         return Action.one_arm(np.concatenate([move, rotation]).astype(np.float32), 0.0)
 

@@ -14,20 +14,22 @@ from typing import Any, Protocol
 import numpy as np
 
 from ros2_lstm_policy.kinds import ARM_DIM, rotation_6d
+from ros2_lstm_policy.manifest import DEFAULT_CAMERAS
 from ros2_lstm_policy.sim import backend, courses, suites, tasks
-from ros2_lstm_policy.sim.cameras import SimCameras
+from ros2_lstm_policy.sim.arm import Arm, controller_of, prepare, ROBOTS, with_own_arm
+from ros2_lstm_policy.sim.body import check, SimBody, USUAL
+from ros2_lstm_policy.sim.cameras import MODEL_CAMERAS, SIDE, side_camera, SimCameras
 from ros2_lstm_policy.sim.decimate import thin_visual_meshes
-from ros2_lstm_policy.sim.privileged import Pose, Privileged
+from ros2_lstm_policy.sim.hand import Pose
+from ros2_lstm_policy.sim.privileged import nearest, Privileged
 from ros2_lstm_policy.sim.single_pass import single_pass
 from ros2_lstm_policy.sim.stages import Course, Wanted
 from ros2_lstm_policy.sim.tasks import SimEpisode
 from ros2_lstm_policy.sim.world import World
-from ros2_lstm_policy.types import Action, Observation
+from ros2_lstm_policy.types import Action, ARM, GRIPPER, Observation
 from scipy.spatial.transform import Rotation
 
 CONTROL_PERIOD_S = 1.0 / backend.CONTROL_HZ
-STEP_LIMIT = np.array([0.05] * 3 + [0.5] * 3)  # m, rad: what LIBERO's controller takes at most
-ROUNDING = 1e-6  # 0.05 in float32 is a little more than 0.05
 SETTLE_STEPS = 5
 SETTLED_M = 0.03
 LIFTED_M = 0.04
@@ -92,35 +94,47 @@ class SimRobot:
     One scene, many episodes: making it takes seconds, a reset a tenth.
 
     :param scene: name of the scene, from an episode.
-    :param image_size: (height, width) of both cameras in pixels.
+    :param image_size: (height, width) of each camera in pixels.
     :param seed: of the first, discarded reset.
     :param render: False for a robot without cameras, many times faster.
     :param thin_cells: how finely visual meshes are kept (see `decimate.py`); None for untouched.
     :param disturbance: what is changed in every episode; None for nothing.
-    :raises ValueError: for an unknown scene, or one of which LIBERO lacks a part.
+    :param body: which arm it is, and how it is commanded.
+    :raises ValueError: for an unknown scene, one of which LIBERO lacks a part, or a body that it
+        cannot have.
     """
 
     def __init__(self, scene: str, image_size: tuple[int, int] = (128, 128), seed: int = 0,
                  render: bool = True, thin_cells: int | None = THINNED_CELLS,
-                 disturbance: Disturbance | None = None) -> None:
+                 disturbance: Disturbance | None = None, body: SimBody = USUAL) -> None:
         """Build the scene."""
         if min(image_size) < 1:
             raise ValueError(f'image_size must be positive, found {image_size}')
         file = tasks.scene_file(scene)
         suites.check_file(file)
         self.scene = scene
-        self._wrapper = backend.make_environment(file)
+        self.manifest = body.manifest
+        kind = self.manifest.action(ARM).kind if self.manifest else 'ee_delta'
+        self._wrapper = backend.make_environment(file, ROBOTS[body.arm], controller_of(kind))
         self.environment: Any = self._wrapper.env
+        prepare(self.environment.robots[0], CONTROL_PERIOD_S)
         # observables of all objects, computed 50 times a control period and read by nobody
         self.environment._observables.clear()
         model = self.environment.sim.model._model
         if thin_cells is not None:
             thin_visual_meshes(model, thin_cells)
-        self.cameras = SimCameras(model, image_size) if render else None
         self._disturbance = disturbance
-        with _numpy_seed(seed):
+        with numpy_seed(seed):
             self.environment.reset()  # the first one after building differs from later ones
         self.privileged = Privileged(self.environment)
+        self._arm = Arm(self.environment.robots[0], kind, CONTROL_PERIOD_S)
+        if self.manifest:
+            check(self.manifest, CONTROL_PERIOD_S, (*MODEL_CAMERAS, SIDE),
+                  {ARM: self._arm.size, GRIPPER: 1},
+                  {name: len(values) for name, values in self._measure().items()})
+        views = {**MODEL_CAMERAS, SIDE: side_camera(self.privileged.hand.base_position)}
+        self.cameras = SimCameras(model, image_size, {
+            name: views[name] for name in self.camera_names}) if render else None
         self._world = World(self.environment, self.privileged, self._settle)
         self._course: Course | None = None
         self._episode: SimEpisode | None = None
@@ -136,6 +150,33 @@ class SimRobot:
         if self._episode is None:
             raise RuntimeError('the simulated robot has no episode yet: call reset first')
         return self._episode
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        """Return the cameras that it has."""
+        return tuple(c.name for c in self.manifest.cameras) if self.manifest else DEFAULT_CAMERAS
+
+    def express(self, action: Action) -> Action:
+        """
+        Return an action of the scripted expert as this body is commanded.
+
+        :param action: `arm`, (6,) displacement in world axes, m and a rotation vector in rad, as
+            LIBERO's controller is told; `gripper`.
+        """
+        return Action.one_arm(self._arm.express(action.arm), action.gripper_open)
+
+    def still(self) -> Action:
+        """Return the expert's action that does nothing, with an open gripper."""
+        return Action.one_arm(np.zeros(ARM_DIM, np.float32), 1.0)
+
+    def closes(self, action: Action) -> bool:
+        """Return whether an action closes a gripper."""
+        return action.gripper_open <= 0.5
+
+    def nearest_object(self) -> str | None:
+        """Return the object nearest to the gripper sideways, None where it reaches none."""
+        places = {name: self.privileged.position(name) for name in self.movable}
+        return nearest(self.privileged.hand.position, places)
 
     def wanted(self) -> Wanted:
         """Return what the robot is to do now, for who knows the simulator's state."""
@@ -169,7 +210,7 @@ class SimRobot:
         self.environment.parsed_problem['goal_state'] = [list(p) for p in episode.goal]
         self._rest_heights = {}
         self._world.begin()
-        with _numpy_seed(episode.seed):
+        with numpy_seed(episode.seed):
             self._place(episode)
         self._lifted, self._step = (), 0
         self._periods += 1
@@ -183,18 +224,16 @@ class SimRobot:
         """
         Move for one control period.
 
-        :param action: `arm`, (6,) displacement in world axes, m and a rotation vector in rad, of
-            which what exceeds STEP_LIMIT is clipped; `gripper`, open above 0.5.
+        :param action: `arm`, in the manifest's kind; without one (6,) displacement in world axes,
+            m and a rotation vector in rad. What exceeds one control period is clipped. `gripper`,
+            open above 0.5.
         :raises ValueError: for another shape or values that are not finite.
         """
-        arm, gripper_open = np.asarray(action.arm, np.float64), action.gripper_open > 0.5
-        if arm.shape != (ARM_DIM,) or not np.isfinite(arm).all():
-            raise ValueError(f'arm: expected {ARM_DIM} finite values, found {arm}')
-        clipped = np.clip(arm, -STEP_LIMIT, STEP_LIMIT)
+        move = self._arm.move(action.arm)
         course = self._under_way
         stage = course.stage
-        if not course.holds(arm):
-            self._advance(clipped, gripper_open)
+        if not course.holds(move.values):
+            self._advance(move.values, action.gripper_open > 0.5)
             self._acted += 1
         course.advance()
         if course.stage != stage:
@@ -203,7 +242,7 @@ class SimRobot:
         self._periods += 1
         if self._disturbance is not None:
             self._disturbance.step(self, self._step)
-        return self._state(clipped=bool(np.abs(clipped - arm).max() > ROUNDING))
+        return self._state(move.clipped)
 
     def close(self) -> None:
         """Free the rendering context and the simulation."""
@@ -229,6 +268,7 @@ class SimRobot:
             gripper = self.environment.robots[0].gripper
             gripper.current_action = np.zeros(gripper.dof)  # robosuite keeps it over resets
             self._wrapper.reset()
+            self._arm.begin()
             if episode.official_state is not None:
                 self._set_state(self._official_state(episode))
                 self._settle()
@@ -257,7 +297,7 @@ class SimRobot:
         """
         before = [self.privileged.position(o)[:2] for o in self.movable]
         for _ in range(SETTLE_STEPS):
-            self._advance(np.zeros(ARM_DIM), gripper_open=True)
+            self._advance(self._arm.hold(), gripper_open=True)
         after = [self.privileged.position(o)[:2] for o in self.movable]
         return max((float(np.linalg.norm(b - a)) for b, a in zip(before, after)), default=0.0)
 
@@ -271,10 +311,13 @@ class SimRobot:
 
     def _set_state(self, state: np.ndarray) -> None:
         sim = self.environment.sim
-        sim.set_state_from_flattened(state)
+        sim.set_state_from_flattened(with_own_arm(
+            state, sim.data.qpos, sim.data.qvel, len(self.environment.robots[0].robot_joints)
+            + len(self.environment.robots[0].gripper_joints)))
         sim.data.qacc_warmstart[:] = 0  # left by the placement that this state replaces
         sim.forward()
         self.environment._post_process()
+        self._arm.begin()
 
     def _begin_stage(self) -> None:
         """Count time and what is lifted from here."""
@@ -282,7 +325,7 @@ class SimRobot:
         self._rest_heights = {o: self.privileged.position(o)[2] for o in self.movable}
 
     def _advance(self, arm: np.ndarray, gripper_open: bool) -> None:
-        action = np.append(arm / STEP_LIMIT, -1.0 if gripper_open else 1.0)
+        action = np.append(arm, -1.0 if gripper_open else 1.0)
         with single_pass(self.environment.sim):
             self.environment.step(action)
         self._world.moved()
@@ -293,9 +336,9 @@ class SimRobot:
 
     def _measure(self) -> dict[str, np.ndarray]:
         """Return every state that this robot has: joints in rad, the hand's opening and pose."""
-        return {'joints': self.privileged.joint_positions.copy(),
-                'gripper': np.array([self.privileged.opening]),
-                'ee_pose': pose_numbers(self.privileged.gripper_pose)}
+        return {'joints': self.privileged.hand.joint_positions.copy(),
+                'opening': np.array([self.privileged.hand.opening]),
+                'ee_pose': pose_numbers(self.privileged.hand.pose)}
 
     def _state(self, clipped: bool) -> SimState:
         stamp_ns = self._periods * round(1e9 * CONTROL_PERIOD_S)
@@ -303,9 +346,9 @@ class SimRobot:
         return SimState(
             observation=Observation(stamp_ns, self._images(), self._measure()),
             success=course.success, lifted=self._lifted,
-            ee_pose=self.privileged.gripper_pose,
-            joint_positions=self.privileged.joint_positions,
-            gripper_opening=self.privileged.opening, clipped=clipped, step=self._step,
+            ee_pose=self.privileged.hand.pose,
+            joint_positions=self.privileged.hand.joint_positions,
+            gripper_opening=self.privileged.hand.opening, clipped=clipped, step=self._step,
             acted=self._acted, stage=course.stage, held=course.holds(np.zeros(ARM_DIM)),
             failure=course.standing.failure)
 
@@ -331,7 +374,7 @@ def _is_container(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def _numpy_seed(seed: int) -> Iterator[None]:
+def numpy_seed(seed: int) -> Iterator[None]:
     """Seed NumPy's global generator, which LIBERO draws from, and put it back afterwards."""
     state = np.random.get_state()  # noqa: NPY002
     np.random.seed(seed)  # noqa: NPY002

@@ -61,6 +61,12 @@ class Push(NamedTuple):
     from_x: float
 
 
+class LiftTogether(NamedTuple):
+    """Wanted of two arms: an object lifted by its two handles."""
+
+    target: str
+
+
 class Unknown(NamedTuple):
     """Wanted of the robot: what no skill of the scripted expert is for."""
 
@@ -68,7 +74,7 @@ class Unknown(NamedTuple):
 
 
 Movement = Put | Raise | SetDown
-Wanted = Stay | Movement | Push | Unknown
+Wanted = Stay | Movement | Push | LiftTogether | Unknown
 
 
 class Stage(Protocol):

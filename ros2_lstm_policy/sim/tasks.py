@@ -27,6 +27,7 @@ SHORT_NAMED_SUITES = ('libero_90', 'libero_object')
 PUT_SCENES = ('living_room_scene1', 'living_room_scene2', 'living_room_scene3')
 CONTAIN_REGION = '_contain_region'
 MEMORY = 'memory'
+TWO_ARMS, POT = 'two_arm_lift', 'pot'  # a scene, and what is lifted there
 TRAINING_SEED = 1_000_000  # seeds from here on are those of training and validation
 
 
@@ -216,6 +217,11 @@ def memory_episode(name: str, seed: int, cue: int | None = None,
     return with_cue(SimEpisode(
         name=f'{task.name}/seed{seed}', task=task.name, scene=task.scene, instruction='', goal=(),
         target=None, container=None, seed=seed, slots=drawn.slots, gap_s=drawn.gap_s), drawn.cue)
+
+
+def lift(name: str, seed: int) -> SimEpisode:
+    """Return an episode of two arms that lift a pot, which stands where the seed puts it."""
+    return SimEpisode(name, f'two_arms/{POT}', TWO_ARMS, 'lift the pot', (), POT, None, seed=seed)
 
 
 def with_cue(episode: SimEpisode, cue: int) -> SimEpisode:

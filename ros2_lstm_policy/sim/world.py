@@ -25,13 +25,14 @@ class Snapshot(NamedTuple):
     :param state: MuJoCo's, with what its solver starts from.
     :param hidden: objects that are out of sight.
     :param gripper: robosuite's gripper command.
-    :param goal_rotation: of robosuite's arm controller, which keeps it while no turn is told.
+    :param goal_rotation: of LIBERO's arm controller, which keeps it while no turn is told; None
+        of a controller of joints.
     """
 
     state: np.ndarray
     hidden: frozenset[str]
     gripper: np.ndarray
-    goal_rotation: np.ndarray
+    goal_rotation: np.ndarray | None
 
 
 class World:
@@ -69,8 +70,9 @@ class World:
         state = np.empty(mujoco.mj_stateSize(model, kind))
         mujoco.mj_getState(model, data, state, kind)
         robot = self._environment.robots[0]
+        goal_rotation = getattr(robot.controller, 'goal_ori', None)
         return Snapshot(state, self._hidden, np.array(robot.gripper.current_action),
-                        np.array(robot.controller.goal_ori))
+                        None if goal_rotation is None else np.array(goal_rotation))
 
     def load(self, scene: Snapshot) -> None:
         """Make the scene what it was."""
@@ -79,10 +81,13 @@ class World:
         mujoco.mj_setState(model, data, scene.state, mujoco.mjtState.mjSTATE_INTEGRATION)
         robot = self._environment.robots[0]
         robot.gripper.current_action = scene.gripper.copy()
-        robot.controller.goal_ori = scene.goal_rotation.copy()
         self._hidden = scene.hidden
         self._changed()
         robot.controller.update(force=True)
+        if scene.goal_rotation is None:
+            robot.controller.reset_goal()
+        else:
+            robot.controller.goal_ori = scene.goal_rotation.copy()
 
     def place(self, name: str, position: np.ndarray, turn: float = 0.0) -> None:
         """

@@ -20,7 +20,7 @@ from ros2_lstm_policy.messages import stamp_ns
 from ros2_lstm_policy.ros.conversions import time_message
 from ros2_lstm_policy.ros.sim.commands import CommandInbox
 from ros2_lstm_policy.sim.cameras import MODEL_CAMERAS
-from ros2_lstm_policy.sim.privileged import FINGER_STROKE_M
+from ros2_lstm_policy.sim.hand import FINGER_STROKE_M
 from ros2_lstm_policy.sim.robot import SimState
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState

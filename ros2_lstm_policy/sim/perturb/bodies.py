@@ -62,7 +62,7 @@ class MovingObject:
         """Move it if this is the moment."""
         if self._name is None:
             return
-        gripper = robot.privileged.gripper_position
+        gripper = robot.privileged.hand.position
         away = np.linalg.norm(robot.privileged.points(self._name) - gripper, axis=1).min()
         if away > NEAR_M or robot.privileged.held(self._name):
             return
