@@ -34,10 +34,13 @@ class Move(NamedTuple):
 
     :param values: what robosuite's controller takes, each in [-1, 1].
     :param clipped: whether the command was beyond what one control period allows.
+    :param displacement: (6,) m and a rotation vector in rad: what LIBERO's controller would be
+        told for the same way of the tool; of joints to the first order, by their Jacobian.
     """
 
     values: np.ndarray
     clipped: bool
+    displacement: np.ndarray
 
 
 class Arm:
@@ -80,12 +83,12 @@ class Arm:
         if values.shape != (self.size,) or not np.isfinite(values).all():
             raise ValueError(f'arm: expected {self.size} finite values, found {values}')
         if self._kind.controller == CARTESIAN:
-            wanted, limit = values, STEP_LIMIT
+            wanted, limit, displacement = values, STEP_LIMIT, values
         else:
             wanted = self._kind.to_joints(self, values) - self.joint_positions
-            limit = self._reach
+            limit, displacement = self._reach, self._jacobian(self._data) @ wanted / FOLLOWED
         within = np.clip(wanted, -limit, limit)
-        return Move(within / limit, bool(np.abs(within - wanted).max() > ROUNDING))
+        return Move(within / limit, bool(np.abs(within - wanted).max() > ROUNDING), displacement)
 
     def hold(self) -> np.ndarray:
         """Return what the controller is to be told to stay."""
@@ -120,18 +123,15 @@ class Arm:
         :param move_m: (3,) in world axes.
         :param turn: (3,) rotation vector in world axes, rad.
         """
-        import mujoco
         scratch, joints = self._scratch, self._joints
         scratch.qpos[:] = self._data.qpos
         self._solve_positions()
         goal_m = scratch.site_xpos[self._site] + move_m
         goal = Rotation.from_rotvec(turn) * self._rotation(scratch)
-        jacobian = np.empty((6, self._model.nv))
         for _ in range(SOLVER_STEPS):
             off = np.concatenate([goal_m - scratch.site_xpos[self._site],
                                   (goal * self._rotation(scratch).inv()).as_rotvec()])
-            mujoco.mj_jacSite(self._model, scratch, jacobian[:3], jacobian[3:], self._site)
-            own = jacobian[:, self._speeds]
+            own = self._jacobian(scratch)
             inverse = own.T @ np.linalg.inv(own @ own.T + DAMPING**2 * np.eye(6))
             home = HOMING * (self._robot.init_qpos - scratch.qpos[joints])
             step = inverse @ off + home - inverse @ (own @ home)
@@ -139,6 +139,13 @@ class Arm:
                                            self._highest)
             self._solve_positions()
         return scratch.qpos[joints].copy()
+
+    def _jacobian(self, data: Any) -> np.ndarray:
+        """Return how the tool moves (m) and turns (rad) with the arm's joints, (6, joints)."""
+        import mujoco
+        found = np.empty((6, self._model.nv))
+        mujoco.mj_jacSite(self._model, data, found[:3], found[3:], self._site)
+        return found[:, self._speeds]
 
     def _solve_positions(self) -> None:
         import mujoco

@@ -128,7 +128,6 @@ class SimRobot:
             self.environment.reset()  # the first one after building differs from later ones
         self.privileged = Privileged(self.environment)
         self._arm = Arm(self.environment.robots[0], kind, CONTROL_PERIOD_S)
-        self._is_displaced = kind == 'ee_delta'
         if self.manifest:
             check(self.manifest, CONTROL_PERIOD_S, (*MODEL_CAMERAS, SIDE),
                   {ARM: self._arm.size, GRIPPER: 1},
@@ -233,9 +232,7 @@ class SimRobot:
         move = self._arm.move(action.arm)
         course = self._under_way
         stage = course.stage
-        # A stage is asked in m, not in what robosuite's controller takes.
-        told = np.asarray(action.arm, np.float64) if self._is_displaced else move.values
-        if not course.holds(told):
+        if not course.holds(move.displacement):
             self._advance(move.values, action.gripper_open > 0.5)
             self._acted += 1
         course.advance()
