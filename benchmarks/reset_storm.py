@@ -14,7 +14,6 @@ like. Publishing times are DDS source timestamps; node and benchmark share one c
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from functools import partial
 from multiprocessing import get_context
 import os
@@ -27,16 +26,15 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import TwistStamped
 from node_throughput import running_node, untrained
 import numpy as np
-import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 from ros2_lstm_policy.ros import nodes
+from ros_side import RosSide
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
 IMAGES, INSTRUCTION = 16, 'pick up the milk and put it in the basket'
-TOPICS, TIMEOUT_S = ('rgb', 'hand_rgb'), 30.0
+TOPICS = 'rgb', 'hand_rgb'
 NS, PERIOD_NS = 1_000_000_000, 100_000_000
 Arm = tuple[float, ...]
 
@@ -118,16 +116,13 @@ class Command:
         self.published_ns = published_ns
 
 
-class Robot:
+class Robot(RosSide):
     """Shows chosen images, hears commands, resets."""
 
     def __init__(self, images: np.ndarray) -> None:
         """Join the ROS domain."""
-        rclpy.init()
+        super().__init__()
         self._images = images
-        self._node = rclpy.create_node('robot')
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(self._node)
         self._cameras = [self._node.create_publisher(Image, topic, QoSProfile(depth=10))
                          for topic in TOPICS]
         self._node.create_subscription(
@@ -165,25 +160,6 @@ class Robot:
     def is_answered(self, stamp_ns: int) -> bool:
         """Return whether a command for that stamp has come."""
         return any(c.stamp_ns == stamp_ns and any(c.arm) for c in self.heard)
-
-    def listen(self, seconds: float) -> None:
-        """Go on listening for a time."""
-        end_s = time.monotonic() + seconds
-        self.until(lambda: time.monotonic() >= end_s)
-
-    def until(self, condition: Callable[[], bool]) -> None:
-        """Listen until the condition holds."""
-        end_s = time.monotonic() + TIMEOUT_S
-        while not condition():
-            if time.monotonic() > end_s:
-                raise SystemExit(f'the node did not answer within {TIMEOUT_S} s')
-            self._executor.spin_once(timeout_sec=0.002)
-
-    def close(self) -> None:
-        """Leave."""
-        self._executor.shutdown()
-        self._node.destroy_node()
-        rclpy.shutdown()
 
     def _take(self, message: TwistStamped, info: dict[str, int]) -> None:
         self.heard.append(Command(message, info['source_timestamp']))

@@ -11,7 +11,6 @@ commands of the policy, on either topic, between the operator's first one and th
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 import os
 from pathlib import Path
 import sys
@@ -21,13 +20,12 @@ from typing import Any
 from geometry_msgs.msg import TwistStamped
 from node_throughput import running_node
 import numpy as np
-import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from ros2_lstm_policy.ros import nodes
+from ros_side import RosSide
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
-TOPICS, TIMEOUT_S, FRAME_S = ('rgb', 'hand_rgb'), 30.0, 1 / 30
+TOPICS, FRAME_S = ('rgb', 'hand_rgb'), 1 / 30
 PERIOD_S, SERVO_HZ = 0.1, 50.0
 SHIPPED = Path(__file__).parents[1] / 'checkpoints/compact_libero'
 VELOCITY = 0.03125  # no policy gives exactly this
@@ -89,15 +87,12 @@ def is_operators(values: np.ndarray, scale: float) -> bool:
     return bool(np.allclose(values, [VELOCITY * scale, 0, 0, 0, 0, 0], atol=1e-9))
 
 
-class Robot:
+class Robot(RosSide):
     """Cameras at 30 Hz, an operator, and ears."""
 
     def __init__(self) -> None:
         """Join the ROS domain."""
-        rclpy.init()
-        self._node = rclpy.create_node('robot')
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(self._node)
+        super().__init__()
         self._cameras = [self._node.create_publisher(Image, topic, 5) for topic in TOPICS]
         self.operator = self._node.create_publisher(TwistStamped, 'operator/twist', 1)
         self.release = self._node.create_client(Trigger, 'policy/release')
@@ -127,27 +122,11 @@ class Robot:
         self.arms.clear()
         self.twists.clear()
 
-    def listen(self, seconds: float) -> None:
-        """Go on for a time."""
-        end_s = time.monotonic() + seconds
-        self.until(lambda: time.monotonic() >= end_s)
-
-    def until(self, condition: Callable[[], bool]) -> None:
-        """Show images and listen until the condition holds."""
-        end_s = time.monotonic() + TIMEOUT_S
-        while not condition():
-            if time.monotonic() > end_s:
-                raise RuntimeError(f'the node did not answer within {TIMEOUT_S} s')
-            if time.monotonic() >= self._next_s:
-                self._next_s = time.monotonic() + FRAME_S
-                self._show()
-            self._executor.spin_once(timeout_sec=0.002)
-
-    def close(self) -> None:
-        """Leave."""
-        self._executor.shutdown()
-        self._node.destroy_node()
-        rclpy.shutdown()
+    def go_on(self) -> None:
+        """Show images at 30 Hz."""
+        if time.monotonic() >= self._next_s:
+            self._next_s = time.monotonic() + FRAME_S
+            self._show()
 
     def _show(self) -> None:
         message = Image(height=128, width=128, encoding='rgb8', step=384)
