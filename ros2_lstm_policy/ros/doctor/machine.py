@@ -62,7 +62,7 @@ def _segment(profile: Path) -> int:
         values = {part.tag.rpartition('}')[2]: (part.text or '').strip() for part in transport}
         if values.get('type') == 'SHM' and 'segment_size' in values:
             sizes.append(int(values['segment_size']))
-    return max(sizes) if len(sizes) == 1 else sizes[-1]
+    return sizes[-1]
 
 
 def cpu(threads: int, processors: Path = Path('/sys/devices/system/cpu')) -> list[Finding]:
